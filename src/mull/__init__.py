@@ -1,0 +1,1 @@
+"""Mull: test-time compute for language models."""

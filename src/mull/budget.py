@@ -1,0 +1,284 @@
+"""What may be spent, and what was: budgets, cost models, and the ledger's single debit.
+
+Every token passes ``Ledger.charge``. An engine charges through a ``Meter`` as tokens are made, so
+work that is cancelled later is counted too, and a completion's usage is read back from the same
+meter: what was reported is what was charged, by construction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+from typing import Protocol
+
+from mull.errors import BudgetError
+from mull.types import EngineInfo, Usage
+
+
+class Purpose(StrEnum):
+    """What a token was spent on: the rows of the ledger. Closed."""
+
+    POLICY = "policy"
+    VERIFIER = "verifier"
+    JUDGE = "judge"
+    LOOKAHEAD = "lookahead"
+    REVISION = "revision"
+    SPECULATIVE = "speculative"
+    RETRY = "retry"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+
+
+UNITS = ("samples", "tokens", "total_tokens", "flops", "seconds", "cost")
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """What may be spent on one problem; at least one limit, all of them hold.
+
+    ``samples`` sibling paths at the same depth; ``tokens`` generated tokens; ``total_tokens``
+    generated and new prompt tokens; ``flops`` by the ledger's cost model; ``seconds`` of wall
+    clock; ``cost`` in the engine's price unit. A limit is checked before work starts, in the order
+    of the search's own actions: overrun is at most what was in flight.
+
+    >>> Budget(samples=16).samples
+    16
+    """
+
+    samples: int | None = None
+    tokens: int | None = None
+    total_tokens: int | None = None
+    flops: float | None = None
+    seconds: float | None = None
+    cost: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.limits:
+            raise BudgetError(f"a budget needs at least one of {', '.join(UNITS)}")
+        for name, value in self.limits.items():
+            if not (value > 0 and math.isfinite(value)):
+                raise BudgetError(f"budget.{name} must be a positive finite number, not {value}")
+            if name in UNITS[:3] and value != int(value):
+                raise BudgetError(f"budget.{name} must be a whole number, not {value}")
+
+    @property
+    def limits(self) -> Mapping[str, float]:
+        """The limits that are set, by unit."""
+        pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return {name: value for name, value in pairs if value is not None}
+
+    def exhausted(self, spent: Usage, samples: int = 0) -> bool:
+        """Whether a limit other than ``seconds`` (the driver's clock) has been reached."""
+        return (
+            (self.samples is not None and samples >= self.samples)
+            or (self.tokens is not None and spent.generated >= self.tokens)
+            or (self.total_tokens is not None and spent.tokens >= self.total_tokens)
+            or (self.flops is not None and spent.flops >= self.flops)
+            or (self.cost is not None and spent.cost >= self.cost)
+        )
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value:g}" for name, value in self.limits.items())
+
+
+class CostModel(Protocol):
+    """FLOPs of ``tokens`` forward steps that start behind ``context`` earlier tokens."""
+
+    @property
+    def name(self) -> str: ...
+
+    def flops(self, info: EngineInfo, tokens: int, context: int) -> float: ...
+
+
+@dataclass(frozen=True, slots=True)
+class DenseAttention:
+    """2·parameters + 4·layers·width·context a token: the default.
+
+    The token at position c attends to c + 1 keys, itself included. For tiny models the attention
+    term is most of the cost. Source: Kaplan et al. 2020, table 1.
+    """
+
+    name: str = "2P+4LWc"
+
+    def flops(self, info: EngineInfo, tokens: int, context: int) -> float:
+        attended = tokens * context + tokens * (tokens + 1) // 2
+        return 2.0 * info.parameters * tokens + 4.0 * info.layers * info.width * attended
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """2·parameters a token: the convention of the inference-scaling papers (2·N·D)."""
+
+    name: str = "2P"
+
+    def flops(self, info: EngineInfo, tokens: int, context: int) -> float:
+        return 2.0 * info.parameters * tokens
+
+
+COST_MODELS: Mapping[str, CostModel] = {model.name: model for model in (DenseAttention(), Dense())}
+
+
+class Entry:
+    """One row of the ledger: sums for one purpose on one model. Written by ``Ledger`` alone."""
+
+    __slots__ = (
+        "cached",
+        "completions",
+        "cost",
+        "estimated",
+        "flops",
+        "generated",
+        "prompt",
+        "seconds",
+    )
+
+    def __init__(self) -> None:
+        self.prompt = 0
+        self.cached = 0
+        self.generated = 0
+        self.flops = 0.0
+        self.seconds = 0.0
+        self.cost = 0.0
+        self.completions = 0
+        self.estimated = False
+
+    @property
+    def usage(self) -> Usage:
+        return Usage(
+            self.prompt,
+            self.cached,
+            self.generated,
+            self.flops,
+            self.seconds,
+            self.cost,
+            self.estimated,
+        )
+
+
+class Ledger:
+    """What was spent, by purpose and model. ``charge`` is the only debit.
+
+    >>> ledger = Ledger()
+    >>> ledger.charge(Purpose.POLICY, "m", Usage(prompt=5, generated=7))
+    >>> ledger.total.generated
+    7
+    """
+
+    def __init__(self, cost_model: CostModel | None = None) -> None:
+        self.cost_model: CostModel = cost_model or DenseAttention()
+        self._entries: dict[tuple[Purpose, str], Entry] = {}
+
+    def charge(self, purpose: Purpose, model: str, usage: Usage, completions: int = 0) -> None:
+        """Add a usage. Never negative: what was spent cannot be taken back."""
+        if usage.prompt < 0 or usage.generated < 0 or usage.cached < 0:
+            raise ValueError(f"a charge cannot be negative: {usage}")
+        self._add(self._entry(purpose, model), usage, completions, 1)
+
+    def move(self, source: Purpose, target: Purpose, model: str, usage: Usage) -> None:
+        """Reclassify what was charged already (cancelled, failed); the total does not change."""
+        if source is not target:
+            self._add(self._entry(source, model), usage, 0, -1)
+            self._add(self._entry(target, model), usage, 0, 1)
+
+    def rows(self) -> Iterator[tuple[Purpose, str, Usage, int]]:
+        """(purpose, model, usage, completions), sorted, so that two equal ledgers print alike."""
+        for (purpose, model), entry in sorted(self._entries.items()):
+            yield purpose, model, entry.usage, entry.completions
+
+    @property
+    def total(self) -> Usage:
+        """Everything, over purposes and models."""
+        return sum((entry.usage for entry in self._entries.values()), Usage())
+
+    def of(self, *purposes: Purpose) -> Usage:
+        """The sum over some purposes."""
+        return sum((e.usage for (p, _), e in self._entries.items() if p in purposes), Usage())
+
+    def _entry(self, purpose: Purpose, model: str) -> Entry:
+        key = (purpose, model)
+        entry = self._entries.get(key)
+        if entry is None:
+            entry = self._entries[key] = Entry()
+        return entry
+
+    @staticmethod
+    def _add(entry: Entry, usage: Usage, completions: int, sign: int) -> None:
+        entry.prompt += sign * usage.prompt
+        entry.cached += sign * usage.cached
+        entry.generated += sign * usage.generated
+        entry.flops += sign * usage.flops
+        entry.seconds += sign * usage.seconds
+        entry.cost += sign * usage.cost
+        entry.completions += completions
+        entry.estimated = entry.estimated or usage.estimated
+
+
+class Meter:
+    """One request's gauge: an engine charges it as tokens are made, per sample index.
+
+    >>> meter = Meter(Ledger(), Purpose.POLICY, EngineInfo("simulated", "m", parameters=10))
+    >>> meter.charge(0, prompt=4)
+    >>> meter.charge(0, generated=2, context=4)
+    >>> meter.usage(0).flops
+    120.0
+    """
+
+    __slots__ = ("_spent", "info", "ledger", "purpose")
+
+    def __init__(self, ledger: Ledger, purpose: Purpose, info: EngineInfo) -> None:
+        self.ledger = ledger
+        self.purpose = purpose
+        self.info = info
+        self._spent: dict[int, Usage] = {}
+
+    def charge(
+        self,
+        index: int,
+        *,
+        prompt: int = 0,
+        cached: int = 0,
+        generated: int = 0,
+        context: int = 0,
+        seconds: float = 0.0,
+        estimated: bool = False,
+    ) -> None:
+        """Charge sample ``index``: ``prompt`` tokens of which ``cached`` were not computed again,
+        then ``generated`` tokens behind ``context`` tokens (prompt included).
+        """
+        info, flops = self.info, 0.0
+        if info.parameters:
+            model = self.ledger.cost_model
+            if prompt > cached:
+                flops += model.flops(info, prompt - cached, cached)
+            if generated:
+                flops += model.flops(info, generated, context)
+        price = info.price
+        money = (
+            ((prompt - cached) * price[0] + cached * price[1] + generated * price[2]) / 1e6
+            if price != (0.0, 0.0, 0.0)
+            else 0.0
+        )
+        usage = Usage(prompt, cached, generated, flops, seconds, money, estimated)
+        before = self._spent.get(index)
+        self._spent[index] = usage if before is None else before + usage
+        self.ledger.charge(self.purpose, info.model, usage, completions=before is None)
+
+    def restore(self, index: int, usage: Usage) -> None:
+        """Charge a recorded completion as it was charged when it was made (resume, replay)."""
+        self._spent[index] = self._spent.get(index, Usage()) + usage
+        self.ledger.charge(self.purpose, self.info.model, usage, completions=1)
+
+    def usage(self, index: int) -> Usage:
+        """What sample ``index`` has cost so far."""
+        return self._spent.get(index, Usage())
+
+    @property
+    def total(self) -> Usage:
+        """What the request has cost so far, over its samples."""
+        return sum(self._spent.values(), Usage())
+
+    def move(self, index: int, target: Purpose) -> None:
+        """Put what sample ``index`` cost under another purpose (cancelled, failed)."""
+        self.ledger.move(self.purpose, target, self.info.model, self.usage(index))

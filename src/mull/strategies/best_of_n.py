@@ -1,0 +1,62 @@
+"""Sample n solutions, answer with the one that scores best: by likelihood, or the token beam's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from mull.errors import BudgetError, SpecError
+from mull.selection import Best
+from mull.strategies.base import Search, Start
+from mull.strategies.sample import WINDOW, SampleSearch, samples_of
+from mull.types import TokenBeam
+
+
+@dataclass(frozen=True, slots=True)
+class BestOfN:
+    """Best of n by the policy's own log-probability of the whole solution.
+
+    ``score`` is ``mean_logprob`` (a token; does not favour short texts) or ``logprob`` (the sum).
+    """
+
+    n: int | None = None
+    score: Literal["mean_logprob", "logprob"] = "mean_logprob"
+    window: int = WINDOW
+    quorum: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.score not in ("mean_logprob", "logprob"):
+            raise SpecError(f"best-of-n(score={self.score!r}): score is mean_logprob or logprob")
+
+    def start(self, start: Start) -> Search:
+        n = samples_of("best-of-n", self.n, start.budget)
+        select = Best(self.score)
+        return SampleSearch(
+            start, n, select, start.sampling, window=self.window, quorum=self.quorum
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBeamSearch:
+    """Beam search over tokens by cumulative log-probability; the best hypothesis answers.
+
+    ``width`` hypotheses are kept and ``best_of`` (default: all) come back as candidates. One
+    hypothesis costs one sample. ``length_penalty`` p ranks by logprob / length**p.
+    """
+
+    width: int = 4
+    best_of: int | None = None
+    length_penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or not 1 <= (self.best_of or self.width) <= self.width:
+            raise SpecError("token-beam: width must be at least 1 and best_of lie in 1..width")
+
+    def start(self, start: Start) -> Search:
+        if start.budget and start.budget.samples not in (None, self.width):
+            raise BudgetError(
+                f"token-beam(width={self.width}) contradicts the budget of "
+                f"{start.budget.samples} samples: a beam costs its width"
+            )
+        decoding = TokenBeam(self.width, self.length_penalty)
+        return SampleSearch(start, self.best_of or self.width, Best("logprob"), decoding)

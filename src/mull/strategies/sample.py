@@ -1,0 +1,130 @@
+"""Independent samples of the root, then a selection: the search behind greedy, vote, best-of-n.
+
+How many samples run side by side is a parameter of the algorithm. A plain vote asks for all its
+samples at once. Under a limit that only the outcomes tell (tokens, FLOPs, money) ``window`` samples
+are in flight, and the next starts only while what took effect leaves room. Under a stopping rule
+just as many are in flight as must come before the rule could fire, so nothing asked for is wasted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mull.budget import Budget
+from mull.errors import BudgetError
+from mull.selection import NOTHING, Selector
+from mull.strategies.base import Ended, OrderedSearch, Outcome, Result
+from mull.strategies.stopping import StopRule, samples_needed
+from mull.types import Branch, Candidate, Completion, Decoding
+
+WINDOW = 8
+FAR = 1 << 20  # "no limit of its own": the budget's other units end the search
+
+
+def samples_of(name: str, n: int | None, budget: Budget | None) -> int:
+    """How many samples a strategy takes: its ``n``, else the budget's, else as many as it can pay.
+
+    Raises ``BudgetError`` where the two contradict each other, or neither says anything.
+    """
+    given = budget.samples if budget else None
+    if n is not None and n < 1:
+        raise BudgetError(f"{name}(n={n}): n must be at least 1")
+    if n is not None and given is not None and n != given:
+        raise BudgetError(
+            f"{name}(n={n}) contradicts the budget of {given} samples: give one of the two"
+        )
+    if n is not None or given is not None:
+        return n or given or 1
+    if budget is None or set(budget.limits) == {"seconds"}:
+        raise BudgetError(
+            f"{name} does not know how many samples to take: give {name}(n=…), or a budget in "
+            "samples, tokens, total_tokens, flops or cost"
+        )
+    return FAR
+
+
+@dataclass
+class SampleSearch(OrderedSearch):
+    """Up to ``n`` samples, a stopping rule if given, a selection at any moment.
+
+    ``quorum`` is the share of the samples asked for that must come back (failed ones do not): below
+    it there is no answer, rather than a vote of the few in silence.
+    """
+
+    n: int
+    select: Selector
+    decoding: Decoding
+    rule: StopRule | None = None
+    window: int = WINDOW
+    quorum: float = 0.0
+    candidates: list[Candidate] = field(default_factory=list, init=False)
+    ended: Ended = field(default=Ended.UNFINISHED, init=False)
+    _asked: int = field(default=0, init=False)
+    _came: int = field(default=0, init=False)
+    _votes: list[tuple[str, int]] = field(default_factory=list, init=False)
+
+    def begin(self) -> None:
+        for candidate in self.start.candidates[: self.n]:
+            self._asked += 1
+            self._came += 1
+            self._add(candidate)
+        self._go_on()
+
+    def take(self, outcome: Outcome) -> None:
+        self._came += 1
+        if isinstance(outcome.value, Completion):
+            branch = Branch.root(self.start.problem).child(outcome.value)
+            self._add(self.start.candidate(branch))
+        self._go_on()
+
+    def result(self) -> Result:
+        enough = len(self.candidates) >= self.quorum * min(self._came, self.n)
+        selection = self.select(self.candidates, self.start.same) if enough else NOTHING
+        return Result((selection,), tuple(self.candidates), tuple(self.failures), self.ended)
+
+    def _add(self, candidate: Candidate) -> None:
+        self.candidates.append(candidate)
+        if self.rule is None or candidate.answer is None:
+            return
+        for at, (answer, votes) in enumerate(self._votes):
+            if answer == candidate.answer or self.start.same(answer, candidate.answer):
+                self._votes[at] = (answer, votes + 1)
+                return
+        self._votes.append((candidate.answer, 1))
+
+    def _go_on(self) -> None:
+        counts = [votes for _, votes in self._votes]
+        if self.rule is not None and self.rule.certainty(counts) >= self.rule.confidence:
+            self.ended = Ended.CONFIDENT
+            self.stop()
+        elif self._came >= self.n:
+            self.ended = Ended.COMPLETE
+        elif self._spent_up():
+            if self._came >= self._asked:
+                self.ended = Ended.BUDGET
+        else:
+            self._ask_more(counts)
+
+    def _spent_up(self) -> bool:
+        budget = self.start.budget
+        return budget is not None and budget.exhausted(self.spent)
+
+    def _ask_more(self, counts: Sequence[int]) -> None:
+        most = self.n - self._asked
+        budget = self.start.budget
+        in_flight = self._asked - self._came
+        if budget is not None and set(budget.limits) - {"samples", "seconds"}:
+            most = min(most, self.window - in_flight)
+        if self.rule is not None:
+            most = min(most, samples_needed(self.rule, counts, FAR) - in_flight)
+        if most > 0:
+            self.generate(
+                Branch.root(self.start.problem),
+                self.start.limit,
+                most,
+                first=self._asked,
+                decoding=self.decoding,
+                final=self.n == 1,
+            )
+            self._asked += most

@@ -1,0 +1,522 @@
+"""What travels: the frozen values that pass from room to room. Imports nothing of ours.
+
+A problem becomes a branch, a branch a request, a request completions, a finished branch a
+candidate. Nothing here knows an engine, a task or a strategy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Literal
+
+Json = None | bool | int | float | str | list[Any] | dict[str, Any]
+Role = Literal["system", "user", "assistant"]
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One chat turn."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a model is asked, in exactly one of three forms.
+
+    ``messages`` are rendered by the engine's chat template; ``text`` is used as it stands;
+    ``token_ids`` skip the tokenizer. An engine that has no template takes ``text``, and takes a
+    lone user message as text.
+
+    >>> Prompt.of("2 + 2 =").text
+    '2 + 2 ='
+    """
+
+    messages: tuple[Message, ...] = ()
+    text: str | None = None
+    token_ids: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        given = (bool(self.messages), self.text is not None, self.token_ids is not None)
+        if sum(given) != 1:
+            raise ValueError(
+                "a prompt has exactly one of messages, text, token_ids; "
+                f"{sum(given)} were given: use Prompt.of(text) or Prompt.chat(messages)"
+            )
+
+    @classmethod
+    def of(cls, text: str) -> Prompt:
+        """A plain text prompt."""
+        return cls(text=text)
+
+    @classmethod
+    def chat(cls, *messages: Message) -> Prompt:
+        """A chat prompt."""
+        return cls(messages=messages)
+
+    @property
+    def plain(self) -> str:
+        """The prompt for a human reader: message contents joined by blank lines."""
+        if self.text is not None:
+            return self.text
+        if self.token_ids is not None:
+            return " ".join(map(str, self.token_ids))
+        return "\n\n".join(message.content for message in self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing to answer.
+
+    ``answer`` is the gold answer in the task's canonical text, ``None`` where there is none;
+    ``meta`` carries the task's own facts (``level``, ``contexts``, ``choices`` …) as JSON values.
+    """
+
+    id: str
+    prompt: Prompt
+    answer: str | None = None
+    meta: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+
+
+class StopReason(StrEnum):
+    """Why a generation ended. Closed; truncation is never ``stop``."""
+
+    END = "end"
+    """The model ended its turn (end-of-sequence token, or the endpoint's "stop")."""
+    STOP = "stop"
+    """A stop string of the request was met; it is not part of the text."""
+    STEP = "step"
+    """The steps asked for are complete; the separator is part of the text."""
+    TOKENS = "tokens"
+    """The chunk of tokens asked for (``Until.tokens``) is complete."""
+    LENGTH = "length"
+    """``Until.max_tokens`` was reached: the text is truncated."""
+    CONTEXT = "context"
+    """The model's context is full: the text is truncated."""
+    CANCELLED = "cancelled"
+    """The caller closed the request."""
+    FILTERED = "filtered"
+    """The endpoint withheld the text (content filter)."""
+
+    @property
+    def truncated(self) -> bool:
+        """Whether the text was cut before the model finished it."""
+        return self in (StopReason.LENGTH, StopReason.CONTEXT)
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing can follow: only a step or a chunk may be continued."""
+        return self not in (StopReason.STEP, StopReason.TOKENS)
+
+
+@dataclass(frozen=True, slots=True)
+class Until:
+    """When a generation ends, besides the model's own end.
+
+    ``steps`` pieces closed by ``separator``, ``tokens`` generated in this request, a ``stop``
+    string (not part of the text), or ``max_tokens`` in this request (truncation).
+    """
+
+    max_tokens: int
+    steps: int | None = None
+    tokens: int | None = None
+    separator: str = "\n"
+    stop: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("max_tokens", "steps", "tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"until.{name} must be at least 1, not {value}")
+        if not self.separator or "" in self.stop:
+            raise ValueError("until.separator and until.stop strings must not be empty")
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """Independent sampling: temperature, then top-k, top-p, min-p, in that order.
+
+    ``temperature`` 0 is greedy. ``top_k`` 0, ``top_p`` 1 and ``min_p`` 0 switch a filter off.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+
+    def __post_init__(self) -> None:
+        # `not (a <= x <= b)` rather than `x < a or x > b`: NaN must fail too.
+        if not 0.0 <= self.temperature <= 100.0:
+            raise ValueError(f"temperature must lie in 0..100, not {self.temperature}")
+        if self.top_k < 0:
+            raise ValueError(f"top_k must be 0 (off) or more, not {self.top_k}")
+        if not 0.0 < self.top_p <= 1.0:
+            raise ValueError(f"top_p must lie in (0, 1], not {self.top_p}")
+        if not 0.0 <= self.min_p <= 1.0:
+            raise ValueError(f"min_p must lie in [0, 1], not {self.min_p}")
+
+
+GREEDY = Sampling(temperature=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenBeam:
+    """Beam search over tokens by cumulative log-probability; ``n`` best hypotheses come back.
+
+    ``length_penalty`` p ranks finished hypotheses by logprob / length**p (0: plain sum).
+    """
+
+    width: int
+    length_penalty: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.width < 1:
+            raise ValueError(f"token-beam width must be at least 1, not {self.width}")
+
+
+Decoding = Sampling | TokenBeam
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt, ``n`` completions. A value: nothing is configured on an engine in between.
+
+    Sample ``i`` of ``first .. first + n - 1`` draws from its own stream ``derive(seed, i)``, so a
+    request may be split or resumed and every sample stays the same. ``assistant`` is the text of
+    the turn so far; ``assistant_ids`` its exact tokens where the same engine made them.
+    ``adapter`` names a loaded adapter; ``priority`` orders waiting requests (lower runs first).
+    """
+
+    prompt: Prompt
+    until: Until
+    assistant: str = ""
+    assistant_ids: tuple[int, ...] | None = None
+    n: int = 1
+    first: int = 0
+    decoding: Decoding = Sampling()
+    seed: int = 0
+    adapter: str | None = None
+    priority: int = 0
+    deltas: bool = False
+    logprobs: bool = True
+
+    def __post_init__(self) -> None:
+        if self.n < 1 or self.first < 0:
+            raise ValueError(f"a request needs n >= 1 and first >= 0, not {self.n}, {self.first}")
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one completion. ``cached`` counts the prompt tokens that were not computed again.
+
+    The prompt is charged once a request, on its first completion, where the engine shares it.
+    ``seconds`` is the time the completion held a slot; ``flops`` by the ledger's cost model.
+    ``estimated`` marks numbers that the engine could not know (a cancelled HTTP request).
+    """
+
+    prompt: int = 0
+    cached: int = 0
+    generated: int = 0
+    flops: float = 0.0
+    seconds: float = 0.0
+    cost: float = 0.0
+    estimated: bool = False
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt + other.prompt,
+            self.cached + other.cached,
+            self.generated + other.generated,
+            self.flops + other.flops,
+            self.seconds + other.seconds,
+            self.cost + other.cost,
+            self.estimated or other.estimated,
+        )
+
+    @property
+    def tokens(self) -> int:
+        """Tokens computed: new prompt tokens and generated tokens."""
+        return self.prompt - self.cached + self.generated
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of sample ``index`` as it is made; only when ``Request.deltas``."""
+
+    index: int
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One generation as the engine returned it.
+
+    ``index`` is the sample index; ``text`` holds neither prompt nor stop string. ``token_ids`` and
+    ``logprobs`` (of the chosen tokens, natural log, under the unscaled distribution T=1) have one
+    entry a generated token, the end token included, or are ``None`` where the engine cannot say.
+    """
+
+    index: int
+    text: str
+    stop: StopReason
+    usage: Usage
+    token_ids: tuple[int, ...] | None = None
+    logprobs: tuple[float, ...] | None = None
+    stop_string: str | None = None
+
+    @property
+    def logprob(self) -> float | None:
+        """Cumulative log-probability, ``None`` where the engine gave none."""
+        return None if self.logprobs is None else sum(self.logprobs)
+
+    @property
+    def mean_logprob(self) -> float | None:
+        """Log-probability a token, ``None`` where the engine gave none."""
+        return sum(self.logprobs) / len(self.logprobs) if self.logprobs else None
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Text to score under the model: log-probabilities of ``assistant`` given ``prompt``.
+
+    With ``values`` the value head is read at every step end as well.
+    """
+
+    prompt: Prompt
+    assistant: str
+    assistant_ids: tuple[int, ...] | None = None
+    separator: str = "\n"
+    values: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Log-probabilities [tokens of assistant] and, if asked, values [steps of assistant]."""
+
+    token_ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    usage: Usage
+    values: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an engine can honour; what it cannot, it refuses with ``UnsupportedError``."""
+
+    chat: bool = False
+    logprobs: bool = False
+    token_ids: bool = False
+    seed: bool = False
+    score: bool = False
+    values: bool = False
+    token_beam: bool = False
+    continue_assistant: bool = True
+    deltas: bool = False
+    adapters: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """Who answers. The identity goes into every cache key and record.
+
+    ``parameters`` (non-embedding-lookup weights that multiply), ``layers`` and ``width`` feed the
+    FLOPs model; ``0`` means unknown and FLOPs are then not reported. ``slots`` is how many
+    completions run side by side; ``context`` the longest sequence in tokens, ``0`` if unknown.
+    ``price`` is money per million (new prompt, cached prompt, generated) tokens.
+    """
+
+    kind: str
+    model: str
+    revision: str = ""
+    tokenizer: str = ""
+    template: str = ""
+    adapter: str = ""
+    url: str = ""
+    dtype: str = ""
+    parameters: int = 0
+    layers: int = 0
+    width: int = 0
+    context: int = 0
+    slots: int = 1
+    price: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    capabilities: Capabilities = Capabilities()
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What makes two engines give different text; slots and price do not."""
+        return (
+            self.kind,
+            self.model,
+            self.revision,
+            self.tokenizer,
+            self.template,
+            self.adapter,
+            self.url,
+            self.dtype,
+        )
+
+
+class Unanswered(StrEnum):
+    """Why a text has no answer. Closed, counted, shown."""
+
+    EMPTY = "empty"
+    """No text at all."""
+    NO_ANSWER = "no_answer"
+    """Text without anything that the task reads as an answer."""
+    MALFORMED = "malformed"
+    """An answer in the right place that cannot be read."""
+    TRUNCATED = "truncated"
+    """The text was cut by a length or context limit before an answer."""
+    FILTERED = "filtered"
+    """The endpoint withheld the text."""
+    FAILED = "failed"
+    """The generation failed; the record names the error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extraction:
+    """What a task read from a text: an answer, or why there is none."""
+
+    answer: str | None
+    unanswered: Unanswered | None = None
+
+    def __post_init__(self) -> None:
+        if (self.answer is None) == (self.unanswered is None):
+            raise ValueError("an extraction has either an answer or a reason for none")
+
+
+class GradeOutcome(StrEnum):
+    """How a grade came about. Closed."""
+
+    CORRECT = "correct"
+    WRONG = "wrong"
+    UNANSWERED = "unanswered"
+    UNGRADED = "ungraded"
+    """The problem has no gold answer."""
+    GRADER_TIMEOUT = "grader_timeout"
+    """The grader was killed at its time limit: not counted as wrong in silence."""
+    GRADER_ERROR = "grader_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Grade:
+    """A verdict on one answer. ``correct`` is ``None`` where nothing can be said."""
+
+    outcome: GradeOutcome
+    detail: str = ""
+
+    @property
+    def correct(self) -> bool | None:
+        """True, False (wrong or unanswered), or ``None`` (no gold answer, or the grader failed)."""
+        if self.outcome is GradeOutcome.CORRECT:
+            return True
+        if self.outcome in (GradeOutcome.WRONG, GradeOutcome.UNANSWERED):
+            return False
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One generated piece of a branch, as its completion gave it."""
+
+    text: str
+    stop: StopReason
+    token_ids: tuple[int, ...] | None = None
+    logprobs: tuple[float, ...] | None = None
+
+    @classmethod
+    def of(cls, completion: Completion) -> Step:
+        """The step that a completion adds to its branch."""
+        return cls(completion.text, completion.stop, completion.token_ids, completion.logprobs)
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An earlier solution shown in context: what was tried, and what was said about it."""
+
+    text: str
+    feedback: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """One line of thought: the problem as it sees it, earlier attempts, the steps so far.
+
+    ``key`` is the parent's key and the child's index: it gives the seed and the order. A branch is
+    a value; ``child`` and ``revision`` make new ones.
+    """
+
+    problem: Problem
+    view: Prompt
+    key: tuple[int, ...] = ()
+    history: tuple[Attempt, ...] = ()
+    steps: tuple[Step, ...] = ()
+
+    @classmethod
+    def root(cls, problem: Problem) -> Branch:
+        """The branch that has seen nothing but the problem."""
+        return cls(problem, problem.prompt)
+
+    @property
+    def text(self) -> str:
+        """The assistant's text so far."""
+        return "".join(step.text for step in self.steps)
+
+    @property
+    def token_ids(self) -> tuple[int, ...] | None:
+        """The exact tokens so far, ``None`` if any step has none."""
+        ids: list[int] = []
+        for step in self.steps:
+            if step.token_ids is None:
+                return None
+            ids.extend(step.token_ids)
+        return tuple(ids)
+
+    @property
+    def depth(self) -> int:
+        """Number of steps."""
+        return len(self.steps)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last step ended the solution."""
+        return bool(self.steps) and self.steps[-1].stop.finished
+
+    def child(self, completion: Completion) -> Branch:
+        """This branch with the completion as its next step; the child index is the sample's."""
+        return replace(
+            self, key=(*self.key, completion.index), steps=(*self.steps, Step.of(completion))
+        )
+
+    def revision(self, feedback: str = "") -> Branch:
+        """A fresh attempt that sees this finished branch as the latest in its history."""
+        return replace(
+            self,
+            key=(*self.key, -1),
+            history=(*self.history, Attempt(self.text, feedback)),
+            steps=(),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A finished branch with what was read from it.
+
+    ``scores`` holds one number a scorer (``mean_logprob``, ``logprob``, a verifier's name);
+    ``tokens`` counts the generated tokens of the whole branch.
+    """
+
+    key: tuple[int, ...]
+    text: str
+    answer: str | None
+    unanswered: Unanswered | None = None
+    stop: StopReason = StopReason.END
+    tokens: int = 0
+    scores: Mapping[str, float] = field(default_factory=lambda: EMPTY)
