@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -119,7 +119,7 @@ async def drive(
     cost_model: CostModel | None = None,
     max_active: int | None = None,
     on_delta: OnDelta | None = None,
-) -> AsyncIterator[Solved]:
+) -> AsyncGenerator[Solved, None]:
     """Solve jobs; yield each as it finishes. ``jobs`` is read lazily: memory stays flat.
 
     ``engines`` maps the names that strategies use (``policy``, ``judge``) to engines, ``verifiers``
@@ -164,7 +164,7 @@ class _Driver:
         self.loop = asyncio.get_running_loop()
         self.pumping = False
 
-    async def run(self) -> AsyncIterator[Solved]:
+    async def run(self) -> AsyncGenerator[Solved, None]:
         self._pump()
         while True:
             while self.solved:
