@@ -96,10 +96,7 @@ class _Lane:
     engine: Engine
     info: EngineInfo
     free: int
-    waiting: list[tuple[bool, int, int, _Live, Generate, int, int]] = field(default_factory=list)
-
-    def has_committed_work(self) -> bool:
-        return bool(self.waiting) and not self.waiting[0][0]
+    waiting: list[tuple[bool, int, int, _Live, Generate]] = field(default_factory=list)
 
 
 @dataclass(slots=True, eq=False)
@@ -207,21 +204,22 @@ class _Driver:
             self.pumping = False
 
     def _start_waiting(self) -> bool:
+        """Hand waiting work to lanes that have a free slot.
+
+        An action is one request, never cut to the slots that happen to be free: its prompt is paid
+        once, whatever the timing. What exceeds the slots waits in the engine, first come first
+        served; ``free`` is then negative.
+        """
         started = False
         for lane in self.lanes.values():
             while lane.free > 0 and lane.waiting:
-                entry = heappop(lane.waiting)
-                live, action, first, n = entry[3:]
+                live, action = heappop(lane.waiting)[3:]
                 if live.finished or action.id not in live.works:
                     continue
-                take = min(n, lane.free)
-                if take < n:
-                    rest = (*entry[:5], first + take, n - take)
-                    heappush(lane.waiting, rest)
                 if action.speculative and not self._affordable(live, action):
                     continue
-                lane.free -= take
-                task = self.loop.create_task(self._generate(live, action, lane, first, take))
+                lane.free -= action.count
+                task = self.loop.create_task(self._generate(live, action, lane))
                 live.tasks[task] = action.id
                 task.add_done_callback(partial(self._ended, live))
                 started = True
@@ -310,15 +308,7 @@ class _Driver:
                 self._refuse(live, action, refusal)
                 return
             self.sequence += 1
-            entry = (
-                action.speculative,
-                live.order,
-                self.sequence,
-                live,
-                action,
-                action.first,
-                action.count,
-            )
+            entry = (action.speculative, live.order, self.sequence, live, action)
             heappush(lane.waiting, entry)
 
     def _refusal(self, live: _Live, action: Generate) -> str | None:
@@ -417,15 +407,13 @@ class _Driver:
 
     # Doing it -----------------------------------------------------------------------------
 
-    async def _generate(
-        self, live: _Live, action: Generate, lane: _Lane, first: int, n: int
-    ) -> None:
+    async def _generate(self, live: _Live, action: Generate, lane: _Lane) -> None:
         purpose = Purpose.SPECULATIVE if action.speculative else action.purpose
         meter = Meter(live.ledger, purpose, lane.info)
-        waiting = set(range(first, first + n))
+        waiting = set(range(action.first, action.first + action.count))
         became = Purpose.FAILED
         failure = Failure("ProtocolError", "the engine ended without all completions asked for")
-        request = self._request(live, action, lane, first, n)
+        request = self._request(live, action, lane)
         try:
             async with aclosing(lane.engine.generate(request, meter)) as stream:
                 async for item in stream:
@@ -448,7 +436,7 @@ class _Driver:
         for index in sorted(waiting):
             self._told(live, Outcome(action.id, index, failure, meter.usage(index)))
 
-    def _request(self, live: _Live, action: Generate, lane: _Lane, first: int, n: int) -> Request:
+    def _request(self, live: _Live, action: Generate, lane: _Lane) -> Request:
         branch = action.branch
         exact = lane.info.capabilities.token_ids and action.engine == "policy"
         return Request(
@@ -456,8 +444,8 @@ class _Driver:
             action.until,
             branch.text,
             branch.token_ids if exact and branch.steps else None,
-            n,
-            first,
+            action.count,
+            action.first,
             action.decoding,
             derive(live.job.seed, live.job.start.problem.id, branch.key, action.engine),
             priority=live.order,
