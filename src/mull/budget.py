@@ -69,6 +69,12 @@ class Budget:
         pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
         return {name: value for name, value in pairs if value is not None}
 
+    @property
+    def metered(self) -> bool:
+        """Whether a limit is set that only finished work can tell: tokens, FLOPs or money."""
+        units = (self.tokens, self.total_tokens, self.flops, self.cost)
+        return any(limit is not None for limit in units)
+
     def exhausted(self, spent: Usage, samples: int = 0) -> bool:
         """Whether a limit other than ``seconds`` (the driver's clock) has been reached."""
         return (
@@ -156,6 +162,17 @@ class Entry:
             self.estimated,
         )
 
+    def add(self, usage: Usage, completions: int = 0, sign: int = 1) -> None:
+        """Add a usage, or take it away to stand on another row."""
+        self.prompt += sign * usage.prompt
+        self.cached += sign * usage.cached
+        self.generated += sign * usage.generated
+        self.flops += sign * usage.flops
+        self.seconds += sign * usage.seconds
+        self.cost += sign * usage.cost
+        self.completions += sign * completions
+        self.estimated = self.estimated or usage.estimated
+
 
 class Ledger:
     """What was spent, by purpose and model. ``charge`` is the only debit.
@@ -172,20 +189,35 @@ class Ledger:
 
     def charge(self, purpose: Purpose, model: str, usage: Usage, completions: int = 0) -> None:
         """Add a usage. Never negative: what was spent cannot be taken back."""
-        if usage.prompt < 0 or usage.generated < 0 or usage.cached < 0:
-            raise ValueError(f"a charge cannot be negative: {usage}")
-        self._add(self._entry(purpose, model), usage, completions, 1)
+        # `not (x >= 0)` rather than `x < 0`: NaN must fail too.
+        if not (
+            usage.prompt >= usage.cached >= 0
+            and usage.generated >= 0
+            and usage.flops >= 0
+            and usage.seconds >= 0
+            and usage.cost >= 0
+        ):
+            raise ValueError(
+                f"a charge has no negative part and no more cached than prompt tokens: {usage}"
+            )
+        self._entry(purpose, model).add(usage, completions)
 
-    def move(self, source: Purpose, target: Purpose, model: str, usage: Usage) -> None:
+    def move(
+        self, source: Purpose, target: Purpose, model: str, usage: Usage, completions: int = 0
+    ) -> None:
         """Reclassify what was charged already (cancelled, failed); the total does not change."""
         if source is not target:
-            self._add(self._entry(source, model), usage, 0, -1)
-            self._add(self._entry(target, model), usage, 0, 1)
+            self._entry(source, model).add(usage, completions, -1)
+            self._entry(target, model).add(usage, completions)
 
     def rows(self) -> Iterator[tuple[Purpose, str, Usage, int]]:
-        """(purpose, model, usage, completions), sorted, so that two equal ledgers print alike."""
+        """(purpose, model, usage, completions), sorted, so that two equal ledgers print alike.
+
+        A row from which everything was moved away is left out.
+        """
         for (purpose, model), entry in sorted(self._entries.items()):
-            yield purpose, model, entry.usage, entry.completions
+            if entry.completions or entry.prompt or entry.generated:
+                yield purpose, model, entry.usage, entry.completions
 
     @property
     def total(self) -> Usage:
@@ -203,20 +235,11 @@ class Ledger:
             entry = self._entries[key] = Entry()
         return entry
 
-    @staticmethod
-    def _add(entry: Entry, usage: Usage, completions: int, sign: int) -> None:
-        entry.prompt += sign * usage.prompt
-        entry.cached += sign * usage.cached
-        entry.generated += sign * usage.generated
-        entry.flops += sign * usage.flops
-        entry.seconds += sign * usage.seconds
-        entry.cost += sign * usage.cost
-        entry.completions += completions
-        entry.estimated = entry.estimated or usage.estimated
-
 
 class Meter:
     """One request's gauge: an engine charges it as tokens are made, per sample index.
+
+    Each sample's cost stands on the row of ``purpose`` until ``move`` puts it on another one.
 
     >>> meter = Meter(Ledger(), Purpose.POLICY, EngineInfo("simulated", "m", parameters=10))
     >>> meter.charge(0, prompt=4)
@@ -225,13 +248,14 @@ class Meter:
     120.0
     """
 
-    __slots__ = ("_spent", "info", "ledger", "purpose")
+    __slots__ = ("_rows", "_spent", "info", "ledger", "purpose")
 
     def __init__(self, ledger: Ledger, purpose: Purpose, info: EngineInfo) -> None:
         self.ledger = ledger
         self.purpose = purpose
         self.info = info
-        self._spent: dict[int, Usage] = {}
+        self._spent: dict[int, Entry] = {}
+        self._rows: dict[int, Purpose] = {}
 
     def charge(
         self,
@@ -260,25 +284,39 @@ class Meter:
             if price != (0.0, 0.0, 0.0)
             else 0.0
         )
-        usage = Usage(prompt, cached, generated, flops, seconds, money, estimated)
-        before = self._spent.get(index)
-        self._spent[index] = usage if before is None else before + usage
-        self.ledger.charge(self.purpose, info.model, usage, completions=before is None)
+        self._add(index, Usage(prompt, cached, generated, flops, seconds, money, estimated))
 
     def restore(self, index: int, usage: Usage) -> None:
         """Charge a recorded completion as it was charged when it was made (resume, replay)."""
-        self._spent[index] = self._spent.get(index, Usage()) + usage
-        self.ledger.charge(self.purpose, self.info.model, usage, completions=1)
+        self._add(index, usage)
+
+    def _add(self, index: int, usage: Usage) -> None:
+        entry = self._spent.get(index)
+        new = entry is None
+        purpose = self._rows.get(index, self.purpose)
+        self.ledger.charge(purpose, self.info.model, usage, completions=new)
+        if entry is None:
+            entry = self._spent[index] = Entry()
+        entry.add(usage)
 
     def usage(self, index: int) -> Usage:
         """What sample ``index`` has cost so far."""
-        return self._spent.get(index, Usage())
+        entry = self._spent.get(index)
+        return Usage() if entry is None else entry.usage
+
+    @property
+    def samples(self) -> tuple[int, ...]:
+        """The sample indices that were charged so far, in order of their first charge."""
+        return tuple(self._spent)
 
     @property
     def total(self) -> Usage:
         """What the request has cost so far, over its samples."""
-        return sum(self._spent.values(), Usage())
+        return sum((entry.usage for entry in self._spent.values()), Usage())
 
     def move(self, index: int, target: Purpose) -> None:
-        """Put what sample ``index`` cost under another purpose (cancelled, failed)."""
-        self.ledger.move(self.purpose, target, self.info.model, self.usage(index))
+        """Put what sample ``index`` cost, and will cost, under another purpose."""
+        source = self._rows.get(index, self.purpose)
+        self._rows[index] = target
+        if index in self._spent:
+            self.ledger.move(source, target, self.info.model, self.usage(index), completions=1)

@@ -424,17 +424,20 @@ class Grade:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One generated piece of a branch, as its completion gave it."""
+    """One generated piece of a branch, as its completion gave it; ``tokens`` is its length."""
 
     text: str
     stop: StopReason
     token_ids: tuple[int, ...] | None = None
     logprobs: tuple[float, ...] | None = None
+    tokens: int = 0
 
     @classmethod
     def of(cls, completion: Completion) -> Step:
         """The step that a completion adds to its branch."""
-        return cls(completion.text, completion.stop, completion.token_ids, completion.logprobs)
+        ids = completion.token_ids
+        tokens = completion.usage.generated if ids is None else len(ids)
+        return cls(completion.text, completion.stop, ids, completion.logprobs, tokens)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
@@ -72,16 +72,24 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Speculative actions whose outcomes the search has taken: they move to their own purpose."""
+    """Speculative actions that are wanted now, whether they wait, run or have been told.
+
+    From here on they are ordinary work: what waits takes its turn, what they cost moves to their
+    own purpose (``FAILED`` for a failure), what they will cost goes there.
+    """
 
     ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Actions whose outcomes are not wanted any more: stop them, tell nothing more of them."""
+    """Turns (action, index) that will not take effect: stop them, tell nothing more of them.
 
-    ids: tuple[int, ...]
+    What they cost, told or not, is booked as cancelled; speculation never committed stays
+    speculative. The parts of an action that took effect before are not named and keep their place.
+    """
+
+    turns: tuple[tuple[int, int], ...]
 
 
 Work = Generate | Score
@@ -112,7 +120,7 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What the driver has to give now: free slots, which only speculation may look at."""
+    """What the driver has to give now: idle slots of the policy, for speculation alone to see."""
 
     slots: int
 
@@ -173,11 +181,12 @@ class Start:
     def candidate(self, branch: Branch) -> Candidate:
         """Read a finished branch: its answer by the task, and its likelihood scores."""
         read = self.task.extract(self.problem, branch.text)
-        logprobs = [x for step in branch.steps for x in step.logprobs or ()]
-        tokens = sum(len(step.token_ids or ()) for step in branch.steps)
-        known = bool(branch.steps) and all(step.logprobs is not None for step in branch.steps)
-        total = sum(logprobs)
-        scores = {"logprob": total, "mean_logprob": total / max(1, len(logprobs))} if known else {}
+        tokens = sum(step.tokens for step in branch.steps)
+        known = [step.logprobs for step in branch.steps if step.logprobs is not None]
+        scores: dict[str, float] = {}
+        if known and len(known) == len(branch.steps):
+            total = sum(map(sum, known))
+            scores = {"logprob": total, "mean_logprob": total / max(1, sum(map(len, known)))}
         stop = branch.steps[-1].stop if branch.steps else StopReason.END
         missing = read.unanswered
         if missing is not None and stop.truncated:
@@ -276,16 +285,28 @@ class Inbox:
         self._arrived[outcome.action, outcome.index] = outcome
         return self._due()
 
-    def drop(self, actions: Sequence[int]) -> Iterator[Outcome]:
-        """Forget the turns of cancelled actions; give those whose turn has come by that."""
+    def drop(self, actions: Iterable[int]) -> list[tuple[int, int]]:
+        """Forget what actions have left, turns and early arrivals; give the turns forgotten.
+
+        Turns behind them may be due now: ``due`` gives them.
+        """
         gone = set(actions)
+        dropped = [turn for turn in self._turns if turn[0] in gone]
         self._turns = deque(turn for turn in self._turns if turn[0] not in gone)
         self._arrived = {turn: o for turn, o in self._arrived.items() if turn[0] not in gone}
+        return dropped
+
+    def due(self) -> Iterator[Outcome]:
+        """Outcomes whose turn has come already (after ``drop`` or a late ``expect``)."""
         return self._due()
 
     def actions(self) -> set[int]:
         """The actions that have turns left."""
         return {action for action, _ in self._turns}
+
+    def held(self) -> list[Outcome]:
+        """Outcomes that came before their turn, in the order of their turns."""
+        return [self._arrived[turn] for turn in self._turns if turn in self._arrived]
 
     def __len__(self) -> int:
         return len(self._turns)
@@ -308,6 +329,8 @@ class OrderedSearch(ABC):
     failures: list[Failure] = field(default_factory=list, init=False)
     _queue: list[Action] = field(default_factory=list, init=False)
     _inbox: Inbox = field(default_factory=Inbox, init=False)
+    _guesses: dict[int, range] = field(default_factory=dict, init=False)
+    _refusals: set[int] = field(default_factory=set, init=False)
     _next: int = field(default=0, init=False)
     _begun: bool = field(default=False, init=False)
     _stopped: bool = field(default=False, init=False)
@@ -330,7 +353,7 @@ class OrderedSearch(ABC):
         return actions
 
     def tell(self, outcome: Outcome) -> None:
-        if not self._running():
+        if not self._running() or outcome.action in self._refusals:
             return
         for due in self._inbox.put(outcome):
             self.spent = self.spent + due.usage
@@ -357,7 +380,7 @@ class OrderedSearch(ABC):
         purpose: Purpose = Purpose.POLICY,
         final: bool = False,
     ) -> int:
-        """Queue a ``Generate``; returns its id."""
+        """Queue a ``Generate``; returns its id. A spent budget refuses it, as a failure in turn."""
         action = Generate(
             self._id(),
             branch,
@@ -369,8 +392,9 @@ class OrderedSearch(ABC):
             purpose,
             final=final,
         )
-        self._queue.append(action)
         self._inbox.expect(action.id, range(first, first + count))
+        if not self._refused(action.id, range(first, first + count)):
+            self._queue.append(action)
         return action.id
 
     def score(self, branches: Sequence[Branch], verifier: str = "verifier") -> int:
@@ -380,11 +404,56 @@ class OrderedSearch(ABC):
         self._inbox.expect(action.id, range(1))
         return action.id
 
+    def speculate(self, branch: Branch, until: Until, count: int = 1, *, first: int = 0) -> int:
+        """Queue a guess; only from ``ask``. Its outcomes take effect if ``commit`` names it."""
+        decoding = self.start.sampling
+        action = Generate(
+            self._id(), branch, until, count, first, decoding=decoding, speculative=True
+        )
+        self._queue.append(action)
+        self._guesses[action.id] = range(first, first + count)
+        return action.id
+
+    def commit(self, action: int) -> None:
+        """A guess was right: its turns come now, after those of all that was asked before."""
+        indices = self._guesses.pop(action)
+        self._inbox.expect(action, indices)
+        if self._refused(action, indices):
+            self._queue.append(Cancel(tuple((action, index) for index in indices)))
+        else:
+            self._queue.append(Commit((action,)))
+
+    def cancel(self, actions: Iterable[int]) -> None:
+        """Give up actions; what of them has not taken effect never will. Only from ``take``."""
+        gone = tuple(actions)
+        turns = [(id, index) for id in gone for index in self._guesses.pop(id, ())]
+        turns += self._inbox.drop(gone)
+        unasked = {a.id for a in self._queue if isinstance(a, Work) and a.id in gone}
+        self._queue = [a for a in self._queue if not (isinstance(a, Work) and a.id in unasked)]
+        never = unasked | self._refusals
+        asked = tuple(turn for turn in turns if turn[0] not in never)
+        if asked:
+            self._queue.append(Cancel(asked))
+
     def stop(self) -> None:
         """Stop now: what is outstanding is cancelled and no outcome takes effect any more."""
-        asked = self._inbox.actions() - {a.id for a in self._queue if isinstance(a, Work)}
-        self._queue = [Cancel(tuple(sorted(asked)))] if asked else []
+        self.cancel({*self._guesses, *self._inbox.actions()})
         self._stopped = True
+
+    def _refused(self, action: int, indices: Sequence[int]) -> bool:
+        """The net under strategies that do not keep their own budget.
+
+        It acts in the order of effect, on what has taken effect, so timing changes nothing; a
+        driver could not, since it sees several effects at once.
+        """
+        budget = self.start.budget
+        if budget is None or not budget.exhausted(self.spent):
+            return False
+        for index in indices:
+            refusal = Failure("BudgetError", f"the budget ({budget}) is spent")
+            self._inbox.put(Outcome(action, index, refusal))
+        self._refusals.add(action)
+        return True
 
     def _running(self) -> bool:
         return not self._stopped

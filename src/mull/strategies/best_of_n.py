@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from mull.errors import BudgetError, SpecError
-from mull.selection import Best
+from mull.selection import Best, Same, Selection, best, exact
 from mull.strategies.base import Search, Start
-from mull.strategies.sample import WINDOW, SampleSearch, samples_of
-from mull.types import TokenBeam
+from mull.strategies.sample import WINDOW, SampleSearch, check_options, samples_of
+from mull.types import Candidate, TokenBeam
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,7 @@ class BestOfN:
     def __post_init__(self) -> None:
         if self.score not in ("mean_logprob", "logprob"):
             raise SpecError(f"best-of-n(score={self.score!r}): score is mean_logprob or logprob")
+        check_options("best-of-n", self.window, self.quorum)
 
     def start(self, start: Start) -> Search:
         n = samples_of("best-of-n", self.n, start.budget)
@@ -34,6 +37,20 @@ class BestOfN:
         return SampleSearch(
             start, n, select, start.sampling, window=self.window, quorum=self.quorum
         )
+
+
+@dataclass(frozen=True, slots=True)
+class LikeliestBeam:
+    """Selects the hypothesis that the beam itself ranks first: by logprob / length**penalty."""
+
+    penalty: float = 0.0
+
+    def __call__(self, candidates: Sequence[Candidate], same: Same = exact) -> Selection:
+        return best(candidates, self._rank, same)
+
+    def _rank(self, candidate: Candidate) -> float | None:
+        total = candidate.scores.get("logprob")
+        return None if total is None else total / max(1, candidate.tokens) ** self.penalty
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +66,13 @@ class TokenBeamSearch:
     length_penalty: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.width < 1 or not 1 <= (self.best_of or self.width) <= self.width:
+        best_of = self.width if self.best_of is None else self.best_of
+        if not 1 <= best_of <= self.width:
             raise SpecError("token-beam: width must be at least 1 and best_of lie in 1..width")
+        if not math.isfinite(self.length_penalty):
+            raise SpecError(
+                f"token-beam(length_penalty={self.length_penalty}): must be a finite number"
+            )
 
     def start(self, start: Start) -> Search:
         if start.budget and start.budget.samples not in (None, self.width):
@@ -59,4 +81,6 @@ class TokenBeamSearch:
                 f"{start.budget.samples} samples: a beam costs its width"
             )
         decoding = TokenBeam(self.width, self.length_penalty)
-        return SampleSearch(start, self.best_of or self.width, Best("logprob"), decoding)
+        n = self.best_of or self.width
+        # One request brings all hypotheses: a window would cut the beam into several.
+        return SampleSearch(start, n, LikeliestBeam(self.length_penalty), decoding, window=n)

@@ -1,9 +1,10 @@
 """Independent samples of the root, then a selection: the search behind greedy, vote, best-of-n.
 
 How many samples run side by side is a parameter of the algorithm. A plain vote asks for all its
-samples at once. Under a limit that only the outcomes tell (tokens, FLOPs, money) ``window`` samples
-are in flight, and the next starts only while what took effect leaves room. Under a stopping rule
-just as many are in flight as must come before the rule could fire, so nothing asked for is wasted.
+samples at once. Under a limit that only the outcomes tell (tokens, FLOPs, money, or time alone)
+``window`` samples are in flight, and the next starts only while what took effect leaves room. Under
+a stopping rule just as many are in flight as must come before the rule could fire, so nothing asked
+for is wasted.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mull.budget import Budget
-from mull.errors import BudgetError
+from mull.errors import BudgetError, SpecError
 from mull.selection import NOTHING, Selector
-from mull.strategies.base import Ended, OrderedSearch, Outcome, Result
+from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result
 from mull.strategies.stopping import StopRule, samples_needed
 from mull.types import Branch, Candidate, Completion, Decoding
 
@@ -34,14 +35,19 @@ def samples_of(name: str, n: int | None, budget: Budget | None) -> int:
         raise BudgetError(
             f"{name}(n={n}) contradicts the budget of {given} samples: give one of the two"
         )
-    if n is not None or given is not None:
-        return n or given or 1
-    if budget is None or set(budget.limits) == {"seconds"}:
+    if budget is None and n is None:
         raise BudgetError(
-            f"{name} does not know how many samples to take: give {name}(n=…), or a budget in "
-            "samples, tokens, total_tokens, flops or cost"
+            f"{name} does not know how many samples to take: give {name}(n=…) or a budget"
         )
-    return FAR
+    return n or given or FAR
+
+
+def check_options(name: str, window: int, quorum: float = 0.0) -> None:
+    """Raise ``SpecError`` for a window or a quorum out of range."""
+    if window < 1:
+        raise SpecError(f"{name}(window={window}): window must be at least 1")
+    if not 0.0 <= quorum <= 1.0:
+        raise SpecError(f"{name}(quorum={quorum}): quorum must lie in 0..1")
 
 
 @dataclass
@@ -49,7 +55,8 @@ class SampleSearch(OrderedSearch):
     """Up to ``n`` samples, a stopping rule if given, a selection at any moment.
 
     ``quorum`` is the share of the samples asked for that must come back (failed ones do not): below
-    it there is no answer, rather than a vote of the few in silence.
+    it there is no answer, rather than a vote of the few in silence. Samples that exist already
+    count where they were drawn as this search draws.
     """
 
     n: int
@@ -65,23 +72,34 @@ class SampleSearch(OrderedSearch):
     _votes: list[tuple[str, int]] = field(default_factory=list, init=False)
 
     def begin(self) -> None:
-        for candidate in self.start.candidates[: self.n]:
-            self._asked += 1
-            self._came += 1
-            self._add(candidate)
+        if self.decoding == self.start.sampling:
+            for candidate in self.start.candidates[: self.n]:
+                self._asked += 1
+                self._came += 1
+                self._add(candidate)
         self._go_on()
 
     def take(self, outcome: Outcome) -> None:
         self._came += 1
         if isinstance(outcome.value, Completion):
-            branch = Branch.root(self.start.problem).child(outcome.value)
-            self._add(self.start.candidate(branch))
+            self._add(self._candidate(outcome.value))
         self._go_on()
 
     def result(self) -> Result:
-        enough = len(self.candidates) >= self.quorum * min(self._came, self.n)
-        selection = self.select(self.candidates, self.start.same) if enough else NOTHING
-        return Result((selection,), tuple(self.candidates), tuple(self.failures), self.ended)
+        """The selection so far. Before the end, what came before its turn counts as well."""
+        candidates, failures, came = list(self.candidates), list(self.failures), self._came
+        for outcome in self._inbox.held() if self.ended is Ended.UNFINISHED else ():
+            came += 1
+            if isinstance(outcome.value, Completion):
+                candidates.append(self._candidate(outcome.value))
+            elif isinstance(outcome.value, Failure):
+                failures.append(outcome.value)
+        enough = len(candidates) >= self.quorum * came
+        selection = self.select(candidates, self.start.same) if enough else NOTHING
+        return Result((selection,), tuple(candidates), tuple(failures), self.ended)
+
+    def _candidate(self, completion: Completion) -> Candidate:
+        return self.start.candidate(Branch.root(self.start.problem).child(completion))
 
     def _add(self, candidate: Candidate) -> None:
         self.candidates.append(candidate)
@@ -100,24 +118,19 @@ class SampleSearch(OrderedSearch):
             self.stop()
         elif self._came >= self.n:
             self.ended = Ended.COMPLETE
-        elif self._spent_up():
+        elif self.start.budget is not None and self.start.budget.exhausted(self.spent):
             if self._came >= self._asked:
                 self.ended = Ended.BUDGET
-        else:
+        elif self._asked < self.n:
             self._ask_more(counts)
 
-    def _spent_up(self) -> bool:
-        budget = self.start.budget
-        return budget is not None and budget.exhausted(self.spent)
-
     def _ask_more(self, counts: Sequence[int]) -> None:
+        budget, in_flight = self.start.budget, self._asked - self._came
         most = self.n - self._asked
-        budget = self.start.budget
-        in_flight = self._asked - self._came
-        if budget is not None and set(budget.limits) - {"samples", "seconds"}:
+        if self.n == FAR or (budget is not None and budget.metered):
             most = min(most, self.window - in_flight)
         if self.rule is not None:
-            most = min(most, samples_needed(self.rule, counts, FAR) - in_flight)
+            most = min(most, samples_needed(self.rule, counts, in_flight + most) - in_flight)
         if most > 0:
             self.generate(
                 Branch.root(self.start.problem),

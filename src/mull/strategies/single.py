@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from mull.errors import BudgetError
 from mull.selection import NOTHING, Majority, Same, Selection, exact
 from mull.strategies.base import Search, Start
-from mull.strategies.sample import WINDOW, SampleSearch, samples_of
+from mull.strategies.sample import WINDOW, SampleSearch, check_options, samples_of
 from mull.types import GREEDY, Candidate
 
 
@@ -39,12 +39,18 @@ class Greedy:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """``n`` independent samples (default 1); the first answers, the others show the spread."""
+    """``n`` independent samples; the first answers, the others show the spread.
+
+    Without ``n`` and without a budget, one.
+    """
 
     n: int | None = None
     window: int = WINDOW
 
+    def __post_init__(self) -> None:
+        check_options("sample", self.window)
+
     def start(self, start: Start) -> Search:
-        n = self.n if self.n or start.budget else 1
+        n = 1 if self.n is None and start.budget is None else self.n
         n = samples_of("sample", n, start.budget)
         return SampleSearch(start, n, First(), start.sampling, window=self.window)

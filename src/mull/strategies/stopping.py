@@ -68,10 +68,19 @@ def samples_needed(rule: StopRule, counts: Sequence[int], most: int) -> int:
     (4, 3)
     """
     ordered = sorted(counts, reverse=True) or [0]
-    for more in range(1, most):
-        if rule.certainty([ordered[0] + more, *ordered[1:]]) >= rule.confidence:
-            return more
-    return most
+
+    def sure(more: int) -> bool:
+        return rule.certainty([ordered[0] + more, *ordered[1:]]) >= rule.confidence
+
+    # Certainty grows with the leader's votes: double, then bisect.
+    low, high = 0, 1
+    while high < most and not sure(high):
+        low, high = high, 2 * high
+    high = min(high, most)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if sure(middle) else (middle, high)
+    return high
 
 
 def _leading(counts: Sequence[int], top: int) -> tuple[int, ...]:
@@ -94,8 +103,10 @@ def _largest_gamma(counts: tuple[int, ...]) -> float:
     density = np.exp((top - 1) * log_x - x - _log_factorial(top - 1))
     below = np.ones_like(x)
     for count in counts[1:]:
-        terms = [np.exp(k * log_x - x - _log_factorial(k)) for k in range(count + 1)]
-        below *= 1.0 - np.sum(terms, axis=0)
+        above = np.zeros_like(x)
+        for k in range(count + 1):
+            above += np.exp(k * log_x - x - _log_factorial(k))
+        below *= 1.0 - above
     return float(np.trapezoid(density * below, x))
 
 

@@ -8,7 +8,7 @@ from typing import Literal
 from mull.errors import SpecError
 from mull.selection import Majority, PerField, Selector
 from mull.strategies.base import Search, Start
-from mull.strategies.sample import WINDOW, SampleSearch, samples_of
+from mull.strategies.sample import WINDOW, SampleSearch, check_options, samples_of
 from mull.strategies.stopping import Beta, Dirichlet, StopRule
 
 
@@ -18,7 +18,8 @@ class Vote:
 
     ``stop`` ends the vote early by the ``beta`` or ``dirichlet`` rule at ``confidence``
     (Aggarwal et al. 2023, arXiv 2305.11860). ``window`` samples are in flight under a budget in
-    tokens, FLOPs or money. Below ``quorum`` (share of the samples that came back) no answer.
+    tokens, FLOPs or money, or in seconds alone. Below ``quorum`` (share of the samples that came
+    back) no answer.
     Answers of a task with fields (``json``) are voted field by field.
     """
 
@@ -33,8 +34,7 @@ class Vote:
             raise SpecError(f"vote(stop={self.stop!r}): stop is beta or dirichlet")
         if not 0.5 < self.confidence < 1.0:
             raise SpecError(f"vote(confidence={self.confidence}): must lie between 0.5 and 1")
-        if self.window < 1 or not 0.0 <= self.quorum <= 1.0:
-            raise SpecError("vote: window must be at least 1 and quorum lie in 0..1")
+        check_options("vote", self.window, self.quorum)
 
     def start(self, start: Start) -> Search:
         rule: StopRule | None = None

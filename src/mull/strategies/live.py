@@ -1,0 +1,161 @@
+"""One job in flight: where each of its turns stands, and on which row of the ledger its cost.
+
+A turn is one part (index) of one action. Its row follows from four facts alone, so that it cannot
+depend on when they became known: was the action a guess, was it committed, did the turn fail, was
+it cancelled. This file starts no work; ``drive.py`` does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from mull.budget import Ledger, Meter, Purpose
+from mull.errors import UsageError
+from mull.strategies.base import Generate, Score, Search, Start, Strategy, Work
+
+Turn = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One problem to solve: a strategy, what it starts with, the run's seed, the caller's tag."""
+
+    strategy: Strategy
+    start: Start
+    seed: int = 0
+    tag: Any = None
+
+
+@dataclass(slots=True, eq=False)
+class LiveJob:
+    """A job's search, its ledger, and its turns."""
+
+    job: Job
+    search: Search
+    ledger: Ledger
+    order: int
+    started: float
+    works: dict[int, Work] = field(default_factory=dict)
+    missing: dict[int, set[int]] = field(default_factory=dict)
+    meters: dict[int, Meter] = field(default_factory=dict)
+    committed: set[int] = field(default_factory=set)
+    cancelled: set[Turn] = field(default_factory=set)
+    failed: set[Turn] = field(default_factory=set)
+    samples: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    tasks: dict[asyncio.Task[Any], int] = field(default_factory=dict)
+    scoring: int = 0
+    deadline: asyncio.TimerHandle | None = None
+    expired: bool = False
+    finished: bool = False
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing of this job runs any more."""
+        return not self.tasks and not self.scoring
+
+    def open(self, action: Work) -> None:
+        """Note a new action; all its turns are missing."""
+        if action.id in self.works:
+            raise UsageError(f"a search asked twice for action {action.id}: ids must be fresh")
+        self.works[action.id] = action
+        if isinstance(action, Score):
+            self.missing[action.id] = {0}
+        else:
+            self.missing[action.id] = set(range(action.first, action.first + action.count))
+            if not action.speculative:
+                self.count(action)
+
+    def count(self, action: Generate) -> None:
+        """Count an action's samples: sibling paths of the policy at the same depth."""
+        if action.engine == "policy":
+            self.samples[action.branch.depth] += action.count
+
+    def over_samples(self, action: Generate) -> bool:
+        """Whether an action just opened exceeds the budget's samples; it is not counted then."""
+        budget = self.job.start.budget
+        if action.speculative or budget is None or budget.samples is None:
+            return False
+        over = max(self.samples.values(), default=0) > budget.samples
+        if over:
+            self.samples[action.branch.depth] -= action.count
+        return over
+
+    def affordable(self) -> bool:
+        """Whether the hard limit covers one more guess behind all work that may still be made."""
+        budget = self.job.start.budget
+        if budget is None:
+            return True
+        worst = sum(
+            len(indices) * action.until.max_tokens
+            for id, indices in self.missing.items()
+            if isinstance(action := self.works[id], Generate)
+        )
+        total = self.ledger.total
+        return not budget.exhausted(replace(total, generated=total.generated + worst))
+
+    def row(self, id: int, index: int) -> Purpose:
+        """The ledger row on which a turn's cost stands."""
+        action = self.works[id]
+        if action.speculative and id not in self.committed:
+            return Purpose.SPECULATIVE
+        if (id, index) in self.cancelled:
+            return Purpose.CANCELLED
+        return Purpose.FAILED if (id, index) in self.failed else action.purpose
+
+    def meter(self, action: Work, meter: Meter) -> Meter:
+        """Keep an action's meter, so that its turns can be booked elsewhere later."""
+        self.meters[action.id] = meter
+        return meter
+
+    def book(self, id: int, index: int) -> None:
+        """Put a turn's cost, past and future, on its row."""
+        meter = self.meters.get(id)
+        if meter is None:
+            return
+        if isinstance(self.works[id], Score):
+            for branch in meter.samples:
+                meter.move(branch, self.row(id, index))
+        else:
+            meter.move(index, self.row(id, index))
+
+    def fail(self, id: int, index: int) -> None:
+        """A turn failed."""
+        self.failed.add((id, index))
+        self.book(id, index)
+
+    def commit(self, id: int) -> None:
+        """A guess became ordinary work."""
+        action = self.works[id]
+        self.committed.add(id)
+        if isinstance(action, Generate):
+            self.count(action)
+            for index in range(action.first, action.first + action.count):
+                self.book(id, index)
+        else:
+            self.book(id, 0)
+
+    def cancel(self, turns: Iterable[Turn]) -> set[int]:
+        """Give turns up; the actions of which nothing is awaited any more."""
+        emptied = set()
+        for id, index in turns:
+            self.cancelled.add((id, index))
+            self.book(id, index)
+            self.missing[id].discard(index)
+            if not self.missing[id]:
+                emptied.add(id)
+        return emptied
+
+    def cancel_all(self) -> None:
+        """Give up everything that has not come."""
+        self.cancel([(id, index) for id, left in self.missing.items() for index in sorted(left)])
+
+    def come(self, id: int, index: int) -> bool:
+        """Note that a turn came; whether anybody still waits for it."""
+        if self.finished or index not in self.missing[id]:
+            return False
+        self.missing[id].discard(index)
+        return True
