@@ -1,0 +1,36 @@
+"""What a recorded sample is found by: the whole request, the sample index, the engine's identity.
+
+A key that lacks one field of these serves one model's text as another's, and does so in silence;
+so the fields are found by reflection and only those named here are left out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from mull.store.rows import digest
+from mull.types import EngineInfo, Request, ScoreRequest
+
+INDEXED = frozenset({"n", "first"})
+"""Fields of a request that the sample index replaces: sample i is the same in every split."""
+
+SCHEDULING = frozenset({"priority", "deltas"})
+"""Fields that say when and in what pieces text comes, never which text."""
+
+_KEPT = tuple(field.name for field in fields(Request) if field.name not in INDEXED | SCHEDULING)
+
+
+def request_key(request: Request, info: EngineInfo) -> bytes:
+    """32 bytes for a request on an engine; with a sample index it names one completion."""
+    kept = {name: getattr(request, name) for name in _KEPT}
+    return digest(["generate", list(info.identity), kept])
+
+
+def sample_key(request: Request, index: int, info: EngineInfo) -> tuple[bytes, int]:
+    """The whole key of one completion: ``(request_key, sample index)``."""
+    return request_key(request, info), index
+
+
+def score_key(request: ScoreRequest, info: EngineInfo) -> bytes:
+    """32 bytes for a text to score on an engine."""
+    return digest(["score", list(info.identity), request])
