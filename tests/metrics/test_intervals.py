@@ -1,0 +1,122 @@
+"""Intervals: known values, coverage on simulated problems, pairing, both levels."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from mull.metrics import (
+    Bootstrap,
+    Interval,
+    hierarchical_interval,
+    mean_interval,
+    paired_difference,
+    ratio_interval,
+    wilson,
+)
+
+
+@pytest.mark.parametrize(
+    ("right", "n", "low", "high"),
+    [(0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (81, 263, 0.2553, 0.3662)],
+)
+def test_wilson_has_its_textbook_values(right: int, n: int, low: float, high: float) -> None:
+    interval = wilson(right, n)
+    assert interval.low == pytest.approx(low, abs=1e-4)
+    assert interval.high == pytest.approx(high, abs=1e-4)
+
+
+def test_wilson_says_nothing_about_no_problems_and_refuses_nonsense() -> None:
+    assert math.isnan(wilson(0, 0).value)
+    assert wilson(0, 0).percent() == "–"
+    with pytest.raises(ValueError, match="wilson needs"):
+        wilson(3, 2)
+
+
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_a_bootstrap_covers_the_truth_about_as_often_as_it_says(method: str) -> None:
+    chance = np.random.default_rng(11)
+    trials, hits = 200, 0
+    for trial in range(trials):
+        sample = chance.beta(0.5, 0.5, 60)  # per-problem pass rates, true mean 0.5
+        interval = Bootstrap(sample, resamples=400, seed=trial).interval(method=method)
+        hits += interval.low <= 0.5 <= interval.high
+    # 95 % of 200 is 190; four standard deviations of the count are 12.
+    assert 178 <= hits <= 200
+
+
+def test_bca_agrees_with_scipy_on_skewed_values() -> None:
+    from scipy import stats
+
+    sample = np.random.default_rng(2).exponential(1.0, 80)
+    mine = Bootstrap(sample, resamples=10_000, seed=1).interval(method="bca")
+    theirs = stats.bootstrap(
+        (sample,), np.mean, n_resamples=10_000, method="BCa", rng=np.random.default_rng(3)
+    ).confidence_interval
+    assert (mine.low, mine.high) == pytest.approx((theirs.low, theirs.high), abs=0.02)
+
+
+def test_a_paired_difference_is_narrower_than_unpaired_intervals_would_say() -> None:
+    chance = np.random.default_rng(4)
+    base = chance.random(300)
+    better = base + 0.03 + 0.01 * chance.standard_normal(300)
+    paired = paired_difference(better, base, resamples=2000)
+    assert paired.above_zero
+    assert paired.value == pytest.approx(float(np.mean(better - base)))
+    separate = mean_interval(base, resamples=2000)
+    assert paired.high - paired.low < (separate.high - separate.low) / 5
+
+
+def test_the_same_seed_gives_the_same_interval_and_another_a_different_one() -> None:
+    values = np.random.default_rng(0).random(50)
+    assert mean_interval(values, 500, seed=1) == mean_interval(values, 500, seed=1)
+    assert mean_interval(values, 500, seed=1) != mean_interval(values, 500, seed=2)
+
+
+def test_near_none_and_all_resampling_shows_nothing_and_wilson_stands_in() -> None:
+    assert mean_interval([1, 1, 1, 1]) == wilson(4, 4)
+    assert mean_interval([0.0] * 7) == wilson(0, 7)
+    assert mean_interval([1.0] * 98 + [0.0] * 2) == wilson(98, 100)
+    assert mean_interval([1.0] * 50 + [0.0] * 50).method == "percentile"
+    assert mean_interval([0.01, 3.0, -2.0]).method == "percentile", "no proportion"
+
+
+def test_a_ratio_is_of_means_and_undefined_over_nothing() -> None:
+    interval = ratio_interval([1, 0, 0, 1], [1, 1, 0, 1], resamples=500)
+    assert interval.value == pytest.approx(2 / 3)
+    assert 0 <= interval.low < 2 / 3 < interval.high <= 1
+    assert math.isnan(ratio_interval([0, 0], [0, 0], resamples=10).value)
+
+
+def test_resampling_replicates_widens_the_interval_when_they_disagree() -> None:
+    chance = np.random.default_rng(8)
+    table = (chance.random((60, 4)) < 0.5).astype(float)
+    outer = mean_interval(table.mean(axis=1), 2000)
+    both = hierarchical_interval(table, 2000)
+    assert both.value == pytest.approx(outer.value)
+    assert both.high - both.low > 1.15 * (outer.high - outer.low)
+
+
+def test_missing_replicates_do_not_count_as_zero() -> None:
+    table = np.array([[1.0, np.nan], [np.nan, 1.0], [1.0, 1.0]])
+    assert hierarchical_interval(table, 200).value == 1.0
+    assert hierarchical_interval(table, 200).low == 1.0
+    with pytest.raises(ValueError, match="one a problem"):
+        hierarchical_interval([[np.nan, np.nan]], 10)
+
+
+def test_no_problems_give_no_number_and_bad_values_are_refused() -> None:
+    assert Bootstrap(np.empty((0, 2)), 10).interval().percent() == "–"
+    with pytest.raises(ValueError, match="finite"):
+        Bootstrap([1.0, math.nan])
+    with pytest.raises(ValueError, match="percentile or bca"):
+        Bootstrap([1.0, 2.0], 10).interval(method="normal")
+    with pytest.raises(ValueError, match="equal problems"):
+        paired_difference([1.0], [1.0, 2.0])
+
+
+def test_an_interval_prints_in_percent() -> None:
+    assert Interval(0.6234, 0.601, 0.6471, 500).percent() == "62.3 [60.1, 64.7]"
+    assert Interval(0.5, math.nan, math.nan, 1).percent(0) == "50"

@@ -1,0 +1,310 @@
+"""Laws of selection (reliability 31): order, ties, weights, filters, fields."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+from collections import Counter
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mull.errors import InputError, SpecError
+from mull.selection import (
+    SELECTORS,
+    Best,
+    FilterVote,
+    Majority,
+    PerField,
+    Selection,
+    Weighted,
+    at_least,
+    best,
+    exact,
+    filtered,
+    group,
+    majority,
+    selector,
+    vote_fields,
+    weighted,
+)
+from mull.types import Candidate, Unanswered
+
+
+def candidate(key: int, answer: str | None, **scores: float) -> Candidate:
+    unanswered = Unanswered.NO_ANSWER if answer is None else None
+    return Candidate((key,), f"text {key}", answer, unanswered, scores=scores)
+
+
+def pool(answers: Sequence[str | None], **scores: Sequence[float]) -> list[Candidate]:
+    return [
+        candidate(i, answer, **{name: values[i] for name, values in scores.items()})
+        for i, answer in enumerate(answers)
+    ]
+
+
+def same_number(a: str, b: str) -> bool:
+    return float(a) == float(b)
+
+
+answers = st.lists(st.sampled_from(["1", "2", "2.0", "3", None]), max_size=12)
+scores = st.floats(0, 1)
+
+
+@st.composite
+def pools(draw: st.DrawFn) -> list[Candidate]:
+    listed = draw(answers)
+    some = draw(st.booleans())
+    made = []
+    for i, answer in enumerate(listed):
+        named = {"prm": draw(scores)}
+        if some or draw(st.booleans()):
+            named["mean_logprob"] = -draw(scores)
+        made.append(candidate(i, answer, **named))
+    return made
+
+
+EVERY = [Majority(), Weighted("prm"), Weighted("prm", "exp"), Best("prm"), FilterVote("prm", 0.5)]
+
+
+def who(candidates: Sequence[Candidate], chosen: Selection) -> tuple[object, ...]:
+    """What a selection says, without positions."""
+    index = chosen.index
+    return (
+        chosen.answer,
+        None if index is None else candidates[index].key,
+        chosen.confidence,
+        tuple(
+            (g.answer, g.votes, g.weight, tuple(candidates[i].key for i in g.members))
+            for g in chosen.ranking
+        ),
+        chosen.n_answered,
+        chosen.left_out,
+    )
+
+
+@given(pools(), st.randoms(use_true_random=False), st.sampled_from(EVERY))
+def test_reliability_31_a_vote_does_not_depend_on_the_order_of_arrival(
+    candidates: list[Candidate], chance: random.Random, select: object
+) -> None:
+    shuffled = candidates[:]
+    chance.shuffle(shuffled)
+    assert who(candidates, select(candidates, same_number)) == who(
+        shuffled, select(shuffled, same_number)
+    )
+
+
+@given(pools(), st.floats(0, 1e6))
+def test_reliability_31_equal_weights_give_the_majority(
+    candidates: list[Candidate], weight: float
+) -> None:
+    plain = majority(candidates, same_number)
+    equal = weighted(candidates, lambda c: weight, same_number)
+    assert (equal.answer, equal.index) == (plain.answer, plain.index)
+    assert [g.members for g in equal.ranking] == [g.members for g in plain.ranking]
+    assert equal.confidence == pytest.approx(plain.confidence)
+
+
+@given(pools(), st.sampled_from(EVERY))
+def test_no_candidate_answers_if_and_only_if_there_is_no_answer(
+    candidates: list[Candidate], select: object
+) -> None:
+    chosen = select(candidates, same_number)
+    answered = sum(c.answer is not None for c in candidates)
+    assert (chosen.answer is None) == (answered == 0) == (chosen.index is None)
+    assert chosen.n_answered == answered
+
+
+@given(pools(), st.sampled_from(EVERY))
+def test_the_representative_gives_the_answer_and_leads_the_ranking(
+    candidates: list[Candidate], select: object
+) -> None:
+    chosen = select(candidates, same_number)
+    if chosen.index is not None:
+        assert candidates[chosen.index].answer == chosen.answer
+        assert chosen.index in chosen.ranking[0].members
+        assert 0 < chosen.confidence <= 1 or chosen.ranking[0].weight == 0
+        voters = sum(g.votes for g in chosen.ranking)
+        assert voters + chosen.left_out == chosen.n_answered
+
+
+@given(answers)
+def test_the_majority_has_the_most_votes_as_a_counter_counts_them(
+    listed: list[str | None],
+) -> None:
+    chosen = majority(pool(listed), same_number)
+    counts = Counter(float(a) for a in listed if a is not None)
+    if counts:
+        assert counts[float(chosen.answer or "nan")] == max(counts.values())
+        assert chosen.confidence == max(counts.values()) / counts.total()
+
+
+@given(pools())
+def test_best_takes_the_highest_score_and_ignores_monotone_changes(
+    candidates: list[Candidate],
+) -> None:
+    chosen = best(candidates, "prm", same_number)
+    if chosen.index is not None:
+        top = max(c.scores["prm"] for c in candidates if c.answer is not None)
+        assert candidates[chosen.index].scores["prm"] == top
+    tripled = best(candidates, lambda c: 3 * c.scores["prm"] - 7, same_number)
+    # A tiny score may be lost beside 7: the law holds for scores that stay distinct.
+    values = [c.scores["prm"] for c in candidates]
+    if len({3 * v - 7 for v in values}) == len(set(values)):
+        assert (tripled.answer, tripled.index) == (chosen.answer, chosen.index)
+
+
+@given(pools())
+def test_a_filter_that_keeps_all_or_none_is_the_plain_vote(candidates: list[Candidate]) -> None:
+    plain = who(candidates, majority(candidates, same_number))
+    assert who(candidates, filtered(candidates, lambda c: True, same_number)) == plain
+    assert who(candidates, filtered(candidates, lambda c: False, same_number)) == plain
+
+
+@given(pools())
+def test_a_filtered_vote_is_the_vote_of_the_survivors(candidates: list[Candidate]) -> None:
+    keep = at_least("prm", 0.5)
+    kept = [c for c in candidates if keep(c)]
+    if any(c.answer is not None for c in kept):
+        inner = who(kept, majority(kept, same_number))
+        outer = who(candidates, filtered(candidates, keep, same_number))
+        assert outer[:4] == inner[:4]
+
+
+def test_a_filter_may_be_followed_by_another_selection() -> None:
+    candidates = pool(["1", "2", "2", "3"], prm=[0.9, 0.6, 0.7, 0.1])
+    chosen = filtered(candidates, at_least("prm", 0.5), then=Best("prm"))
+    assert (chosen.answer, chosen.index, chosen.left_out) == ("1", 0, 1)
+
+
+def test_ties_go_to_the_likelier_group_and_without_likelihood_to_the_earliest() -> None:
+    tied = pool(["a", "b", "b", "a"], mean_logprob=[-1.0, -0.2, -0.3, -0.1])
+    assert majority(tied).answer == "b"
+    assert majority(tied).index == 1
+    assert majority(pool(["b", "a", "a", "b"])).answer == "b"
+    partial = [*tied[:3], candidate(3, "a")]
+    assert majority(partial).answer == "a", "one voter without a likelihood: the earliest key"
+    broken = [*tied[:3], candidate(3, "a", mean_logprob=math.nan)]
+    assert majority(broken).answer == "a"
+
+
+def test_a_weighted_vote_can_overrule_the_majority_and_says_its_share() -> None:
+    candidates = pool(["7", "7", "9"], prm=[0.2, 0.3, 0.9])
+    chosen = weighted(candidates, "prm")
+    assert chosen.answer == "9"
+    assert chosen.confidence == pytest.approx(0.9 / 1.4)
+    assert majority(candidates).answer == "7"
+
+
+def test_a_missing_score_is_no_vote_never_a_negative_one() -> None:
+    candidates = [candidate(0, "7"), candidate(1, "7", prm=math.nan), candidate(2, "9", prm=0.01)]
+    chosen = weighted(candidates, "prm")
+    assert (chosen.answer, chosen.confidence, chosen.left_out) == ("9", 1.0, 2)
+    assert best(candidates, "prm").answer == "9"
+
+
+def test_a_score_that_nobody_has_is_an_error_that_lists_the_scores() -> None:
+    with pytest.raises(InputError, match=r"no candidate has a finite score prn; .*: prm"):
+        weighted(pool(["1"], prm=[1.0]), "prn")
+    assert weighted(pool([None]), "prn").answer is None
+
+
+def test_a_negative_weight_is_an_error_that_says_what_to_do() -> None:
+    candidates = pool(["1", "2"], lp=[-3.0, -900.0])
+    with pytest.raises(InputError, match="transform=exp"):
+        weighted(candidates, "lp")
+    assert weighted(candidates, "lp", transform="exp").answer == "1"
+    with pytest.raises(InputError, match="finite"):
+        weighted(pool(["1"], lp=[1e6]), "lp", transform="exp")
+    assert weighted(candidates, "lp", transform="sigmoid").answer == "1"
+
+
+def test_grouping_asks_the_equality_only_for_strings_not_seen_before() -> None:
+    asked: list[tuple[str, str]] = []
+
+    def same(a: str, b: str) -> bool:
+        asked.append((a, b))
+        return same_number(a, b)
+
+    groups = group(pool(["1", "1.0", "1", "2", "1.0", "2", None, "02"]), same)
+    assert groups == ((0, 1, 2, 4), (3, 5, 7))
+    assert asked == [("1", "1.0"), ("1", "2"), ("1", "02"), ("2", "02")]
+
+
+def test_an_equality_that_is_not_transitive_does_not_chain_answers_together() -> None:
+    def near(a: str, b: str) -> bool:
+        return abs(float(a) - float(b)) <= 1
+
+    assert group(pool(["0", "1", "2", "3"]), near) == ((0, 1), (2, 3))
+
+
+def test_an_exact_vote_keeps_different_surfaces_apart() -> None:
+    assert len(group(pool(["1", "1.0"]), exact)) == 2
+
+
+@given(st.lists(st.integers(0, 2), min_size=3, max_size=3), st.integers(1, 5))
+def test_a_field_vote_of_equal_answers_is_that_answer(values: list[int], n: int) -> None:
+    text = json.dumps({"a": values[0], "b": {"c": values[1:]}}, separators=(",", ":"))
+    chosen = vote_fields(pool([text] * n))
+    assert (chosen.answer, chosen.confidence) == (text, 1.0)
+    assert chosen.fields == {"/a": 1.0, "/b/c": 1.0}
+
+
+@given(
+    st.lists(
+        st.fixed_dictionaries({"x": st.integers(0, 2), "y": st.integers(0, 2)}),
+        min_size=1,
+        max_size=7,
+    )
+)
+def test_a_field_vote_is_the_majority_of_each_field(objects: list[dict[str, int]]) -> None:
+    composed = json.loads(vote_fields(pool([json.dumps(o) for o in objects])).answer or "")
+    for name in ("x", "y"):
+        chosen = majority(pool([str(o[name]) for o in objects]))
+        assert str(composed[name]) == chosen.answer
+
+
+def test_a_field_vote_may_compose_an_answer_that_nobody_gave() -> None:
+    chosen = vote_fields(
+        pool(['{"a":1,"b":2,"c":3}', '{"a":1,"b":5,"c":4}', '{"a":6,"b":2,"c":4}'])
+    )
+    assert chosen.answer == '{"a":1,"b":2,"c":4}'
+    assert chosen.confidence == pytest.approx(2 / 3)
+    assert chosen.index == 0
+
+
+def test_a_field_that_most_leave_out_is_left_out_and_types_are_kept_apart() -> None:
+    chosen = vote_fields(pool(['{"a":1}', '{"a":"1","b":2}', '{"a":1}']))
+    assert chosen.answer == '{"a":1}'
+    assert vote_fields(pool(["[1,2]", "[1, 2]", '"x"'])).answer == "[1,2]"
+    assert vote_fields(pool(["{}", "{}"])).answer == "{}"
+
+
+@pytest.mark.parametrize("text", ["no json", "NaN", "[" * 100_000, '{"a":'])
+def test_a_field_vote_refuses_answers_that_are_no_json(text: str) -> None:
+    with pytest.raises(InputError, match="use the selection majority"):
+        vote_fields(pool(['{"a":1}', text]))
+
+
+def test_a_field_vote_of_deep_objects_ends() -> None:
+    text = '{"a":' * 60 + "1" + "}" * 60
+    assert vote_fields(pool([text, text])).answer == text
+
+
+def test_selectors_are_found_by_name_and_refuse_what_they_do_not_know() -> None:
+    assert selector("majority") == Majority()
+    assert selector("weighted", score="prm", transform="exp") == Weighted("prm", "exp")
+    assert selector("best") == Best("mean_logprob")
+    assert selector("per-field") == PerField()
+    assert set(SELECTORS) == {"majority", "weighted", "best", "filter-vote", "per-field"}
+    with pytest.raises(SpecError, match=r"'vote'; there are: majority, weighted, best"):
+        selector("vote")
+    with pytest.raises(SpecError, match=r"no parameter 'scroe'; its parameters: score"):
+        selector("best", scroe="prm")
+    with pytest.raises(SpecError, match="needs 'score'"):
+        selector("weighted")
+    with pytest.raises(SpecError, match=r"'log'; there are: identity, exp, sigmoid"):
+        selector("weighted", score="prm", transform="log")
