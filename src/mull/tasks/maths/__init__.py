@@ -1,0 +1,1 @@
+"""Mathematics: what a solution's answer is, and whether two answers mean the same."""
