@@ -1,0 +1,84 @@
+"""The engine without a model: serves what a store has recorded, and nothing else.
+
+Any selection over recorded samples is recomputed with no new token. Needs no weights: the store
+knows who answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+
+from mull.budget import Meter
+from mull.engines.cache import missing, served
+from mull.errors import ReplayMissError
+from mull.store.keys import request_key, score_key
+from mull.store.reader import Reader
+from mull.types import Completion, Delta, EngineInfo, Request, Scored, ScoreRequest
+
+
+class ReplayEngine:
+    """Recorded completions of one engine, charged as they were when they were made.
+
+    ``info`` must have the identity of the engine that was recorded; by default it is read from the
+    store. A sample that was never recorded is a ``ReplayMissError``.
+    """
+
+    def __init__(self, reader: Reader, info: EngineInfo | None = None) -> None:
+        self.reader = reader
+        self._info = info or reader.engine()
+
+    @classmethod
+    def open(cls, directory: str | Path, model: str | None = None) -> ReplayEngine:
+        """Replay a run directory; ``model`` chooses where several answered."""
+        reader = Reader(directory)
+        try:
+            return cls(reader, reader.engine(model))
+        except BaseException:
+            reader.close()
+            raise
+
+    @property
+    def info(self) -> EngineInfo:
+        """The recorded engine's."""
+        return self._info
+
+    async def generate(
+        self, request: Request, meter: Meter
+    ) -> AsyncGenerator[Delta | Completion, None]:
+        """The recorded samples in index order; ``ReplayMissError`` before any if one is missing."""
+        wanted = range(request.first, request.first + request.n)
+        recorded = self.reader.samples(request_key(request, self._info), wanted)
+        lacking = missing(wanted, recorded)
+        if lacking:
+            spans = ", ".join(
+                f"{part.start}" if len(part) == 1 else f"{part.start}-{part.stop - 1}"
+                for part in lacking
+            )
+            raise ReplayMissError(
+                f"{self.reader.directory} has no sample {spans} of this request to "
+                f"{self._info.model}: record it by a run with the model, or ask for fewer samples"
+            )
+        for index in sorted(recorded):
+            meter.restore(index, recorded[index].usage)
+            for item in served(request, recorded[index]):
+                yield item
+
+    async def score(self, requests: Sequence[ScoreRequest], meter: Meter) -> list[Scored]:
+        """The recorded scorings in order; ``ReplayMissError`` if one is missing."""
+        found: list[Scored] = []
+        for request in requests:
+            scored = self.reader.scored(score_key(request, self._info))
+            if scored is None:
+                raise ReplayMissError(
+                    f"{self.reader.directory} has no scoring of {request.assistant[:40]!r} by "
+                    f"{self._info.model}: record it by a run with the model"
+                )
+            found.append(scored)
+        for at, scored in enumerate(found):
+            meter.restore(at, scored.usage)
+        return found
+
+    async def aclose(self) -> None:
+        """Free the file."""
+        self.reader.close()

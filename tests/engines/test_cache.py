@@ -1,0 +1,222 @@
+"""Recording and replay: nothing is paid for twice, nothing changes by being recorded."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from mull.budget import Ledger, Meter, Purpose
+from mull.engines.cache import Lost, RecordingEngine, missing
+from mull.engines.replay import ReplayEngine
+from mull.engines.simulated import (
+    Fault,
+    Faults,
+    Latency,
+    SimulatedEngine,
+    StepModel,
+    run_virtual,
+    simulated_problem,
+)
+from mull.errors import EngineConnectionError, ReplayMissError
+from mull.store import Reader, Store, request_key
+from mull.types import Completion, Delta, Request, ScoreRequest, StopReason, TokenBeam, Until, Usage
+
+PROMPT = simulated_problem("p", 0.8, 4, 17).prompt
+SLOW = Latency(token_ms=20.0)
+
+
+def engine(latency: Latency | None = None, faults: Faults | None = None) -> SimulatedEngine:
+    return SimulatedEngine(
+        StepModel(), latency=latency, faults=faults, parameters=1000, layers=2, width=8
+    )
+
+
+def ask(n: int = 8, first: int = 0, **more: object) -> Request:
+    return Request(PROMPT, Until(max_tokens=200), n=n, first=first, seed=5, **more)  # type: ignore[arg-type]
+
+
+def gauge(inner: object) -> Meter:
+    return Meter(Ledger(), Purpose.POLICY, inner.info)  # type: ignore[attr-defined]
+
+
+async def collect(
+    asked: Request, source: object, meter: Meter | None = None
+) -> dict[int, Completion]:
+    stream: AsyncIterator[Delta | Completion] = source.generate(asked, meter or gauge(source))  # type: ignore[attr-defined]
+    made = [item async for item in stream if isinstance(item, Completion)]
+    assert len({item.index for item in made}) == len(made)
+    return {item.index: item for item in made}
+
+
+def spent(meter: Meter) -> list[object]:
+    return list(meter.ledger.rows())
+
+
+async def test_recording_changes_nothing_and_a_second_time_costs_no_work(tmp_path: Path) -> None:
+    plain = gauge(engine())
+    expected = await collect(ask(), engine(), plain)
+    with Store.open(tmp_path) as store:
+        for _ in range(2):
+            inner = engine()
+            meter = gauge(inner)
+            assert await collect(ask(), RecordingEngine(inner, store), meter) == expected
+            assert spent(meter) == spent(plain)
+        assert inner.stats.generated == 0
+
+
+async def test_every_split_of_a_request_gives_the_same_samples_and_the_same_bill(
+    tmp_path: Path,
+) -> None:
+    n, plain = 5, gauge(engine())
+    expected = await collect(ask(n), engine(), plain)
+    for mask in range(2**n):
+        recorded = [index for index in range(n) if mask >> index & 1]
+        lost: list[Lost] = []
+        inner = engine()
+        with Store.open(tmp_path / str(mask)) as store:
+            recording = RecordingEngine(inner, store, lost.append)
+            key = request_key(ask(n), inner.info)
+            await asyncio.gather(*(store.add_sample(key, expected[i]) for i in recorded))
+            meter = gauge(inner)
+            assert await collect(ask(n), recording, meter) == expected
+            assert spent(meter) == spent(plain)
+        made = sum(len(expected[i].token_ids or ()) for i in range(n) if i not in recorded)
+        assert inner.stats.generated == made
+        assert all(item.repeated and item.usage.generated == 0 for item in lost)
+        parts = missing(range(n), dict.fromkeys(recorded))
+        assert len(lost) == sum(part.start != 0 for part in parts)
+
+
+async def test_a_completion_is_committed_before_it_is_yielded(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        recording = RecordingEngine(engine(), store)
+        count = 0
+        async for _ in recording.generate(ask(), gauge(recording)):
+            count += 1
+            with Reader(tmp_path) as reader:
+                assert reader.count("samples") >= count
+
+
+def test_a_closed_request_records_what_is_whole_and_reports_what_it_lost(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        lost: list[Lost] = []
+        inner = engine(SLOW)
+        with Store.open(tmp_path, threaded=False) as store:
+            recording = RecordingEngine(inner, store, lost.append)
+            meter = gauge(recording)
+            async with aclosing(recording.generate(ask(), meter)) as stream:  # type: ignore[type-var]
+                first = await anext(stream)
+            assert isinstance(first, Completion)
+            assert inner.stats.in_flight == 0
+            await store.drain()
+            with Reader(tmp_path) as reader:
+                kept = reader.count("samples")
+            assert 1 <= kept < 8
+            assert len(lost) == 8 - kept
+            assert not any(item.repeated for item in lost)
+            total = sum((item.usage for item in lost), Usage())
+            assert 0 < total.generated < 8 * 200
+            again = gauge(recording)
+            assert len(await collect(ask(), recording, again)) == 8
+
+    run_virtual(scenario())
+
+
+async def test_an_error_comes_after_what_is_whole_and_is_not_recorded(tmp_path: Path) -> None:
+    faults = Faults(chosen={3: Fault.CONNECTION})
+    with Store.open(tmp_path) as store:
+        for _ in range(2):  # a failure is never remembered as an answer
+            recording = RecordingEngine(engine(faults=faults), store)
+            got = []
+            with pytest.raises(EngineConnectionError):
+                async for item in recording.generate(ask(), gauge(recording)):
+                    got.append(item.index)
+            assert sorted(got) == [0, 1, 2, 4, 5, 6, 7]
+
+
+async def test_many_requests_at_once_are_all_recorded(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        recording = RecordingEngine(engine(), store)
+        asked = [ask(n=4, first=4 * part) for part in range(16)]
+        got = await asyncio.gather(*(collect(each, recording) for each in asked))
+        with Reader(tmp_path) as reader:
+            assert reader.count("samples") == sum(map(len, got)) == 64
+
+
+async def test_scores_are_recorded_and_charged_by_position(tmp_path: Path) -> None:
+    texts = ["step 1: ok\n", "step 1: slip 1\n", "step 1: ok\n"]
+    requests = [ScoreRequest(PROMPT, text, values=True) for text in texts]
+    expected = await engine().score(requests, gauge(engine()))
+    with Store.open(tmp_path) as store:
+        recording = RecordingEngine(engine(), store)
+        assert await recording.score(requests[1:2], gauge(recording)) == expected[1:2]
+        meter = gauge(recording)
+        assert await recording.score(requests, meter) == expected
+        assert [meter.usage(at) for at in range(3)] == [one.usage for one in expected]
+    replay = ReplayEngine.open(tmp_path)
+    meter = gauge(replay)
+    assert await replay.score(requests, meter) == expected
+    assert meter.total == sum((one.usage for one in expected), Usage())
+    with pytest.raises(ReplayMissError):
+        await replay.score([ScoreRequest(PROMPT, "other")], gauge(replay))
+    await replay.aclose()
+
+
+async def test_replay_serves_what_is_recorded_and_refuses_what_is_not(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        recording = RecordingEngine(engine(), store)
+        meter = gauge(recording)
+        expected = await collect(ask(), recording, meter)
+    replay = ReplayEngine.open(tmp_path)
+    assert replay.info == recording.info
+    again = gauge(replay)
+    assert await collect(ask(), replay, again) == expected
+    assert spent(again) == spent(meter)
+    assert await collect(ask(n=2, first=3), replay) == {i: expected[i] for i in (3, 4)}
+    with pytest.raises(ReplayMissError, match="no sample 8-9 "):
+        await collect(ask(n=10), replay)
+    with pytest.raises(ReplayMissError, match="no sample 0 "):
+        await collect(ask(n=1, assistant="step"), replay)
+    await replay.aclose()
+
+
+async def test_recorded_samples_come_as_deltas_where_those_are_asked(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        recording = RecordingEngine(engine(Latency(token_ms=0.5)), store)
+        for _ in range(2):
+            text: dict[int, str] = {}
+            made: dict[int, Completion] = {}
+            async for item in recording.generate(ask(n=3, deltas=True), gauge(recording)):
+                if isinstance(item, Delta):
+                    text[item.index] = text.get(item.index, "") + item.text
+                else:
+                    made[item.index] = item
+            assert text == {index: item.text for index, item in made.items()}
+            assert len(made) == 3
+
+
+class _Beams(SimulatedEngine):
+    """Whatever is asked, hypothesis i of a search; counts the searches."""
+
+    searches: Sequence[Request] = ()
+
+    async def generate(self, request: Request, meter: Meter):  # type: ignore[no-untyped-def]
+        self.searches = [*self.searches, request]
+        for index in range(request.first, request.first + request.n):
+            meter.charge(index, generated=2)
+            yield Completion(index, f"hypothesis {index}", StopReason.END, meter.usage(index))
+
+
+async def test_a_token_beam_is_served_whole_or_searched_again_whole(tmp_path: Path) -> None:
+    inner = _Beams(StepModel())
+    with Store.open(tmp_path) as store:
+        recording = RecordingEngine(inner, store)
+        await collect(ask(n=2, decoding=TokenBeam(4)), recording)
+        got = await collect(ask(n=4, decoding=TokenBeam(4)), recording)
+        await collect(ask(n=4, decoding=TokenBeam(4)), recording)
+    assert [request.n for request in inner.searches] == [2, 4]
+    assert sorted(got) == [0, 1, 2, 3]
