@@ -1,0 +1,276 @@
+"""Series and points → the tables and the sentences of a report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mull.metrics import Interval, mean_interval
+from mull.report.curves import Panel, Point, Series
+from mull.report.data import Run
+from mull.report.tables import Column, Table, Value
+from mull.types import Usage
+
+FAILURE_ROWS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """A series with its numbers; ``points`` and ``panels`` are empty where it is no pool."""
+
+    name: str
+    line: Series
+    accuracy: Interval
+    points: tuple[Point, ...] = ()
+    panels: tuple[Panel, ...] = ()
+
+
+def accuracy(line: Series, resamples: int) -> Interval:
+    """Accuracy of what the strategy itself selected, over the graded problems."""
+    return mean_interval(line.mean("selected"), resamples)
+
+
+def brief(studies: Sequence[Study]) -> Table:
+    """The strategies side by side, narrow enough for a terminal."""
+    full = cells(studies)
+    shown = [0, 2, 3, 5, 7, 8, 9]
+    heads = tuple(full.columns[i] for i in shown)
+    rows = tuple(tuple(row[i] for i in shown) for row in full.rows)
+    return Table("brief", full.title, heads, rows, "Samples, tokens and FLOPs a problem.")
+
+
+def cells(studies: Sequence[Study]) -> Table:
+    """One row a series: what was asked for, what came out, what it cost a problem."""
+    heads = (
+        Column("strategy, budget"),
+        Column("seeds"),
+        Column("problems"),
+        Column("accuracy %", percent=True),
+        Column("single sample %", percent=True),
+        Column("coverage %", percent=True),
+        Column("unanswered %", percent=True),
+        Column("samples"),
+        Column("tokens"),
+        Column("FLOPs"),
+        Column("slot seconds"),
+    )
+    rows: list[tuple[Value, ...]] = []
+    for study in studies:
+        line, cost = study.line, study.line.cost()
+        graded = bool(line.graded.any())
+        numbers: list[Value] = [
+            study.accuracy if graded else None,
+            float(line.mean("single").mean()) if graded else None,
+            float(line.mean("covered").mean()) if graded else None,
+            _unanswered(line),
+        ]
+        costs: list[Value] = [cost.get(unit) for unit in ("samples", "tokens", "flops", "seconds")]
+        named: list[Value] = [line.label, len(line.digests), len(line.first.ids)]
+        rows.append((*named, *numbers, *costs))
+    return Table(
+        "cells",
+        "Strategies",
+        heads,
+        tuple(rows),
+        "Accuracy is what the strategy selected, with its 95 % interval (bootstrap over problems); "
+        "samples, tokens (computed: new prompt and generated), FLOPs and slot seconds are means a "
+        "problem.",
+    )
+
+
+def _unanswered(line: Series) -> float:
+    shares = [float(digest.unanswered.mean()) for digest in line.digests]
+    return sum(shares) / len(shares)
+
+
+def n_scaling(study: Study, titled: bool = False) -> Table:
+    """The n-scaling table as the ARC write-up prints it, each number with its interval."""
+    best = all("best" in point.scores for point in study.points)
+    heads = [Column("n"), Column("pass_n %", True), Column("vote %", True)]
+    heads += [Column("best-of-n %", True)] if best else []
+    heads += [Column("accuracy %", True), Column("unanswered %", True)]
+    keys = ["pass_n", "vote", *(["best"] if best else []), "accuracy", "unanswered"]
+    rows: tuple[tuple[Value, ...], ...] = tuple(
+        (p.n, *(p.scores[key] for key in keys)) for p in study.points
+    )
+    return Table(
+        _name("n_scaling", study),
+        _title("Accuracy by number of samples", study, titled),
+        tuple(heads),
+        rows,
+        "pass_n: some of n samples is right (unbiased); vote: majority of n, a mean over subsets; "
+        "best-of-n: the likeliest of n, exact; accuracy and unanswered: means of the samples. "
+        f"95 % intervals, bootstrap over {_graded(study):,} problems.",
+    )
+
+
+def vote_against_coverage(study: Study, titled: bool = False) -> Table:
+    """What the vote leaves on the table, and what it gains over one sample."""
+    heads = (
+        Column("n"),
+        Column("coverage %", True),
+        Column("vote %", True),
+        Column("coverage − vote, points", True),
+        Column("vote − single sample, points", True),
+        Column("vote / coverage %", True),
+    )
+    rows = tuple(
+        (p.n, p.scores["pass_n"], p.scores["vote"], p.gap, p.gain, p.selection)
+        for p in study.points
+    )
+    return Table(
+        _name("vote_against_coverage", study),
+        _title("Vote against coverage", study, titled),
+        heads,
+        rows,
+        "Differences are paired over problems. Vote / coverage is the selection accuracy.",
+    )
+
+
+def compute(study: Study, titled: bool = False) -> Table:
+    """What n samples cost a problem, with the accuracy they buy."""
+    units = list(study.points[-1].cost) if study.points else []
+    words = {"samples": "samples", "tokens": "tokens", "flops": "FLOPs", "seconds": "slot seconds"}
+    heads = (*(Column(words[unit]) for unit in units), Column("vote %", True))
+    rows: tuple[tuple[Value, ...], ...] = tuple(
+        (*(p.cost.get(unit) for unit in units), p.scores["vote"]) for p in study.points
+    )
+    return Table(
+        _name("compute", study),
+        _title("Cost a problem", study, titled),
+        heads,
+        rows,
+        "The prompt is computed once; each sample adds its own tokens. At the full n this is what "
+        "the ledger was charged for the samples.",
+    )
+
+
+def difficulty(study: Study, titled: bool = False) -> Table:
+    """Each difficulty at its largest n."""
+    heads = (
+        Column("difficulty"),
+        Column("problems"),
+        Column("n"),
+        Column("single sample %", True),
+        Column("vote %", True),
+        Column("coverage %", True),
+        Column("coverage − vote, points", True),
+    )
+    keys = ("accuracy", "vote", "pass_n")
+    rows: list[tuple[Value, ...]] = []
+    for panel in study.panels:
+        last = panel.points[-1]
+        scores = last.scores
+        rows.append((panel.title, panel.problems, last.n, *(scores[key] for key in keys), last.gap))
+    measured = any("fifth" in panel.title for panel in study.panels)
+    note = (
+        "Fifths by pass rate measured on half of the samples; the numbers come from the other half."
+        if measured
+        else "Levels are the task's own."
+    )
+    name, title = _name("difficulty", study), _title("By difficulty", study, titled)
+    return Table(name, title, heads, tuple(rows), note)
+
+
+def ledger(run: Run, name: str = "ledger") -> Table:
+    """What was spent: a row for each cell, purpose and model; the total of a run of one cell."""
+    titles = ["strategy", "purpose", "model", "completions", "prompt new", "prompt cached"]
+    titles += ["generated", "FLOPs", "slot seconds", "cost"]
+    estimated = any(row.usage.estimated for row in run.ledger)
+    rows: list[tuple[Value, ...]] = []
+    for row in run.ledger:
+        purpose = f"{row.purpose} *" if row.usage.estimated else row.purpose
+        rows.append((row.cell, purpose, row.model, row.completions, *_spent(row.usage)))
+    several = len({row.cell for row in run.ledger}) > 1
+    if len(rows) > 1 and not several:
+        total = sum((row.usage for row in run.ledger), Usage())
+        completions = sum(row.completions for row in run.ledger)
+        rows.append(("total", "", "", completions, *_spent(total)))
+    note = f"Cost model of the FLOPs: {run.cost_model}."
+    if several:
+        note += " Each strategy's bill stands alone; samples that several share were made once."
+    if estimated:
+        note += " * partly estimated: the endpoint did not say."
+    heads = tuple(Column(title) for title in titles)
+    return Table(name, f"What was spent: {run.name}", heads, tuple(rows), note)
+
+
+def _spent(usage: Usage) -> tuple[Value, ...]:
+    new = usage.prompt - usage.cached
+    return (new, usage.cached, usage.generated, usage.flops, usage.seconds, usage.cost)
+
+
+def unanswered(studies: Sequence[Study]) -> Table:
+    """Samples without an answer by reason, and how samples were graded and ended."""
+    heads = (
+        Column("strategy, budget"),
+        Column("what"),
+        Column("value"),
+        Column("samples"),
+        Column("share %", True),
+    )
+    rows: list[tuple[Value, ...]] = []
+    for study in studies:
+        digests = study.line.digests
+        samples = sum(digest.samples for digest in digests)
+        for what, name in (("unanswered", "reasons"), ("grade", "outcomes"), ("ended", "stops")):
+            totals: dict[str, int] = {}
+            for digest in digests:
+                for value, count in getattr(digest, name).items():
+                    totals[value] = totals.get(value, 0) + count
+            for value, count in sorted(totals.items()):
+                rows.append((study.line.label, what, value, count, count / max(samples, 1)))
+    return Table("unanswered", "Unanswered, graded, ended", heads, tuple(rows))
+
+
+def failures(studies: Sequence[Study]) -> Table:
+    """Problems with samples that did not come, and the first error recorded of each."""
+    heads = (Column("strategy, budget"), Column("seed"), Column("problem"), Column("error"))
+    rows: list[tuple[Value, ...]] = [
+        (study.line.label, digest.seed, problem, error)
+        for study in studies
+        for digest in study.line.digests
+        for problem, error in digest.failures
+    ]
+    note = "A sample that did not come counts as one without an answer."
+    more = len(rows) - FAILURE_ROWS
+    if more > 0:
+        note += f" {more:,} more problems are not shown."
+    title = "Problems with samples that did not come"
+    return Table("failures", title, heads, tuple(rows[:FAILURE_ROWS]), note)
+
+
+def headline(study: Study) -> list[str]:
+    """What the numbers say, in sentences; only what the intervals bear out."""
+    if not study.points:
+        return []
+    first, last = study.points[0], study.points[-1]
+    vote, covered, single = (last.scores[k] for k in ("vote", "pass_n", "accuracy"))
+    said = [
+        f"A single sample is right on {single.percent()} % of {_graded(study):,} problems; "
+        f"a vote of {last.n} on {vote.percent()} %; a right answer is among the {last.n} samples "
+        f"for {covered.percent()} %."
+    ]
+    if last.n > first.n:
+        gain, gap = last.gain, last.gap
+        if gain.above_zero:
+            said.append(f"Voting gains {gain.percent()} points over one sample.")
+        elif gain.high < 0:
+            loss = Interval(-gain.value, -gain.high, -gain.low, gain.n)
+            said.append(f"Voting loses {loss.percent()} points against one sample.")
+        else:
+            said.append(f"Voting against one sample: {gain.percent()} points, no clear difference.")
+        said.append(f"Selection leaves {gap.percent()} points on the table (coverage − vote).")
+    return said
+
+
+def _graded(study: Study) -> int:
+    return int(study.line.graded.sum())
+
+
+def _name(base: str, study: Study) -> str:
+    return f"{base}{study.name}"
+
+
+def _title(base: str, study: Study, titled: bool) -> str:
+    return f"{base}: {study.line.label}" if titled else base

@@ -1,0 +1,201 @@
+"""Digested cells → accuracy curves against compute, each point with its interval.
+
+Cells that differ only in their seed are one series: each problem's score is averaged over the
+seeds, then problems are resampled. All intervals are paired over problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mull.metrics import (
+    Bootstrap,
+    Interval,
+    by_level,
+    by_quantiles,
+    held_out_halves,
+    powers_of_two,
+    ratio_interval,
+    scaling_scores,
+)
+from mull.metrics.estimators import Pool
+from mull.report.digest import UNITS, CellDigest
+
+Floats = NDArray[np.float64]
+
+STRATEGIES = {
+    "pass_n": "coverage",
+    "vote": "vote",
+    "best": "best-of-n (likelihood)",
+    "accuracy": "single sample",
+}
+"""What is read off a pool of samples, by its column, with the name that a plot shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """A cell over its seeds: ``digests`` share strategy, budget, parameters and problems."""
+
+    label: str
+    digests: tuple[CellDigest, ...]
+
+    @property
+    def first(self) -> CellDigest:
+        """The digest of the first seed."""
+        return self.digests[0]
+
+    @property
+    def pooled(self) -> bool:
+        """Whether smaller n can be read off the samples, and there is something graded."""
+        same = len({digest.n for digest in self.digests}) == 1
+        return same and all(d.pools for d in self.digests) and bool(self.first.graded.any())
+
+    @property
+    def pool_name(self) -> tuple[object, ...]:
+        """Pooled series of one run with equal names draw the same samples."""
+        return (tuple(sorted(self.first.parameters.items())), self.first.ids)
+
+    @property
+    def graded(self) -> NDArray[np.bool_]:
+        """Problems with a gold answer, [problems]."""
+        return self.first.graded
+
+    def mean(self, name: str) -> Floats:
+        """An array of the digests averaged over the seeds, graded problems only."""
+        columns = [getattr(digest, name)[self.graded] for digest in self.digests]
+        return np.asarray(np.mean(columns, axis=0))
+
+    def cost(self, k: int | None = None) -> dict[str, float]:
+        """Mean cost of a problem by unit, at k samples or in all; units not known are left out."""
+        per_seed = [d.total.mean(axis=0) if k is None else d.cost(k) for d in self.digests]
+        means = np.mean(per_seed, axis=0)
+        return {unit: float(x) for unit, x in zip(UNITS, means, strict=True) if x > 0}
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One k of a pooled series: its cost by unit, and each column's number and difference."""
+
+    n: int
+    cost: Mapping[str, float]
+    scores: Mapping[str, Interval]
+    gap: Interval
+    gain: Interval
+    selection: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """The points of the problems of one difficulty."""
+
+    title: str
+    problems: int
+    points: tuple[Point, ...]
+
+
+def series(digests: Sequence[CellDigest], prefix: str = "") -> list[Series]:
+    """Digests grouped over their seeds, in the order of first appearance."""
+    groups: dict[tuple[object, ...], list[CellDigest]] = {}
+    for digest in digests:
+        named = tuple(sorted(digest.parameters.items()))
+        groups.setdefault((digest.strategy, digest.budget, named, digest.ids), []).append(digest)
+    return [Series(prefix + _label(members[0]), tuple(members)) for members in groups.values()]
+
+
+def _label(digest: CellDigest) -> str:
+    named = [
+        f"{'T' if name == 'temperature' else name}={value:g}"
+        if isinstance(value, float)
+        else f"{name}={value}"
+        for name, value in sorted(digest.parameters.items())
+    ]
+    return " · ".join(part for part in (digest.strategy, digest.budget, *named) if part)
+
+
+def points(
+    line: Series, resamples: int, draws: int, seed: int = 0, ks: Sequence[int] | None = None
+) -> tuple[Point, ...]:
+    """The points of a pooled series at 1, 2, 4 … n samples."""
+    pools = [
+        [pool for pool, keep in zip(d.pools, line.graded, strict=True) if keep]
+        for d in line.digests
+    ]
+    steps = ks or powers_of_two(line.first.n)
+    return tuple(_point(pools, k, line.cost(k), resamples, draws, seed) for k in steps)
+
+
+def _point(
+    pools: Sequence[Sequence[Pool]],
+    k: int,
+    cost: Mapping[str, float],
+    resamples: int,
+    draws: int,
+    seed: int,
+) -> Point:
+    """One k, from pools [seeds][problems]."""
+    per_seed = [scaling_scores(part, k, draws, seed) for part in pools]
+    names = [name for name in per_seed[0] if all(name in scores for scores in per_seed)]
+    means = {name: np.mean([scores[name] for scores in per_seed], axis=0) for name in names}
+    boot = Bootstrap(np.column_stack([means[name] for name in names]), resamples, seed)
+    at = {name: i for i, name in enumerate(names)}
+    return Point(
+        n=k,
+        cost=dict(cost),
+        scores={name: boot.mean(i) for name, i in at.items()},
+        gap=boot.interval(lambda m: m[:, at["pass_n"]] - m[:, at["vote"]]),
+        gain=boot.interval(lambda m: m[:, at["vote"]] - m[:, at["accuracy"]]),
+        selection=ratio_interval(means["vote"], means["pass_n"], resamples, seed),
+    )
+
+
+def panels(line: Series, resamples: int, draws: int, seed: int = 0) -> tuple[Panel, ...]:
+    """A pooled series by difficulty: by the task's levels, else by a measured pass rate.
+
+    The pass rate is measured on one half of the samples and the panel drawn from the other, so
+    that luck in a half cannot make a problem look easy and right at once.
+    """
+    digest, graded = line.first, line.graded
+    levels = [level for level, keep in zip(digest.levels, graded, strict=True) if keep]
+    kept = [
+        [pool for pool, keep in zip(d.pools, graded, strict=True) if keep] for d in line.digests
+    ]
+    if len(set(levels)) > 1:
+        names, bins = by_level(levels)
+        titles = [f"level {name}" for name in names]
+    elif digest.n >= 4:
+        measure, evaluate = held_out_halves(digest.n)
+        rates = np.mean([[pool.correct[measure].mean() for pool in part] for part in kept], axis=0)
+        bins = by_quantiles(rates, 5)
+        titles = [_quintile(rates[bins == b], b) for b in range(5)]
+        kept = [[_part(pool, evaluate) for pool in part] for part in kept]
+    else:
+        return ()
+    made = []
+    for b, title in enumerate(titles):
+        inside = np.flatnonzero(bins == b)
+        if len(inside):
+            part = [[pools[i] for i in inside] for pools in kept]
+            steps = powers_of_two(part[0][0].n)
+            rows = tuple(_point(part, k, {}, resamples, draws, seed) for k in steps)
+            made.append(Panel(title, len(inside), rows))
+    return tuple(made)
+
+
+def _quintile(rates: Floats, bin: int) -> str:
+    ends = ("hardest fifth", "second fifth", "middle fifth", "fourth fifth", "easiest fifth")
+    if not len(rates):
+        return ends[bin]
+    return f"{ends[bin]} ({100 * rates.min():.0f}–{100 * rates.max():.0f} %)"
+
+
+def _part(pool: Pool, positions: NDArray[np.int64]) -> Pool:
+    likelihood = pool.mean_logprob
+    return Pool(
+        pool.groups[positions],
+        pool.correct[positions],
+        None if likelihood is None else likelihood[positions],
+    )

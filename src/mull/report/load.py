@@ -1,0 +1,204 @@
+"""A run's directory → the values that a report is made of. Reads records; computes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from mull.report import data
+from mull.runs.cells import Cell
+from mull.runs.records import ProblemRecord, Records
+from mull.runs.result import GradedCandidate, ResultRecord
+from mull.types import EngineInfo, GradeOutcome, Unanswered, Usage
+
+INDEPENDENT = frozenset({"sample", "vote", "best-of-n"})
+"""Strategies whose candidates are independent samples of one distribution."""
+
+
+class Runs:
+    """The runs of some directories, open for one report.
+
+    Problems are read from the store while the report is made, one at a time; ``close`` frees the
+    files. Raises ``StoreError`` for a directory that holds no run.
+    """
+
+    def __init__(self, directories: Sequence[str | Path]) -> None:
+        with ExitStack() as opened:
+            records = [opened.enter_context(Records(path)) for path in directories]
+            self.runs: tuple[data.Run, ...] = _named([_run(each) for each in records])
+            self._opened = opened.pop_all()
+
+    def close(self) -> None:
+        """Free the files."""
+        self._opened.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _named(runs: Sequence[data.Run]) -> tuple[data.Run, ...]:
+    """Runs of the same name are numbered, so that their rows can be told apart."""
+    seen: dict[str, int] = {}
+    named = []
+    for run in runs:
+        seen[run.name] = count = seen.get(run.name, 0) + 1
+        named.append(run if count == 1 else replace(run, name=f"{run.name} ({count})"))
+    return tuple(named)
+
+
+def _run(records: Records) -> data.Run:
+    config = records.config
+    problems = list(records.problems())
+    counts = {cell.id: records.done(cell) for cell in records.cells}
+    engines = records.engines()
+    before = records.damaged
+    ledger = _ledger(records)
+    asked = len(problems) * len(records.cells)
+    done = sum(counts.values())
+    facts = {
+        **_facts(engines),
+        "problems": f"{len(problems):,}",
+        "seeds": ", ".join(str(seed) for seed in config.get("seeds", [])),
+        "sampling": _sampling(config),
+    }
+    if done < asked:
+        facts["unfinished"] = f"{done:,} of {asked:,} results so far"
+    if records.damaged > before:
+        facts["damaged"] = (
+            f"{records.damaged - before:,} damaged results are left out; run it again"
+        )
+    return data.Run(
+        name=records.name,
+        task=str(config["task"]),
+        model=str(config["model"]),
+        config=json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False),
+        config_hash=records.config_hash,
+        cost_model=str(config["cost_model"]),
+        cells=tuple(_cell(records, cell, problems) for cell in records.cells if counts[cell.id]),
+        ledger=ledger,
+        facts=facts,
+    )
+
+
+def _facts(engines: Sequence[EngineInfo]) -> dict[str, str]:
+    facts: dict[str, str] = {}
+    for i, info in enumerate(engines):
+        ending = "" if i == 0 else f" {i + 1}"
+        size = f"{info.parameters / 1e6:.3g} M parameters" if info.parameters else ""
+        parts = [info.kind, info.dtype, size]
+        facts[f"engine{ending}"] = ", ".join(part for part in parts if part)
+        if info.revision:
+            facts[f"revision{ending}"] = info.revision[:16]
+    return facts
+
+
+def _sampling(config: Mapping[str, object]) -> str:
+    temperatures = config.get("temperatures")
+    listed = temperatures if isinstance(temperatures, list) else [temperatures]
+    parts = ["T " + ", ".join(f"{value:g}" for value in listed if isinstance(value, int | float))]
+    for name, off in (("top_k", 0), ("top_p", 1), ("min_p", 0)):
+        if config.get(name, off) != off:
+            parts.append(f"{name} {config[name]}")
+    return ", ".join(parts)
+
+
+def _cell(records: Records, cell: Cell, problems: Sequence[ProblemRecord]) -> data.Cell:
+    limits = {} if cell.budget is None else cell.budget.limits
+    parameters: dict[str, str | int | float] = {}
+    if cell.temperature is not None:
+        parameters["temperature"] = cell.temperature
+    return data.Cell(
+        strategy=cell.strategy,
+        budget=", ".join(f"{unit}={value:g}" for unit, value in limits.items()),
+        seed=cell.seed,
+        problems=_Results(records, cell, problems),
+        parameters=parameters,
+        independent=cell.strategy.partition("(")[0] in INDEPENDENT,
+    )
+
+
+class _Results:
+    """The problems of a cell, read anew at each iteration."""
+
+    def __init__(self, records: Records, cell: Cell, problems: Sequence[ProblemRecord]) -> None:
+        self.records = records
+        self.cell = cell
+        self.problems = {problem.position: problem for problem in problems}
+
+    def __iter__(self) -> Iterator[data.ProblemResult]:
+        for result in self.records.results(self.cell):
+            yield _problem(self.problems[result.position], result)
+
+
+def _problem(problem: ProblemRecord, result: ResultRecord) -> data.ProblemResult:
+    samples = [_sample(candidate) for candidate in result.candidates]
+    # A sample that did not come counts as one without an answer: it was asked for.
+    missing = min(len(result.failures), max(result.samples - len(samples), 0))
+    samples += [_failed(i, problem.answer is not None) for i in range(missing)]
+    return data.ProblemResult(
+        id=problem.id,
+        prompt=problem.text,
+        gold=problem.answer,
+        level=problem.level,
+        samples=tuple(samples),
+        answer=result.answer,
+        correct=result.correct,
+        confidence=result.confidence,
+        failure=result.failures[0] if result.failures else None,
+    )
+
+
+def _sample(candidate: GradedCandidate) -> data.Sample:
+    return data.Sample(
+        key=candidate.key,
+        text=candidate.text,
+        answer=candidate.answer,
+        group=candidate.group,
+        correct=candidate.correct,
+        outcome=candidate.outcome,
+        unanswered=candidate.unanswered,
+        stop=candidate.stop,
+        usage=candidate.usage,
+        scores=candidate.scores,
+    )
+
+
+def _failed(number: int, graded: bool) -> data.Sample:
+    return data.Sample(
+        key=(-1, number),
+        text="",
+        answer=None,
+        group=-1,
+        correct=False if graded else None,
+        outcome=GradeOutcome.UNANSWERED.value if graded else GradeOutcome.UNGRADED.value,
+        unanswered=Unanswered.FAILED.value,
+        stop=Unanswered.FAILED.value,
+    )
+
+
+def _ledger(records: Records) -> tuple[data.LedgerRow, ...]:
+    """Sums over the problems of each cell."""
+    sums: dict[tuple[str, str, str], tuple[Usage, int]] = {}
+    for cell in records.cells:
+        for result in records.results(cell):
+            for row in result.spent:
+                key = (cell.id, row.purpose, row.model)
+                usage, count = sums.get(key, (Usage(), 0))
+                sums[key] = (usage + row.usage, count + row.completions)
+    return tuple(
+        data.LedgerRow(purpose, model, usage, completions, cell)
+        for (cell, purpose, model), (usage, completions) in sums.items()
+    )

@@ -1,0 +1,186 @@
+"""Runs → a folder: report.html, tables as Markdown and CSV, plots as SVG and PNG.
+
+Bytes depend on the records alone: no dates, no host, no order of arrival.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from mull.fileio import write_atomic
+from mull.metrics import RESAMPLES
+from mull.report import contents, curves, plots
+from mull.report.browser import TextBudget
+from mull.report.data import Run
+from mull.report.digest import UNITS, digest
+from mull.report.page import Chapter, Figure, render
+from mull.report.tables import Table, markdown, to_csv
+
+DRAWS = 1000
+CHAPTERS = 8
+"""Pooled series that get figures of their own; further ones stand in the tables."""
+
+
+def write_report(
+    runs: Sequence[Run], out: Path, resamples: int = RESAMPLES, draws: int = DRAWS
+) -> Path:
+    """Write the report of one or more runs into the folder ``out``; the path of report.html.
+
+    ``resamples`` of the bootstrap and ``draws`` of the vote's subsets set the precision (and the
+    time) of the numbers. Raises ``MissingExtraError`` without matplotlib and jinja2.
+    """
+    texts = TextBudget()
+    studies = study_all(runs, texts, resamples, draws)
+    texts.settle()
+    pooled = [study for study in studies if study.points][:CHAPTERS]
+    chapters = [_chapter(study, studies, titled=len(pooled) > 1) for study in pooled]
+    comparisons = _comparisons(pooled)
+    tables = _tables(runs, studies)
+    browser = [
+        {
+            "label": study.line.label
+            if len(study.line.digests) == 1
+            else f"{study.line.label} · seed {d.seed}",
+            "problems": [entry.payload for entry in d.entries],
+        }
+        for study in studies
+        for d in study.line.digests
+    ]
+    page = render(runs, chapters, comparisons, tables, browser, texts.remark, version("mull"))
+    every = [*tables.values(), *(table for chapter in chapters for table in chapter.tables)]
+    figures = [*comparisons, *(f for c in chapters for f in (*c.compute, *c.figures))]
+    return _write(out, page, every, figures)
+
+
+def study_all(
+    runs: Sequence[Run], texts: TextBudget, resamples: int = RESAMPLES, draws: int = DRAWS
+) -> list[contents.Study]:
+    """Every series of the runs with its numbers."""
+    studies: list[contents.Study] = []
+    for run in runs:
+        digests = [digest(cell, texts) for cell in run.cells]
+        lines = curves.series(digests, prefix=f"{run.name} · " if len(runs) > 1 else "")
+        largest = _largest(lines)
+        for line in lines:
+            pooled = line in largest
+            number = len([study for study in studies if study.points]) + 1
+            studies.append(
+                contents.Study(
+                    name="" if number == 1 else f"_{number}",
+                    line=line,
+                    accuracy=contents.accuracy(line, resamples),
+                    points=curves.points(line, resamples, draws) if pooled else (),
+                    panels=curves.panels(line, resamples, draws) if pooled else (),
+                )
+            )
+    return studies
+
+
+def _largest(lines: Sequence[curves.Series]) -> list[curves.Series]:
+    """Of the pooled series that share their samples, the first with the most."""
+    found: dict[tuple[object, ...], curves.Series] = {}
+    for line in lines:
+        if line.pooled and line.first.n > 1:
+            before = found.get(line.pool_name)
+            if before is None or line.first.n > before.first.n:
+                found[line.pool_name] = line
+    return list(found.values())
+
+
+def _chapter(study: contents.Study, studies: Sequence[contents.Study], titled: bool) -> Chapter:
+    # A cell that is read off the same pool would lie on a curve that is there already.
+    mine = study.line.first.parameters
+    others = [
+        other
+        for other in studies
+        if not other.line.pooled and other.line.first.parameters in ({}, mine)
+    ][: len(plots.OTHERS)]
+    compute = [
+        _drawn(
+            f"accuracy_by_{unit}{study.name}",
+            plots.SHORT[unit],
+            plots.against_compute,
+            study,
+            others,
+            unit,
+        )
+        for unit in UNITS
+    ]
+    figures = [
+        _drawn(
+            f"vote_against_coverage{study.name}",
+            "Vote against coverage: the shaded gap is what a better selection could win.",
+            plots.vote_against_coverage,
+            study,
+        )
+    ]
+    tables = [
+        contents.n_scaling(study, titled),
+        contents.vote_against_coverage(study, titled),
+        contents.compute(study, titled),
+    ]
+    if study.panels:
+        tables.append(contents.difficulty(study, titled))
+        figures.append(
+            _drawn(
+                f"difficulty{study.name}",
+                "Accuracy by samples, for each difficulty.",
+                plots.difficulty,
+                study.panels,
+            )
+        )
+    return Chapter(
+        study,
+        tuple(figure for figure in compute if figure),
+        tuple(figure for figure in figures if figure),
+        tuple(tables),
+    )
+
+
+def _comparisons(pooled: Sequence[contents.Study]) -> list[Figure]:
+    made = [
+        _drawn(
+            f"votes_by_{unit}",
+            plots.SHORT[unit],
+            plots.compare,
+            pooled,
+            unit,
+        )
+        for unit in ("samples", "flops")
+    ]
+    made.append(_drawn("temperature", "temperature", plots.sweep, pooled))
+    return [figure for figure in made if figure]
+
+
+def _drawn(name: str, title: str, draw: Any, *arguments: Any) -> Figure | None:
+    """Draw a figure in the house style; ``None`` where there is nothing to draw."""
+    with plots.style(name):
+        figure = draw(*arguments)
+        return None if figure is None else Figure(name, title, plots.svg(figure), plots.png(figure))
+
+
+def _tables(runs: Sequence[Run], studies: Sequence[contents.Study]) -> dict[str, Table]:
+    ledgers = [
+        contents.ledger(run, "ledger" if i == 0 else f"ledger_{i + 1}")
+        for i, run in enumerate(runs)
+    ]
+    made = [contents.cells(studies), *ledgers]
+    made += [contents.unanswered(studies), contents.failures(studies)]
+    return {table.name: table for table in made}
+
+
+def _write(out: Path, page: str, tables: Sequence[Table], figures: Sequence[Figure]) -> Path:
+    for folder in ("tables", "plots"):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    for table in tables:
+        write_atomic(out / "tables" / f"{table.name}.md", markdown(table))
+        write_atomic(out / "tables" / f"{table.name}.csv", to_csv(table))
+    for figure in figures:
+        write_atomic(out / "plots" / f"{figure.name}.svg", figure.svg)
+        write_atomic(out / "plots" / f"{figure.name}.png", figure.png)
+    path = out / "report.html"  # written last: where it is, the rest is complete
+    write_atomic(path, page)
+    return path

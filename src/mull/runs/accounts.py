@@ -1,0 +1,88 @@
+"""What a run paid beside its results: work that interruptions lost, and the bill of each sample.
+
+A result's own ledger says what its search costs; this keeps what stands in no ledger that is
+recorded. Knows ledgers; knows no disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mull.budget import Ledger, Purpose
+from mull.engines.cache import Lost
+from mull.runs.result import ResultRecord
+from mull.store.store import Waste
+from mull.types import Candidate, Completion, Prompt, Request, Usage
+
+SETTLED_AGAIN = (Purpose.FAILED.value, Purpose.CANCELLED.value, Purpose.RETRY.value)
+"""Rows of a result's bill that are paid anew when the problem is tried again."""
+
+
+@dataclass(slots=True)
+class _Open:
+    """What is known of a problem in flight; the ledger is held so that its id stays its own."""
+
+    ledger: Ledger
+    lost: list[Lost] = field(default_factory=list)
+    samples: dict[tuple[Prompt, int], Usage] = field(default_factory=dict)
+
+
+class Accounts:
+    """Books of one session."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, _Open] = {}
+        self._waste: dict[tuple[str, str, str], tuple[Usage, int]] = {}
+
+    def served(self, ledger: Ledger, request: Request, completion: Completion) -> None:
+        """A completion was handed to a search."""
+        if not request.assistant:
+            samples = self._of(ledger).samples
+            samples.setdefault((request.prompt, completion.index), completion.usage)
+
+    def lost(self, lost: Lost) -> None:
+        """Work that is not recorded: a repeated prompt, or a sample closed unfinished."""
+        if lost.repeated:
+            self._add("repeated prompt", lost.purpose.value, lost.model, lost.usage)
+        else:
+            self._of(lost.ledger).lost.append(lost)
+
+    def again(self, record: ResultRecord) -> None:
+        """A problem with failures is tried again: what failed before was paid all the same."""
+        for row in record.spent:
+            if row.purpose in SETTLED_AGAIN:
+                self._add("tried again", row.purpose, row.model, row.usage)
+
+    def usage_of(self, ledger: Ledger, root: Prompt) -> Callable[[Candidate], Usage | None]:
+        """What each plain sample of a problem was charged."""
+        samples = self._of(ledger).samples
+
+        def usage(candidate: Candidate) -> Usage | None:
+            if len(candidate.key) != 1:
+                return None
+            return samples.get((root, candidate.key[0]))
+
+        return usage
+
+    def settle(self, ledger: Ledger) -> None:
+        """The problem's result is recorded, and its whole ledger with it."""
+        self._open.pop(id(ledger), None)
+
+    def waste(self) -> list[Waste]:
+        """Everything paid for nothing so far; what is still in flight counts as interrupted."""
+        for entry in self._open.values():
+            for lost in entry.lost:
+                self._add("interrupted", lost.purpose.value, lost.model, lost.usage)
+        self._open.clear()
+        return [Waste(*key, usage, count) for key, (usage, count) in sorted(self._waste.items())]
+
+    def _of(self, ledger: Ledger) -> _Open:
+        entry = self._open.get(id(ledger))
+        if entry is None:
+            entry = self._open[id(ledger)] = _Open(ledger)
+        return entry
+
+    def _add(self, reason: str, purpose: str, model: str, usage: Usage) -> None:
+        before, count = self._waste.get((reason, purpose, model), (Usage(), 0))
+        self._waste[reason, purpose, model] = (before + usage, count + 1)

@@ -1,0 +1,138 @@
+"""What a run will cost before it is run: samples, tokens, FLOPs, hours, money.
+
+Counts what the cells ask for, shared samples once, and multiplies by what a few real completions
+took. Knows no store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+from mull.budget import COST_MODELS, Ledger, Meter, Purpose
+from mull.engines.base import Engine
+from mull.runs.cells import Cell
+from mull.runs.prepare import Plan
+from mull.strategies.base import Generate, Room, Start, prompt_of
+from mull.types import Branch, Completion, Problem, Request, TokenBeam, Usage
+
+CALIBRATION = 16
+"""Completions that a calibration makes, over as many problems as there are up to this."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The cost of a run, as far as it can be known.
+
+    ``samples`` counts distinct completions; searches that decide as they go, and votes that may
+    stop early, are counted at their most. ``hours`` keeps all slots busy. ``measured`` is the
+    number of completions that the figures rest on, 0 where ``max_tokens`` was assumed.
+    """
+
+    cells: int
+    problems: int
+    samples: int
+    prompt_tokens: int
+    generated_tokens: int
+    flops: float
+    hours: float | None
+    cost: float
+    measured: int
+    cost_model: str
+
+
+async def estimate(plan: Plan, engine: Engine, completions: int = CALIBRATION) -> Estimate:
+    """Measure ``completions`` completions on the engine, then multiply; 0 measures none.
+
+    What is measured is not recorded. Without measuring, every completion is taken to be as long as
+    it may be, and hours are unknown.
+    """
+    pools = _asked(plan, engine.info.slots)
+    problems = len(plan.problems)
+    samples = sum(count for count, _ in pools) * problems
+    prompts = generated = flops = cost = busy = 0.0
+    measured = 0
+    for count, example in pools:
+        each = max(1, completions // len(pools)) if completions else 0
+        made, spent, elapsed = await _measure(plan, engine, example, each)
+        share = count * problems / max(1, made)
+        measured += made
+        prompts += spent.prompt / max(1, made) * problems
+        generated += spent.generated * share
+        flops += spent.flops * share
+        cost += spent.cost * share
+        # Few completions do not fill the slots: the time that each held its own is what scales.
+        busy += (spent.seconds or elapsed) * share
+    width = max(1, min(engine.info.slots, samples))
+    return Estimate(
+        cells=len(plan.cells),
+        problems=problems,
+        samples=samples,
+        prompt_tokens=round(prompts),
+        generated_tokens=round(generated),
+        flops=flops,
+        hours=busy / width / 3600 if measured else None,
+        cost=cost,
+        measured=measured,
+        cost_model=plan.config.cost_model,
+    )
+
+
+def _asked(plan: Plan, slots: int) -> list[tuple[int, Generate]]:
+    """Distinct samples that the cells ask for on one problem: (how many, an example of them)."""
+    most: dict[tuple[object, ...], tuple[int, Generate]] = {}
+    for cell in plan.cells:
+        for action in _first_actions(plan, cell, slots):
+            own = cell.budget.samples if cell.budget is not None else None
+            own = own or getattr(plan.strategies[cell.strategy], "n", None)
+            count = max(own or 0, action.first + action.count)
+            pool = (action.engine, action.branch.key, action.decoding, action.until, cell.seed)
+            if pool not in most or most[pool][0] < count:
+                most[pool] = (count, action)
+    return list(most.values())
+
+
+def _first_actions(plan: Plan, cell: Cell, slots: int) -> Sequence[Generate]:
+    sampling = plan.config.sampling(1.0 if cell.temperature is None else cell.temperature)
+    start = Start(plan.problems[0], plan.task, cell.budget, sampling, plan.until)
+    actions = plan.strategies[cell.strategy].start(start).ask(Room(slots))
+    return [action for action in actions if isinstance(action, Generate)]
+
+
+async def _measure(
+    plan: Plan, engine: Engine, example: Generate, completions: int
+) -> tuple[int, Usage, float]:
+    """Completions like the example, one on each of the first problems, side by side.
+
+    Gives how many came, what they cost and how long they took; a guess for one where none is made.
+    """
+    ledger = Ledger(COST_MODELS[plan.config.cost_model])
+    meter = Meter(ledger, Purpose.POLICY, engine.info)
+    if not completions:
+        prompt = math.ceil(len(plan.problems[0].prompt.plain) / 4)
+        meter.charge(0, prompt=prompt)
+        meter.charge(0, generated=example.until.max_tokens, context=prompt)
+        return 0, meter.total, 0.0
+    decoding = example.decoding
+    n = decoding.width if isinstance(decoding, TokenBeam) else 1
+    logprobs = engine.info.capabilities.logprobs
+
+    async def one(seed: int, problem: Problem) -> int:
+        prompt = prompt_of(Branch.root(problem))
+        request = Request(
+            prompt, example.until, n=n, decoding=decoding, seed=seed, logprobs=logprobs
+        )
+        gauge, came = Meter(ledger, Purpose.POLICY, engine.info), 0
+        async with aclosing(engine.generate(request, gauge)) as stream:
+            async for item in stream:
+                came += isinstance(item, Completion)
+        return came
+
+    loop = asyncio.get_running_loop()
+    started = loop.time()
+    chosen = plan.problems[:completions]
+    came = await asyncio.gather(*(one(seed, problem) for seed, problem in enumerate(chosen)))
+    return sum(came), ledger.total, loop.time() - started

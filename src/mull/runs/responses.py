@@ -1,0 +1,96 @@
+"""Responses made elsewhere → grades, or one selected answer a problem. No engine, no budget."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from mull.selection import Selection, Selector
+from mull.tasks.base import Task
+from mull.tasks.files import Row, problem_of, read_rows
+from mull.types import Candidate, Extraction, Grade, Problem, Unanswered
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One response of a file, read and graded."""
+
+    problem: Problem
+    extraction: Extraction
+    grade: Grade
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """What a selection made of all responses to one problem; graded where there is a gold."""
+
+    problem: Problem
+    selection: Selection
+    grade: Grade
+    responses: int
+
+
+def grade_responses(path: str, task: Task) -> Iterator[Response]:
+    """Grade each row of a jsonl file: ``id``, ``problem``, ``answer`` (gold), ``response``.
+
+    An empty response is data (unanswered); a missing field is an ``InputError`` with its line.
+    """
+    for row in read_rows(path):
+        problem = problem_of(task, row)
+        extraction = _extract(task, problem, _response(row))
+        yield Response(problem, extraction, task.grade(problem, extraction.answer))
+
+
+def select_responses(path: str, task: Task, select: Selector) -> Iterator[Chosen]:
+    """Select one answer a problem from rows with ``problem``, ``response`` and scores.
+
+    Rows belong together by ``id``, or where there is none by the problem's text. Scores are
+    ``scores`` (an object of numbers), ``logprob`` and ``mean_logprob``.
+    """
+    problems: dict[str, Problem] = {}
+    candidates: dict[str, list[Candidate]] = {}
+    for row in read_rows(path, unique=False):
+        problem = problem_of(task, row)
+        name = row.id if row.value.get("id") is not None else problem.prompt.plain
+        problems.setdefault(name, replace(problem, id=name))
+        group = candidates.setdefault(name, [])
+        text = _response(row)
+        read = _extract(task, problem, text)
+        key = (len(group),)
+        group.append(Candidate(key, text, read.answer, read.unanswered, scores=_scores(row)))
+    for name, problem in problems.items():
+        selection = select(candidates[name], partial(task.same, problem))
+        grade = task.grade(problem, selection.answer)
+        yield Chosen(problem, selection, grade, len(candidates[name]))
+
+
+def _extract(task: Task, problem: Problem, text: str) -> Extraction:
+    if not text.strip():
+        return Extraction(None, Unanswered.EMPTY)
+    return task.extract(problem, text)
+
+
+def _response(row: Row) -> str:
+    value = row.value.get("response")
+    if not isinstance(value, str):
+        have = ", ".join(row.value) or "none"
+        raise row.error(f"response must be a string; the row's fields are: {have}")
+    return value
+
+
+def _scores(row: Row) -> Mapping[str, float]:
+    given: dict[str, Any] = {}
+    scores = row.value.get("scores")
+    if isinstance(scores, dict):
+        given.update(scores)
+    elif scores is not None:
+        raise row.error('scores must be an object of numbers, as in {"prm": 0.7}')
+    for name in ("logprob", "mean_logprob"):
+        if row.value.get(name) is not None:
+            given[name] = row.value[name]
+    for name, value in given.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise row.error(f"score {name} must be a number, not {value!r}")
+    return {name: float(value) for name, value in given.items()}

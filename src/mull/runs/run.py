@@ -1,0 +1,346 @@
+"""A config → records: every cell over every problem, stored as it comes, resumable at any kill.
+
+A run is resumed by running it again: its strategies are driven again from the start, samples that
+are committed cost no engine work (``mull.engines.cache``), results that are committed are not
+driven at all. Problems with failures are tried again. Knows everything below it on the road.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from mull.budget import COST_MODELS
+from mull.catalog import load_engine
+from mull.engines.base import Engine
+from mull.engines.cache import RecordingEngine
+from mull.engines.simulated import VirtualLoop
+from mull.errors import ConfigChangedError, CorruptRecordError, MullError
+from mull.fileio import safe_name
+from mull.runs.accounts import Accounts
+from mull.runs.cells import Cell
+from mull.runs.config import Config
+from mull.runs.prepare import Plan, differences, prepare, problem_to_json
+from mull.runs.result import ResultRecord, record_of
+from mull.store import Store, canonical, digest
+from mull.store.schema import FILE, LOCK
+from mull.store.store import GROUP, insert
+from mull.strategies.base import Start, Strategy
+from mull.strategies.drive import Job, Solved, drive
+from mull.tasks.base import Task
+from mull.types import Usage
+
+GRACE = 5.0
+"""Seconds that problems in flight have to finish after the first Ctrl-C."""
+
+HARD_EXIT = 1.5
+"""Seconds after the second Ctrl-C until the process ends, whatever an engine does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands: counted over all cells; ``spent`` in this session and before it."""
+
+    cell: Cell
+    done: int
+    total: int
+    failed: int
+    spent: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """How a run ended. ``failed`` counts problems (by cell) with samples that did not come.
+
+    ``dropped`` counts damaged rows that were found and made again.
+    """
+
+    directory: Path
+    done: int
+    total: int
+    failed: int
+    dropped: int
+    interrupted: bool
+
+    @property
+    def exit_code(self) -> int:
+        """0 done, 3 finished with recorded failures, 130 interrupted."""
+        return 130 if self.interrupted else 3 if self.failed else 0
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def default_directory(config: Config) -> Path:
+    """Where a run is kept if nobody says: ``runs/<name>``."""
+    return Path("runs") / safe_name(config.name)
+
+
+def run(
+    config: Config,
+    directory: str | Path | None = None,
+    *,
+    engine: Engine | None = None,
+    task: Task | None = None,
+    strategies: Mapping[str, Strategy] | None = None,
+    on_progress: OnProgress | None = None,
+    signals: bool = False,
+    virtual: bool = False,
+    grace: float = GRACE,
+) -> Summary:
+    """Run or resume a config in a directory; give how it ended.
+
+    ``engine``, ``task`` and ``strategies`` (by spec) stand in for what the config names; an engine
+    that is given stays open. With ``signals`` Ctrl-C stops starting problems, gives those in
+    flight ``grace`` seconds, and keeps everything; a second one ends at once. ``virtual`` runs on
+    a virtual clock (simulated engines).
+
+    Raises ``UsageError`` before anything is written, ``RunLockedError`` if another process writes
+    the run, ``ConfigChangedError`` (naming the fields) if the directory holds another run, and
+    what ends a run: ``StoreError``, or an error of the task's or strategy's own. What was
+    committed until then is kept.
+    """
+    plan = prepare(config, task=task, strategies=strategies)
+    out = Path(directory) if directory is not None else default_directory(config)
+    held = Store.open(out, threaded=not virtual) if (out / LOCK).exists() else None
+    try:
+        answering = engine or load_engine(config.model, **config.engine)
+        if held is None:
+            held = Store.open(out, threaded=not virtual)
+        runner = _Runner(plan, held, answering, on_progress, grace)
+        with asyncio.Runner(loop_factory=VirtualLoop if virtual else None) as loop:
+            return loop.run(runner.run(signals, close=engine is None))
+    finally:
+        if held is not None:
+            held.close()
+
+
+class _Runner:
+    def __init__(
+        self,
+        plan: Plan,
+        store: Store,
+        engine: Engine,
+        on_progress: OnProgress | None,
+        grace: float,
+    ) -> None:
+        self.plan = plan
+        self.store = store
+        self.engine = engine
+        self.on_progress = on_progress
+        self.grace = grace
+        self.accounts = Accounts()
+        self.stopping = False
+        self.cut = False
+        self.done = 0
+        self.failed = 0
+        self.spent = Usage()
+        self.task: asyncio.Task[object] | None = None
+
+    async def run(self, signals: bool, close: bool) -> Summary:
+        self.task = asyncio.current_task()
+        try:
+            self._begin()
+            recording = RecordingEngine(
+                self.engine, self.store, self.accounts.lost, self.accounts.served
+            )
+            session = self._session()
+            reason = "error"
+            self._listen(signals)
+            try:
+                await self._cells(recording)
+                reason = "failures" if self.failed else "complete"
+                reason = "interrupted" if self.stopping else reason
+            except asyncio.CancelledError:
+                reason = "interrupted"
+                if not self.cut:
+                    raise
+                if self.task is not None:
+                    self.task.uncancel()
+            except BaseException as error:
+                reason = f"error: {type(error).__name__}"
+                raise
+            finally:
+                self._deafen(signals)
+                with suppress(MullError):  # the store may be what broke
+                    await self.store.drain()
+                    self._end(session, reason)
+            return self._summary()
+        finally:
+            if close:
+                await self.engine.aclose()
+
+    def _begin(self) -> None:
+        """Look at every row; compare the run with what was written, and write what is not there."""
+        resolved = self.plan.resolved(self.engine.info)
+        mark = digest(resolved).hex()
+        self.store.check()
+        meta = {bytes(name): json.loads(value) for name, value in self.store.rows("meta")}
+        before, known = meta.get(b"config"), meta.get(b"config_hash")
+        changed = differences(before, json.loads(canonical(resolved))) if before else []
+        if changed or known not in (mark, None):
+            raise ConfigChangedError(
+                f"{self.store.directory} holds a run with another config "
+                f"({'; '.join(changed) or 'its fields are damaged, their hash differs'}); "
+                "run it with the old config, or in a new directory"
+            )
+        if before is None and known is None and next(self.store.rows("results"), None):
+            raise CorruptRecordError(
+                f"{self.store.directory} holds results, and what they are results of is damaged; "
+                "start the run in a new directory"
+            )
+        cells = [{**cell.to_json(), "id": cell.id} for cell in self.plan.cells]
+        values = {"config": resolved, "config_hash": mark, "cells": cells}
+        rows = [insert("meta", (name.encode(), canonical(v))) for name, v in values.items()]
+        for at, problem in enumerate(self.plan.problems):
+            columns = (at, problem.id.encode(), canonical(problem_to_json(problem)))
+            rows.append(insert("problems", columns))
+        self.store.write(rows)
+
+    def _session(self) -> int:
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        return self.store.begin_session(started, version("mull"))
+
+    def _end(self, session: int, reason: str) -> None:
+        ended = datetime.now(UTC).isoformat(timespec="seconds")
+        waste = self.accounts.waste()
+        self.store.end_session(session, ended, reason, waste)
+
+    async def _cells(self, recording: RecordingEngine) -> None:
+        open_by_cell: dict[str, set[int]] = {}
+        for cell in self.plan.cells:
+            open_by_cell[cell.id] = self._open_positions(cell)
+        with ThreadPoolExecutor(1, "mull-grade") as grader:
+            for cell in self.plan.cells:
+                if self.stopping:
+                    return
+                if open_by_cell[cell.id]:
+                    await self._cell(cell, open_by_cell[cell.id], recording, grader)
+
+    def _open_positions(self, cell: Cell) -> set[int]:
+        """The problems of a cell that have no result yet, or one with failures."""
+        left = set(range(len(self.plan.problems)))
+        for _, position, raw in self.store.rows("results", "WHERE cell = ?", (cell.id.encode(),)):
+            record = ResultRecord.unpack(raw)
+            if record.failures:
+                self.accounts.again(record)
+            else:
+                left.discard(position)
+                self.done += 1
+                self.spent = self.spent + record.total
+        return left
+
+    async def _cell(
+        self,
+        cell: Cell,
+        positions: set[int],
+        recording: RecordingEngine,
+        grader: ThreadPoolExecutor,
+    ) -> None:
+        solving = drive(
+            self._jobs(cell, positions),
+            {"policy": recording},
+            cost_model=COST_MODELS[self.plan.config.cost_model],
+        )
+        loop = asyncio.get_running_loop()
+        written: deque[tuple[asyncio.Future[None], ResultRecord]] = deque()
+        async with aclosing(solving) as stream:
+            async for solved in stream:
+                record = await loop.run_in_executor(grader, self._record, solved)
+                columns = (cell.id.encode(), record.position, record.pack())
+                written.append((self.store.add(insert("results", columns, replace=True)), record))
+                self.accounts.settle(solved.ledger)
+                while written and (written[0][0].done() or len(written) > GROUP):
+                    await written[0][0]
+                    self._tell(cell, written.popleft()[1])
+        for committed, record in written:
+            await committed
+            self._tell(cell, record)
+
+    def _jobs(self, cell: Cell, positions: set[int]) -> Iterator[Job]:
+        sampling = self.plan.config.sampling(1.0 if cell.temperature is None else cell.temperature)
+        strategy = self.plan.strategies[cell.strategy]
+        for position in sorted(positions):
+            if self.stopping:
+                return
+            problem = self.plan.problems[position]
+            start = Start(problem, self.plan.task, cell.budget, sampling, self.plan.until)
+            yield Job(strategy, start, cell.seed, position)
+
+    def _record(self, solved: Solved) -> ResultRecord:
+        problem = solved.job.start.problem
+        usage = self.accounts.usage_of(solved.ledger, problem.prompt)
+        return record_of(
+            solved.job.tag,
+            problem,
+            self.plan.task,
+            solved.result,
+            solved.ledger,
+            solved.samples,
+            usage,
+        )
+
+    def _tell(self, cell: Cell, record: ResultRecord) -> None:
+        self.done += 1
+        self.failed += bool(record.failures)
+        self.spent = self.spent + record.total
+        if self.on_progress is not None:
+            total = len(self.plan.cells) * len(self.plan.problems)
+            self.on_progress(Progress(cell, self.done, total, self.failed, self.spent))
+
+    def _summary(self) -> Summary:
+        total = len(self.plan.cells) * len(self.plan.problems)
+        return Summary(
+            self.store.directory,
+            self.done,
+            total,
+            self.failed,
+            self.store.dropped,
+            self.stopping and self.done < total,
+        )
+
+    # Ctrl-C -------------------------------------------------------------------------------
+
+    def _listen(self, signals: bool) -> None:
+        if signals and threading.current_thread() is threading.main_thread():
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, self._interrupt)
+
+    def _deafen(self, signals: bool) -> None:
+        if signals and threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().remove_signal_handler(number)
+
+    def _interrupt(self) -> None:
+        """Once: start nothing, let what is in flight finish for a while. Twice: end now."""
+        if self.stopping:
+            # An engine that does not let go must not keep the process: the store is safe anyway.
+            watchdog = threading.Timer(HARD_EXIT, os._exit, (130,))
+            watchdog.daemon = True
+            watchdog.start()
+            self._cut()
+            return
+        self.stopping = True
+        asyncio.get_running_loop().call_later(self.grace, self._cut)
+
+    def _cut(self) -> None:
+        if not self.cut and self.task is not None:
+            self.cut = True
+            self.task.cancel()
+
+
+def is_run(directory: str | Path) -> bool:
+    """Whether a directory holds a run."""
+    return (Path(directory) / FILE).is_file()

@@ -1,0 +1,80 @@
+"""A run's directory becomes a report: numbers as recorded, bytes that depend on the records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tests.runs.world import Steps, engine, small
+
+from mull.engines.simulated import Fault, Faults
+from mull.errors import StoreError
+from mull.report import Runs, study_all, write_report
+from mull.report.browser import TextBudget
+from mull.runs.records import Records
+from mull.runs.run import run
+
+
+def made(directory: Path, faults: Faults | None = None, slots: int = 8, **fields: object) -> Path:
+    config = small(strategies=["vote", "greedy"], **fields)
+    run(config, directory, engine=engine(slots=slots, faults=faults), task=Steps(), virtual=True)
+    return directory
+
+
+def test_the_report_says_what_the_records_say(tmp_path: Path) -> None:
+    made(tmp_path / "run", seeds=[0, 1])
+    with Runs([tmp_path / "run"]) as opened, Records(tmp_path / "run") as records:
+        study = study_all(opened.runs, TextBudget(), resamples=50, draws=50)[0]
+        votes = [cell for cell in records.cells if cell.strategy == "vote"]
+        results = [result for cell in votes for result in records.results(cell)]
+        right = [result.correct is True for result in results]
+        assert study.accuracy.value == pytest.approx(sum(right) / len(right))
+        assert study.points[-1].n == 4
+        assert study.points[-1].scores["vote"].value == pytest.approx(study.accuracy.value)
+        spent = sum(result.total.flops for result in results) / len(results)
+        assert study.line.cost()["flops"] == pytest.approx(spent)
+        first = opened.runs[0]
+        assert first.config_hash == records.config_hash
+        assert first.facts["seeds"] == "0, 1"
+        assert {row.cell for row in first.ledger} == {cell.id for cell in records.cells}
+        assert "unfinished" not in first.facts
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(30)
+def test_equal_records_give_equal_bytes(tmp_path: Path) -> None:
+    # Other slots, another order of arrival, another folder: the same records.
+    folders = [made(tmp_path / "a"), made(tmp_path / "b", slots=3)]
+    reports = []
+    for folder in folders:
+        with Runs([folder]) as opened:
+            write_report(opened.runs, folder / "report", resamples=50, draws=50)
+        files = sorted((folder / "report").rglob("*.*"))
+        reports.append({path.relative_to(folder): path.read_bytes() for path in files})
+    different = {str(name) for name in reports[0] if reports[0][name] != reports[1].get(name)}
+    assert reports[0].keys() == reports[1].keys()
+    assert not different
+    assert str(tmp_path).encode() not in reports[0][Path("report/report.html")]
+
+
+def test_samples_that_did_not_come_count_as_unanswered_and_are_listed(tmp_path: Path) -> None:
+    made(tmp_path / "run", faults=Faults(rates={Fault.CONNECTION: 0.2}))
+    with Runs([tmp_path / "run"]) as opened:
+        study = study_all(opened.runs, TextBudget(), resamples=50, draws=50)[0]
+    digest = study.line.first
+    assert digest.failures, "the faults reached the run"
+    assert digest.reasons["failed"] >= len(digest.failures)
+    assert digest.samples == 12 * 4
+    assert study.points[-1].scores["vote"].n == 12
+
+
+def test_two_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    made(tmp_path / "run")
+    with Runs([tmp_path / "run", tmp_path / "run"]) as opened:
+        assert [run.name for run in opened.runs] == ["small", "small (2)"]
+
+
+def test_a_folder_without_a_run_is_an_error_that_says_so(tmp_path: Path) -> None:
+    made(tmp_path / "run")
+    with pytest.raises(StoreError, match="holds no run"):
+        Runs([tmp_path / "run", tmp_path])

@@ -1,0 +1,215 @@
+"""Runs: every cell over every problem, samples shared, failures as data, order without effect."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.runs.world import Steps, engine, exported, small
+
+from mull.engines.replay import ReplayEngine
+from mull.engines.simulated import Fault, Faults, run_virtual
+from mull.errors import ConfigError, InputError, StoreError
+from mull.runs import Config, Progress, Records, Summary, estimate, is_run, prepare, run
+from mull.runs.result import ResultRecord
+from mull.store import Reader
+from mull.types import Grade, Problem, Usage
+
+
+def go(config: Config, directory: Path, source: Any = None, **more: Any) -> Summary:
+    given = {"task": Steps(), "virtual": True, **more}
+    return run(config, directory, engine=source or engine(), **given)
+
+
+def results(directory: Path) -> list[ResultRecord]:
+    with Records(directory) as records:
+        return [record for cell in records.cells for record in records.results(cell)]
+
+
+def test_every_cell_has_every_problem(tmp_path: Path) -> None:
+    config = small(samples=[2, 4], temperatures=[0.5, 1.0], seeds=[0, 1], problems=3)
+    summary = go(config, tmp_path)
+    assert (summary.done, summary.total, summary.exit_code) == (48, 48, 0)
+    with Records(tmp_path) as records:
+        assert len(records.cells) == 16
+        assert len({cell.id for cell in records.cells}) == 16
+        for cell in records.cells:
+            found = list(records.results(cell))
+            assert [record.position for record in found] == [0, 1, 2]
+            assert {len(record.candidates) for record in found} == {cell.budget.samples}  # type: ignore[union-attr]
+
+
+def test_cells_share_their_samples(tmp_path: Path) -> None:
+    shared, alone = engine(), engine()
+    go(small(strategies=["sample", "vote", "best-of-n"], samples=[1, 2, 4]), tmp_path / "a", shared)
+    go(small(strategies=["vote"]), tmp_path / "b", alone)
+    assert shared.stats.generated == alone.stats.generated
+    with Reader(tmp_path / "a") as reader:
+        assert reader.count("samples") == 12 * 4
+
+
+def test_greedy_gets_one_cell_beside_a_sweep(tmp_path: Path) -> None:
+    config = small(strategies=["greedy", "vote"], samples=[2, 4], temperatures=[0.5, 1.0])
+    go(config, tmp_path)
+    with Records(tmp_path) as records:
+        assert [cell.id for cell in records.cells if cell.strategy == "greedy"] == [
+            "greedy, seed=0"
+        ]
+
+
+@pytest.mark.parametrize("slots", [1, 3, 64])
+def test_records_do_not_depend_on_concurrency(tmp_path: Path, slots: int) -> None:
+    go(small(), tmp_path / "a", engine(slots=8))
+    go(small(), tmp_path / "b", engine(slots=slots))
+    assert exported(tmp_path / "a") == exported(tmp_path / "b")
+
+
+def test_what_is_recorded_is_what_was_charged(tmp_path: Path) -> None:
+    source = engine()
+    go(small(strategies=["vote"]), tmp_path, source)
+    found = results(tmp_path)
+    assert sum(record.total.generated for record in found) == source.stats.generated
+    for record in found:
+        by_sample = sum((candidate.usage for candidate in record.candidates), Usage())
+        assert by_sample.generated == record.total.generated
+        assert by_sample.prompt == record.total.prompt > 0
+        assert by_sample.flops == record.total.flops > 0
+        assert record.total.seconds == pytest.approx(by_sample.seconds)
+
+
+def test_a_record_survives_packing(tmp_path: Path) -> None:
+    go(small(), tmp_path)
+    for record in results(tmp_path):
+        assert ResultRecord.unpack(record.pack()) == record
+        pool = record.pool()
+        assert pool.n == len(record.candidates) == 4
+        if record.index is not None:
+            assert record.candidates[record.index].answer == record.answer
+
+
+def test_a_replay_of_the_run_gives_its_records_again_without_a_model(tmp_path: Path) -> None:
+    go(small(), tmp_path / "made")
+    replay = ReplayEngine.open(tmp_path / "made")
+    go(small(strategies=["best-of-n", "vote"], samples=[2, 4]), tmp_path / "again", replay)
+    asyncio.run(replay.aclose())
+    made = {(r.problem, r.answer) for r in results(tmp_path / "made") if r.samples == 4}
+    again = {(r.problem, r.answer) for r in results(tmp_path / "again") if r.samples == 4}
+    assert again & made
+
+
+def test_failures_are_recorded_and_tried_again(tmp_path: Path) -> None:
+    faulty = Faults(rates={Fault.CONNECTION: 0.2}, seed=3)
+    summary = go(small(), tmp_path, engine(faults=faulty))
+    assert summary.exit_code == 3 and summary.failed > 0 and summary.done == summary.total
+    failed = [record for record in results(tmp_path) if record.failures]
+    assert len(failed) == summary.failed
+    assert all("EngineConnectionError: " in record.failures[0] for record in failed)
+    assert all(len(r.candidates) + len(r.failures) == 4 for r in results(tmp_path))
+    before = exported(tmp_path)
+    again = go(small(), tmp_path, engine(faults=faulty))
+    assert (again.failed, again.exit_code) == (summary.failed, 3)
+    assert exported(tmp_path) == before
+    with Records(tmp_path) as records:
+        wasted = sum(row.usage.generated for row in records.waste())
+        assert wasted == sum(
+            row.usage.generated for r in failed for row in r.spent if row.purpose == "failed"
+        )
+        assert [session.reason for session in records.sessions()] == ["failures", "failures"]
+
+
+def test_a_problem_without_any_sample_is_a_recorded_failure(tmp_path: Path) -> None:
+    chosen = dict.fromkeys(range(4), Fault.ENDPOINT)
+    summary = go(small(problems=2), tmp_path, engine(faults=Faults(chosen=chosen)))
+    assert summary.exit_code == 3
+    for record in results(tmp_path):
+        assert record.failure is not None and record.failure.startswith("EndpointError: ")
+        assert (record.answer, record.correct) == (None, False)
+
+
+class _Breaks(Steps):
+    def grade(self, problem: Problem, answer: str | None) -> Grade:
+        raise RuntimeError("a bug in the task")
+
+
+def test_a_bug_ends_the_run_and_keeps_what_was_made(tmp_path: Path) -> None:
+    source = engine()
+    with pytest.raises(RuntimeError, match="a bug in the task"):
+        go(small(), tmp_path, source, task=_Breaks())
+    with Records(tmp_path) as records:
+        assert records.sessions()[0].reason == "error: RuntimeError"
+    fresh = engine()
+    assert go(small(), tmp_path, fresh).exit_code == 0
+    assert 0 < fresh.stats.generated < source.stats.generated + fresh.stats.generated
+
+
+def test_a_session_ends_in_the_middle_and_the_next_goes_on(tmp_path: Path) -> None:
+    go(small(), tmp_path / "whole")
+
+    class Enough(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        if progress.done == 7:
+            raise Enough
+
+    source = engine()
+    with pytest.raises(Enough):
+        go(small(), tmp_path / "broken", source, on_progress=stop)
+    fresh = engine()
+    seen: list[int] = []
+    go(small(), tmp_path / "broken", fresh, on_progress=lambda p: seen.append(p.done))
+    assert seen == list(range(seen[0], 25)) and seen[0] >= 8
+    assert exported(tmp_path / "broken") == exported(tmp_path / "whole")
+
+
+def test_nothing_is_written_where_the_config_is_wrong(tmp_path: Path) -> None:
+    directory = tmp_path / "run"
+    wrong: list[Config] = [
+        small(strategies=["vote(n=8)"]),
+        small(strategies=["vote"], samples=None),
+        small(strategies=["vot"]),
+        small(problems=None),
+        small(file="absent.jsonl", problems=None),
+    ]
+    for config in wrong:
+        with pytest.raises((ConfigError, InputError, ValueError)) as caught:
+            go(config, directory)
+        assert "\n" not in str(caught.value)
+        assert not directory.exists()
+
+
+class _Twins(Steps):
+    def problems(self, split: str, count: int, seed: int = 0):  # type: ignore[no-untyped-def]
+        first = next(iter(super().problems(split, 1)))
+        return iter([first, first])
+
+
+def test_two_problems_with_one_id_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="two problems have the id 's0'"):
+        go(small(problems=2), tmp_path / "run", task=_Twins())
+
+
+def test_what_is_no_run_is_said_to_be_none(tmp_path: Path) -> None:
+    assert not is_run(tmp_path)
+    with pytest.raises(StoreError, match="holds no run"):
+        Records(tmp_path)
+    go(small(problems=1), tmp_path)
+    assert is_run(tmp_path)
+
+
+def test_an_estimate_is_what_the_run_then_costs(tmp_path: Path) -> None:
+    config = small(problems=60, strategies=["sample", "vote", "greedy"], samples=[4, 8])
+    plan = prepare(config, task=Steps())
+    guess = run_virtual(estimate(plan, engine(), completions=120))
+    source = engine()
+    go(config, tmp_path, source)
+    with Reader(tmp_path) as reader:
+        assert guess.samples == reader.count("samples") == 60 * 9
+    assert guess.generated_tokens == pytest.approx(source.stats.generated, rel=0.1)
+    assert guess.hours is not None
+    assert guess.hours * 3600 == pytest.approx(source.stats.busy / 8, rel=0.1)
+    most = run_virtual(estimate(plan, engine(), completions=0))
+    assert (most.measured, most.hours) == (0, None)
+    assert most.generated_tokens == guess.samples * 400
