@@ -1,4 +1,4 @@
-"""Laws of the virtual clock: time is what the timers say, and nothing is waited for in real time."""
+"""Laws of the virtual clock: time is what the timers say, and no real time is waited for."""
 
 import asyncio
 import threading

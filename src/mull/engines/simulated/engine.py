@@ -80,7 +80,7 @@ class SimulatedEngine:
         self._slots = Slots(slots)
         self._closed = False
         scores = isinstance(content, ScoringContent)
-        says = repr((content, faults if faults is None else (faults.chosen, faults.rates)))
+        says = repr((content, faults))
         self._info = EngineInfo(
             kind="simulated",
             model=model,
