@@ -6,6 +6,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Seeded, and with no clock of its own: a busy machine must not fail a law.
+settings.register_profile(
+    "mull", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("mull")
 
 ROOT = Path(__file__).resolve().parent.parent
 

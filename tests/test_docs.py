@@ -72,7 +72,9 @@ def test_commands_run(page: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if page.is_file()], ids=name)
 def test_links_to_files_exist(page: Path) -> None:
     targets = LINK.findall(page.read_text(encoding="utf-8"))
-    local = [target for target in targets if "://" not in target and not target.startswith("mailto:")]
+    local = [
+        target for target in targets if "://" not in target and not target.startswith("mailto:")
+    ]
     missing = [target for target in local if not (page.parent / target).exists()]
     assert not missing
 

@@ -74,7 +74,7 @@ def default_budget(strategy: Strategy) -> Budget | None:
 
 
 def solve(
-    prompt: str,
+    prompt: str | Problem,
     engine: str | Engine,
     *,
     task: str | Task | None = None,
@@ -92,6 +92,7 @@ def solve(
     >>> solve("simulated: 2 + 2", "simulated", task="text", strategy="vote(n=4)").samples
     4
     """
+    _no_loop("solve", "asolve")
     return asyncio.run(
         asolve(
             prompt,
@@ -107,7 +108,7 @@ def solve(
 
 
 async def asolve(
-    prompt: str,
+    prompt: str | Problem,
     engine: str | Engine,
     *,
     task: str | Task | None = None,
@@ -118,7 +119,7 @@ async def asolve(
     seed: int = 0,
 ) -> Solution:
     """``solve`` for code that runs in an event loop already."""
-    async for solution in asolve_many(
+    stream = asolve_many(
         [prompt],
         engine,
         task=task,
@@ -127,9 +128,9 @@ async def asolve(
         sampling=sampling,
         until=until,
         seed=seed,
-    ):
-        return solution
-    raise AssertionError("unreachable: one problem gives one solution or an error")
+    )
+    async with aclosing(stream):
+        return await anext(stream)
 
 
 def solve_many(
@@ -145,17 +146,16 @@ def solve_many(
     """
 
     async def run() -> list[Solution]:
-        solutions: dict[str, Solution] = {}
-        async for solution in asolve_many(listed, engine, **options):
-            solutions[solution.problem.id] = solution
-            if on_solution is not None:
-                on_solution(solution)
-        return list(solutions.values())
+        found: dict[int, Solution] = {}
+        async with aclosing(_solve_each(prompts, engine, **options)) as stream:
+            async for position, solution in stream:
+                found[position] = solution
+                if on_solution is not None:
+                    on_solution(solution)
+        return [found[position] for position in sorted(found)]
 
-    listed = list(prompts)
-    found = {solution.problem.id: solution for solution in asyncio.run(run())}
-    ids = [p.id if isinstance(p, Problem) else str(i) for i, p in enumerate(listed)]
-    return [found[id] for id in ids]
+    _no_loop("solve_many", "asolve_many")
+    return asyncio.run(run())
 
 
 async def asolve_many(
@@ -174,23 +174,64 @@ async def asolve_many(
 
     An engine that was given by name is opened here and closed at the end.
     """
+    stream = _solve_each(
+        prompts,
+        engine,
+        task=task,
+        strategy=strategy,
+        budget=budget,
+        sampling=sampling,
+        until=until,
+        seed=seed,
+        cost_model=cost_model,
+    )
+    async with aclosing(stream):
+        async for _, solution in stream:
+            yield solution
+
+
+async def _solve_each(
+    prompts: Iterable[str | Problem],
+    engine: str | Engine,
+    *,
+    task: str | Task | None = None,
+    strategy: str | Strategy = "vote",
+    budget: Budget | None = None,
+    sampling: Sampling = Sampling(),
+    until: Until | None = None,
+    seed: int = 0,
+    cost_model: CostModel | None = None,
+) -> AsyncGenerator[tuple[int, Solution], None]:
+    """Solutions with the positions of their prompts."""
     chosen = load_strategy(strategy)
     solver = resolve_task(task, engine)
     budget = budget or default_budget(chosen)
     runner = load_engine(engine)
 
     def jobs() -> Iterator[Job]:
-        for number, prompt in enumerate(prompts):
-            problem = _problem(solver, prompt, str(number))
-            yield Job(chosen, Start(problem, solver, budget, sampling, until), seed)
+        for position, prompt in enumerate(prompts):
+            problem = _problem(solver, prompt, str(position))
+            yield Job(chosen, Start(problem, solver, budget, sampling, until), seed, position)
 
     try:
         async with aclosing(drive(jobs(), {"policy": runner}, cost_model=cost_model)) as stream:
             async for solved in stream:
-                yield Solution.of(solved)
+                yield solved.job.tag, Solution.of(solved)
     finally:
         if isinstance(engine, str):
             await runner.aclose()
+
+
+def _no_loop(name: str, instead: str) -> None:
+    """Raise ``UsageError`` where an event loop runs already, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    raise UsageError(
+        f"mull.{name} cannot run inside a running event loop (a notebook?): use await "
+        f"mull.api.{instead}"
+    )
 
 
 def _problem(task: Task, prompt: str | Problem, id: str) -> Problem:

@@ -80,7 +80,7 @@ class Problem:
     id: str
     prompt: Prompt
     answer: str | None = None
-    meta: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    meta: Mapping[str, Any] = field(default_factory=dict)
 
 
 class StopReason(StrEnum):
@@ -522,4 +522,4 @@ class Candidate:
     unanswered: Unanswered | None = None
     stop: StopReason = StopReason.END
     tokens: int = 0
-    scores: Mapping[str, float] = field(default_factory=lambda: EMPTY)
+    scores: Mapping[str, float] = field(default_factory=dict)

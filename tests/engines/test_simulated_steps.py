@@ -19,7 +19,7 @@ from mull.engines.simulated import (
     simulated_problem,
 )
 from mull.engines.simulated.tables import IMPOSSIBLE, shape
-from mull.errors import EngineError, UnsupportedError
+from mull.errors import UnsupportedError
 from mull.tasks.text import Text
 from mull.types import Completion, Prompt, Request, Sampling, ScoreRequest, StopReason, Until
 
@@ -62,6 +62,8 @@ def test_the_first_error_decides_the_answer_and_every_step_has_its_length():
         assert done.stop is StopReason.END
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("separator", ["\n", "\n\n"])
 def test_step_by_step_has_the_distribution_of_whole_solutions(separator):
     model = StepModel(separator=separator, approach=0.7, wrong=3)
@@ -197,9 +199,15 @@ def test_the_final_answer_is_read_by_the_tasks_for_users_own_prompts():
         assert Text().extract(PROBLEM, done.text).answer == answer
 
 
-def test_a_prompt_without_a_problem_is_refused_by_name():
-    with pytest.raises(EngineError, match="simulated_problem"):
-        ask(StepModel(), Request(Prompt.of("What is 2 + 2?"), Until(9)))
+def test_any_other_prompt_is_a_problem_with_an_answer_of_its_own():
+    request = Request(Prompt.of("What is 2 + 2?"), Until(500), n=32)
+    answers = Counter(read_solution(done.text, 4).answer for done in ask(StepModel(), request))
+    [(_, votes)] = answers.most_common(1)
+    assert votes > 16
+    assert len(answers) > 1
+
+
+def test_numbers_that_are_no_probabilities_are_refused():
     with pytest.raises(ValueError, match="distractor"):
         StepModel(distractor=1.5)
     with pytest.raises(ValueError, match="success"):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import json
+from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from mull.catalog.spec import unknown
+from mull.catalog.strategies import fits, in_words
 from mull.engines.base import Engine
-from mull.errors import ModelLoadError, SpecError
+from mull.errors import ModelLoadError, MullError, SpecError
 
 MODELS = Path(__file__).parent.parent / "models"
 CARD = "card.json"
@@ -30,14 +33,16 @@ def model_card(model: str) -> dict[str, Any] | None:
     """The card of a shipped model or of a directory that holds one; ``None`` without a card."""
     if model in shipped_models():
         return shipped_models()[model]
-    path = Path(model) / CARD
-    if not path.is_file():
+    path = _existing(model)
+    if path is None or not (path / CARD).is_file():
         return None
     try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelLoadError(f"{path} is no model card: {error}") from error
-    return card if isinstance(card, dict) else None
+        card = json.loads((path / CARD).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelLoadError(f"{path / CARD} is no model card: {error}") from error
+    if not isinstance(card, dict):
+        raise ModelLoadError(f"{path / CARD} is no model card: expected a JSON object")
+    return card
 
 
 def load_engine(model: str | Engine, **options: Any) -> Engine:
@@ -51,22 +56,56 @@ def load_engine(model: str | Engine, **options: Any) -> Engine:
     if model.startswith(("http://", "https://")):
         from mull.engines.openai import load_openai
 
-        return load_openai(model, **options)
+        return _load(load_openai, model, options)
     if model == "simulated" or model.startswith("simulated:"):
         from mull.engines.simulated import load_simulated
 
-        return load_simulated(model, **options)
+        return _load(load_simulated, model, options)
     if model in shipped_models():
         return _torch(MODELS / model, options)
-    if Path(model).exists():
-        return _torch(Path(model), options)
+    path = _existing(model)
+    if path is not None:
+        return _torch(path, options)
     if "/" in model or model.startswith("."):
-        raise SpecError(f"model {model!r}: no such directory; expected {FORMS}")
-    error = unknown("model", model, shipped_models())
-    raise SpecError(f"{error} A model is {FORMS}.")
+        raise SpecError(f"model {model[:200]!r}: no such directory; expected {FORMS}")
+    raise SpecError(f"{unknown('model', model[:200], shipped_models())} A model is {FORMS}.")
+
+
+def _existing(model: str) -> Path | None:
+    """The path that a model's name is, if there is something at it."""
+    try:
+        return Path(model) if model.strip() and Path(model).exists() else None
+    except (OSError, ValueError):  # too long, or not a path at all
+        return None
 
 
 def _torch(path: Path, options: dict[str, Any]) -> Engine:
     from mull.engines.torch import load_torch_engine
 
-    return load_torch_engine(path, **options)
+    return _load(load_torch_engine, path, options)
+
+
+def _load(loader: Callable[..., Engine], model: str | Path, options: dict[str, Any]) -> Engine:
+    parameters = list(inspect.signature(loader).parameters.values())[1:]
+    # A loader that takes more than it names (an endpoint's own options) checks those itself.
+    known = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD]
+    hints = _hints(loader, known)
+    for name, value in options.items():
+        if name not in known and len(known) == len(parameters):
+            raise unknown(f"option of the engine for {model}", name, known)
+        if name in known and not fits(value, hints[name]):
+            expected = in_words(hints[name])
+            raise SpecError(f"engine.{name} = {value!r} is not valid; expected {expected}")
+    try:
+        return loader(model, **options)
+    except MullError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"the engine for {model} cannot be made: {error}") from error
+
+
+def _hints(loader: Callable[..., Engine], names: list[str]) -> dict[str, Any]:
+    """The types of a loader's options; its result may be a type that is not imported."""
+    annotations = inspect.get_annotations(loader)
+    holder = type("Options", (), {"__annotations__": {name: annotations[name] for name in names}})
+    return get_type_hints(holder, globalns=inspect.unwrap(loader).__globals__)

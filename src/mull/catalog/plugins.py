@@ -41,6 +41,7 @@ def from_file(path: str, attribute: str) -> Any:
     try:
         description.loader.exec_module(module)
     except Exception as error:
+        del sys.modules[name]
         raise SpecError(f"{path}: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
         raise SpecError(f"{path} defines no {attribute!r}")

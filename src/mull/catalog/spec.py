@@ -1,12 +1,11 @@
-"""A spec string → a name and its parameters, parsed without evaluating anything.
+"""A spec string → a name and its parameters, read without evaluating anything.
 
-``vote``, ``vote(stop=beta, n=16)``, ``token-beam(width=4)``: a name, and keyword parameters whose
+``vote``, ``vote(stop=beta, n=16)``, ``token-beam(width=4)``: a name, and named parameters whose
 values are numbers, booleans, none, quoted text or bare words.
 """
 
 from __future__ import annotations
 
-import ast
 import difflib
 import re
 from collections.abc import Iterable, Mapping
@@ -15,8 +14,14 @@ from typing import Any
 
 from mull.errors import SpecError
 
-NAME = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 MAX_LENGTH = 500
+_SPEC = re.compile(r"([\w.-]+)\s*(?:\((.*)\))?", re.DOTALL)
+_PARAMETER = re.compile(
+    r"""\s* ([A-Za-z_]\w*) \s*=\s* ( "[^"]*" | '[^']*' | [^\s,='"()\[\]{}]+ ) \s* (?:,|$)""",
+    re.VERBOSE,
+)
+_INTEGER = re.compile(r"[+-]?[0-9]+")
+_WORDS: Mapping[str, bool | None] = {"true": True, "false": False, "none": None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,28 +41,24 @@ def parse(text: str) -> Spec:
     text = text.strip()
     if len(text) > MAX_LENGTH:
         raise SpecError(f"a spec has at most {MAX_LENGTH} characters, not {len(text)}")
-    name, bracket, rest = text.partition("(")
-    name = name.strip()
-    if not NAME.fullmatch(name):
+    whole = _SPEC.fullmatch(text)
+    if whole is None:
         raise SpecError(f"{text!r} is no spec: expected name or name(parameter=value, …)")
-    if not bracket:
-        return Spec(name, {})
-    if not rest.endswith(")"):
-        raise SpecError(f"{text!r} is no spec: the bracket is not closed")
-    try:
-        call = ast.parse(f"f({rest}", mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise SpecError(
-            f"{text!r} is no spec: expected name(parameter=value, …) with numbers, true, false, "
-            "none, words or quoted text"
-        ) from error
-    if not isinstance(call, ast.Call) or call.args:
-        raise SpecError(f"{text!r} is no spec: parameters are given by name, as in vote(n=8)")
+    name, inside = whole[1], (whole[2] or "").rstrip()
     parameters: dict[str, Any] = {}
-    for keyword in call.keywords:
-        if keyword.arg is None or keyword.arg in parameters:
-            raise SpecError(f"{text!r} is no spec: each parameter is named once")
-        parameters[keyword.arg] = _value(text, keyword.arg, keyword.value)
+    at = 0
+    while at < len(inside):
+        found = _PARAMETER.match(inside, at)
+        if found is None:
+            raise SpecError(
+                f"{text!r} is no spec: cannot read {inside[at:].strip()!r}; expected "
+                "parameter=value, …, where a value is a number, true, false, none, a word or "
+                "quoted text"
+            )
+        if found[1] in parameters:
+            raise SpecError(f"{text!r} is no spec: {found[1]} is given twice")
+        parameters[found[1]] = _value(found[2])
+        at = found.end()
     return Spec(name, parameters)
 
 
@@ -69,24 +70,14 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> SpecError:
     return SpecError(f"unknown {kind} {name!r}; valid: {', '.join(names) or 'none'}.{guess}")
 
 
-def _value(text: str, name: str, node: ast.expr) -> Any:
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub | ast.UAdd):
-        value = _value(text, name, node.operand)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return -value if isinstance(node.op, ast.USub) else value
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float | str):
-        return node.value
-    words = {"true": True, "false": False, "none": None, "nan": float("nan"), "inf": float("inf")}
-    word = ast.unparse(node).replace(" - ", "-") if _bare(node) else None
-    if word is not None:
-        return words.get(word.lower(), word)
-    raise SpecError(f"{text!r}: {name} must be a number, true, false, none, a word or quoted text")
-
-
-def _bare(node: ast.expr) -> bool:
-    """A bare word: a name, or names joined by hyphens (``mean_logprob``, ``words-s``)."""
-    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub):
-        return _bare(node.left) and _bare(node.right)
-    return isinstance(node, ast.Name) or (
-        isinstance(node, ast.Constant) and node.value in (None, True, False)
-    )
+def _value(text: str) -> Any:
+    if text[0] in "\"'":
+        return text[1:-1]
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if _INTEGER.fullmatch(text):
+        return int(text)
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any, cast, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from mull.catalog.plugins import entry_points, from_file, is_file
 from mull.catalog.spec import parse, unknown
-from mull.errors import SpecError
+from mull.errors import MullError, SpecError
 from mull.strategies.base import Strategy
 
 GROUP = "mull.strategies"
@@ -54,35 +55,49 @@ def load_strategy(spec: str | Strategy) -> Strategy:
 
 def build(name: str, config: Callable[..., Any], parameters: Mapping[str, Any]) -> Any:
     """An instance of a frozen config with checked parameter names and types."""
-    if not dataclasses.is_dataclass(config):
-        try:
-            return config(**parameters)
-        except TypeError as error:
-            raise SpecError(f"{name}: {error}") from error
-    known = {field.name: field for field in dataclasses.fields(config)}
+    if dataclasses.is_dataclass(config):
+        _check(name, config, parameters)
+    try:
+        return config(**parameters)
+    except MullError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"{name}: {error}") from error
+
+
+def _check(name: str, config: Any, parameters: Mapping[str, Any]) -> None:
+    """Raise ``SpecError`` for unknown, missing and ill-typed parameters of a dataclass."""
+    known = {field.name: field for field in dataclasses.fields(config) if field.init}
     hints = get_type_hints(config)
     for parameter, value in parameters.items():
         if parameter not in known:
             raise unknown(f"parameter of {name}", parameter, known)
-        if not _fits(value, str(hints[parameter])):
-            raise SpecError(f"{name}({parameter}={value!r}): expected {_plain(hints[parameter])}")
-    return config(**parameters)
+        if not fits(value, hints[parameter]):
+            raise SpecError(f"{name}({parameter}={value!r}): expected {in_words(hints[parameter])}")
+    for parameter, field in known.items():
+        given = parameter in parameters or field.default is not dataclasses.MISSING
+        if not given and field.default_factory is dataclasses.MISSING:
+            raise SpecError(
+                f"{name} needs {parameter}: {name}({parameter}=…), {in_words(hints[parameter])}"
+            )
 
 
-def _fits(value: Any, hint: str) -> bool:
+def fits(value: Any, hint: Any) -> bool:
     """Whether a spec value fits a field's type; ranges are the config's own business."""
-    if value is None:
-        return "None" in hint
-    if isinstance(value, bool):
-        return "bool" in hint
-    if isinstance(value, int):
-        return "int" in hint or "float" in hint
-    if isinstance(value, float):
-        return "float" in hint
-    return "str" in hint or "Literal" in hint
+    if hint is Any:
+        return True
+    if get_origin(hint) is Literal:
+        return any(value == option and type(value) is type(option) for option in get_args(hint))
+    if get_origin(hint) in (Union, UnionType):
+        return any(fits(value, option) for option in get_args(hint))
+    return type(value) is hint or (hint is float and type(value) is int)
 
 
-def _plain(hint: Any) -> str:
-    text = getattr(hint, "__name__", None) if isinstance(hint, type) else None
-    text = text or str(hint).replace("typing.", "").replace("NoneType", "none")
-    return {"int": "a whole number", "float": "a number", "str": "text"}.get(text, text)
+def in_words(hint: Any) -> str:
+    """A type as a user reads it."""
+    if get_origin(hint) is Literal:
+        return " or ".join(map(str, get_args(hint)))
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(map(in_words, get_args(hint)))
+    names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    return "none" if hint is type(None) else names.get(hint, str(hint))

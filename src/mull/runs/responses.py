@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from mull.runs.result import grade_answer
 from mull.selection import Selection, Selector
 from mull.tasks.base import Task
 from mull.tasks.files import Row, problem_of, read_rows
@@ -37,10 +38,11 @@ def grade_responses(path: str, task: Task) -> Iterator[Response]:
 
     An empty response is data (unanswered); a missing field is an ``InputError`` with its line.
     """
-    for row in read_rows(path):
-        problem = problem_of(task, row)
-        extraction = _extract(task, problem, _response(row))
-        yield Response(problem, extraction, task.grade(problem, extraction.answer))
+    # All rows are read before the first is graded: a broken one is said before anything is printed.
+    asked = [(problem_of(task, row), _response(row)) for row in read_rows(path)]
+    for problem, text in asked:
+        extraction = _extract(task, problem, text)
+        yield Response(problem, extraction, grade_answer(task, problem, extraction.answer))
 
 
 def select_responses(path: str, task: Task, select: Selector) -> Iterator[Chosen]:
@@ -62,7 +64,7 @@ def select_responses(path: str, task: Task, select: Selector) -> Iterator[Chosen
         group.append(Candidate(key, text, read.answer, read.unanswered, scores=_scores(row)))
     for name, problem in problems.items():
         selection = select(candidates[name], partial(task.same, problem))
-        grade = task.grade(problem, selection.answer)
+        grade = grade_answer(task, problem, selection.answer)
         yield Chosen(problem, selection, grade, len(candidates[name]))
 
 

@@ -206,17 +206,22 @@ def _graded(candidate: Candidate, number: int, grade: Grade, usage: UsageOf) -> 
     )
 
 
+def grade_answer(task: Task, problem: Problem, answer: str | None) -> Grade:
+    """A task's grade; a grader that breaks is an outcome of its own, never a wrong answer."""
+    try:
+        return task.grade(problem, answer)
+    except SandboxTimeoutError as error:
+        return Grade(GradeOutcome.GRADER_TIMEOUT, str(error))
+    except (GradeError, SandboxError) as error:
+        return Grade(GradeOutcome.GRADER_ERROR, str(error))
+
+
 def _grade(
     task: Task, problem: Problem, answer: str | None, grades: dict[str | None, Grade]
 ) -> Grade:
-    """A grader that breaks is an outcome of its own, never a wrong answer."""
+    """The same answer is graded once."""
     if answer not in grades:
-        try:
-            grades[answer] = task.grade(problem, answer)
-        except SandboxTimeoutError as error:
-            grades[answer] = Grade(GradeOutcome.GRADER_TIMEOUT, str(error))
-        except (GradeError, SandboxError) as error:
-            grades[answer] = Grade(GradeOutcome.GRADER_ERROR, str(error))
+        grades[answer] = grade_answer(task, problem, answer)
     return grades[answer]
 
 

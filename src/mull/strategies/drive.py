@@ -20,7 +20,7 @@ from heapq import heappop, heappush
 
 from mull.budget import CostModel, Ledger, Meter, Purpose
 from mull.engines.base import Engine
-from mull.errors import EngineError, UsageError
+from mull.errors import EngineError, ProtocolError, UsageError
 from mull.rng import derive
 from mull.strategies.base import (
     Action,
@@ -110,13 +110,19 @@ async def drive(
 
     ``engines`` maps the names that strategies use (``policy``, ``judge``) to engines, ``verifiers``
     likewise. At most ``max_active`` problems are open at a time (default: four for every slot).
-    Closing the iterator cancels everything in flight. An ``EngineError`` becomes a ``Failure`` in
-    its search; any other exception ends the drive, with all work cancelled.
+    ``on_delta`` gets the pieces of final work from engines that give them. Closing the iterator
+    cancels everything in flight. An ``EngineError`` becomes a ``Failure`` in its search; any other
+    exception ends the drive, with all work cancelled.
     """
+    if not engines:
+        raise UsageError("drive needs an engine: give at least {'policy': engine}")
+    if max_active is not None and max_active < 1:
+        raise UsageError(f"max_active must be at least 1, not {max_active}")
     driver = _Driver(iter(jobs), engines, verifiers or {}, cost_model, max_active, on_delta)
     try:
-        async for solved in driver.run():
-            yield solved
+        async with aclosing(driver.run()) as stream:
+            async for solved in stream:
+                yield solved
     finally:
         await driver.aclose()
 
@@ -140,6 +146,9 @@ class _Driver:
         self.cost_model = cost_model
         self.on_delta = on_delta
         self.max_active = max_active or 4 * sum(lane.free for lane in self.lanes.values())
+        # New problems feed the policy: an idle judge is no reason to open more of them.
+        policy = self.lanes.get("policy")
+        self.entrance = [policy] if policy else list(self.lanes.values())
         self.active: dict[int, LiveJob] = {}
         self.held: dict[tuple[int, int], tuple[_Lane, LiveJob, Generate]] = {}
         self.solved: deque[Solved] = deque()
@@ -217,7 +226,7 @@ class _Driver:
 
     def _admit(self) -> bool:
         """Open the next problem if slots would idle without it."""
-        idle = any(lane.free > 0 and not lane.queued for lane in self.lanes.values())
+        idle = any(lane.free > 0 and not lane.queued for lane in self.entrance)
         if self.jobs is None or not idle or len(self.active) >= self.max_active:
             return False
         if len(self.solved) > self.max_active:  # a slow consumer holds the producers back
@@ -254,6 +263,11 @@ class _Driver:
             self._enqueue(live, action)
         if live.search.done:
             self._finish(live)
+        elif not live.awaited:
+            raise UsageError(
+                f"the search of {live.job.strategy} is not done, asks for nothing and waits for "
+                "nothing: it must ask for work or be done"
+            )
         return bool(actions)
 
     def _enqueue(self, live: LiveJob, action: Action) -> None:
@@ -316,14 +330,17 @@ class _Driver:
         live.finished = True
         if live.deadline:
             live.deadline.cancel()
-        live.cancel_all()
-        self._cancel(live, set(live.works))
+        self._cancel(live, live.cancel_all())
         self._close(live)
 
     def _close(self, live: LiveJob) -> None:
         if not live.finished or not live.idle or self.active.pop(live.order, None) is None:
             return
-        result = live.search.result()
+        try:
+            result = live.search.result()
+        except Exception as error:  # timers and callbacks come here: raise in the drive instead
+            self._fail(error)
+            return
         if live.expired:
             result = replace(result, ended=Ended.BUDGET)
         samples = max(live.samples.values(), default=0)
@@ -352,6 +369,8 @@ class _Driver:
             async with aclosing(lane.engine.generate(request, meter)) as items:
                 async for item in items:
                     if isinstance(item, Completion):
+                        if item.index not in coming:
+                            raise ProtocolError(f"sample {item.index} came twice, or unasked")
                         coming.discard(item.index)
                         lane.free += 1
                         self._told(live, Outcome(action.id, item.index, item, item.usage))
@@ -390,6 +409,8 @@ class _Driver:
             while bench.waiting:
                 batch = [(live, a) for live, a in bench.waiting if live.missing[a.id]]
                 bench.waiting.clear()
+                for live, _ in batch:
+                    live.scoring += 1
                 if batch:
                     await self._score_batch(bench.verifier, batch)
         except Exception as error:
@@ -398,19 +419,29 @@ class _Driver:
             bench.busy = None
 
     async def _score_batch(self, verifier: Verifier, batch: list[tuple[LiveJob, Score]]) -> None:
+        """Score one batch. Where it fails, each action has its own try: none spoils the others."""
         branches = [branch for _, action in batch for branch in action.branches]
         scratch = Meter(Ledger(self.cost_model), Purpose.VERIFIER, verifier.info)
-        for live, _ in batch:
-            live.scoring += 1
         scores: list[float] = []
         failure: Failure | None = None
         try:
             scores = await verifier.score(branches, scratch)
         except EngineError as error:
             failure = Failure(type(error).__name__, str(error))
-        at = 0
+        if failure is None and len(scores) != len(branches):
+            raise UsageError(
+                f"verifier {verifier.info.model!r} gave {len(scores)} scores for {len(branches)} "
+                "branches; a verifier gives one score a branch"
+            )
+        at, alone = 0, failure is not None and len(batch) > 1
         for live, action in batch:
             end = at + len(action.branches)
+            if alone:
+                lost = sum((scratch.usage(index) for index in range(at, end)), Usage())
+                live.ledger.charge(Purpose.FAILED, verifier.info.model, lost)
+                await self._score_batch(verifier, [(live, action)])
+                at = end
+                continue
             row = Purpose.SPECULATIVE if action.speculative else action.purpose
             meter = live.meter(action, Meter(live.ledger, row, verifier.info))
             for index in range(at, end):
@@ -446,8 +477,8 @@ class _Driver:
 
 
 def _request(live: LiveJob, action: Generate, lane: _Lane, deltas: bool) -> Request:
-    branch = action.branch
-    exact = lane.info.capabilities.token_ids and action.engine == "policy"
+    branch, can = action.branch, lane.info.capabilities
+    exact = can.token_ids and action.engine == "policy"
     return Request(
         prompt_of(branch),
         action.until,
@@ -458,6 +489,6 @@ def _request(live: LiveJob, action: Generate, lane: _Lane, deltas: bool) -> Requ
         action.decoding,
         derive(live.job.seed, live.job.start.problem.id, branch.key, action.engine),
         priority=live.order,
-        deltas=deltas and action.final,
-        logprobs=lane.info.capabilities.logprobs,
+        deltas=deltas and action.final and can.deltas,
+        logprobs=can.logprobs,
     )

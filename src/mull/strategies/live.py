@@ -47,6 +47,7 @@ class LiveJob:
     failed: set[Turn] = field(default_factory=set)
     samples: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     tasks: dict[asyncio.Task[Any], int] = field(default_factory=dict)
+    awaited: int = 0
     scoring: int = 0
     deadline: asyncio.TimerHandle | None = None
     expired: bool = False
@@ -68,6 +69,7 @@ class LiveJob:
             self.missing[action.id] = set(range(action.first, action.first + action.count))
             if not action.speculative:
                 self.count(action)
+        self.awaited += len(self.missing[action.id])
 
     def count(self, action: Generate) -> None:
         """Count an action's samples: sibling paths of the policy at the same depth."""
@@ -85,9 +87,12 @@ class LiveJob:
         return over
 
     def affordable(self) -> bool:
-        """Whether the hard limit covers one more guess behind all work that may still be made."""
+        """Whether the hard limits cover one more guess behind all work that may still be made.
+
+        FLOPs and money of what is not made yet: as a token of this job has cost until now.
+        """
         budget = self.job.start.budget
-        if budget is None:
+        if budget is None or not budget.metered:
             return True
         worst = sum(
             len(indices) * action.until.max_tokens
@@ -95,7 +100,17 @@ class LiveJob:
             if isinstance(action := self.works[id], Generate)
         )
         total = self.ledger.total
-        return not budget.exhausted(replace(total, generated=total.generated + worst))
+        if not total.generated:
+            return False
+        scale = 1 + worst / total.generated
+        return not budget.exhausted(
+            replace(
+                total,
+                generated=total.generated + worst,
+                flops=total.flops * scale,
+                cost=total.cost * scale,
+            )
+        )
 
     def row(self, id: int, index: int) -> Purpose:
         """The ledger row on which a turn's cost stands."""
@@ -144,18 +159,25 @@ class LiveJob:
         for id, index in turns:
             self.cancelled.add((id, index))
             self.book(id, index)
-            self.missing[id].discard(index)
+            self._awaits_no_more(id, index)
             if not self.missing[id]:
                 emptied.add(id)
         return emptied
 
-    def cancel_all(self) -> None:
-        """Give up everything that has not come."""
-        self.cancel([(id, index) for id, left in self.missing.items() for index in sorted(left)])
+    def cancel_all(self) -> set[int]:
+        """Give up everything that has not come; the actions that this stops."""
+        return self.cancel(
+            [(id, index) for id, left in self.missing.items() for index in sorted(left)]
+        )
 
     def come(self, id: int, index: int) -> bool:
         """Note that a turn came; whether anybody still waits for it."""
         if self.finished or index not in self.missing[id]:
             return False
-        self.missing[id].discard(index)
+        self._awaits_no_more(id, index)
         return True
+
+    def _awaits_no_more(self, id: int, index: int) -> None:
+        if index in self.missing[id]:
+            self.missing[id].discard(index)
+            self.awaited -= 1

@@ -35,6 +35,8 @@ def samples_of(name: str, n: int | None, budget: Budget | None) -> int:
         raise BudgetError(
             f"{name}(n={n}) contradicts the budget of {given} samples: give one of the two"
         )
+    if max(n or 0, given or 0) > FAR:
+        raise BudgetError(f"{name} takes at most {FAR} samples of a problem, not {n or given}")
     if budget is None and n is None:
         raise BudgetError(
             f"{name} does not know how many samples to take: give {name}(n=…) or a budget"
@@ -56,7 +58,9 @@ class SampleSearch(OrderedSearch):
 
     ``quorum`` is the share of the samples asked for that must come back (failed ones do not): below
     it there is no answer, rather than a vote of the few in silence. Samples that exist already
-    count where they were drawn as this search draws.
+    count where they were drawn as this search draws. Without a number of samples of its own, the
+    search gives up after ``window`` samples in a row that failed or said nothing: they cost nothing
+    that would ever exhaust the budget.
     """
 
     n: int
@@ -69,6 +73,7 @@ class SampleSearch(OrderedSearch):
     ended: Ended = field(default=Ended.UNFINISHED, init=False)
     _asked: int = field(default=0, init=False)
     _came: int = field(default=0, init=False)
+    _in_vain: int = field(default=0, init=False)
     _votes: list[tuple[str, int]] = field(default_factory=list, init=False)
 
     def begin(self) -> None:
@@ -81,8 +86,11 @@ class SampleSearch(OrderedSearch):
 
     def take(self, outcome: Outcome) -> None:
         self._came += 1
+        self._in_vain += 1
         if isinstance(outcome.value, Completion):
             self._add(self._candidate(outcome.value))
+            if outcome.value.usage.generated:
+                self._in_vain = 0
         self._go_on()
 
     def result(self) -> Result:
@@ -121,6 +129,9 @@ class SampleSearch(OrderedSearch):
         elif self.start.budget is not None and self.start.budget.exhausted(self.spent):
             if self._came >= self._asked:
                 self.ended = Ended.BUDGET
+        elif self.n == FAR and self._in_vain >= self.window:
+            if self._came >= self._asked:
+                self.ended = Ended.COMPLETE
         elif self._asked < self.n:
             self._ask_more(counts)
 

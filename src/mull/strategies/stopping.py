@@ -96,18 +96,25 @@ def _beta_tail(first: int, second: int) -> float:
 
 @lru_cache(maxsize=65536)
 def _largest_gamma(counts: tuple[int, ...]) -> float:
-    """P(G1 > max G_i), G_i ~ Gamma(count_i + 1): trapezoids over the leader's density."""
+    """P(G1 > max G_i), G_i ~ Gamma(count_i + 1): Gauss-Legendre over the leader's density."""
     top = counts[0] + 1
-    x = np.linspace(0.0, top + 12.0 * top**0.5 + 12.0, 4001)[1:]
+    reach = 12.0 * top**0.5 + 12.0
+    low, high = max(0.0, top - reach), top + reach
+    nodes, weights = _gauss()
+    x = low + (high - low) * (nodes + 1) / 2
     log_x = np.log(x)
-    density = np.exp((top - 1) * log_x - x - _log_factorial(top - 1))
-    below = np.ones_like(x)
+    product = np.exp((top - 1) * log_x - x - _log_factorial(top - 1))
     for count in counts[1:]:
         above = np.zeros_like(x)
         for k in range(count + 1):
             above += np.exp(k * log_x - x - _log_factorial(k))
-        below *= 1.0 - above
-    return float(np.trapezoid(density * below, x))
+        product *= 1.0 - above
+    return float((high - low) / 2 * np.dot(weights, product))
+
+
+@lru_cache(maxsize=1)
+def _gauss() -> tuple[np.ndarray, np.ndarray]:
+    return np.polynomial.legendre.leggauss(160)
 
 
 def _log_factorial(n: int) -> float:

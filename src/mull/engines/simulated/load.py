@@ -22,8 +22,9 @@ def load_simulated(
 ) -> SimulatedEngine:
     """The engine that a model string names.
 
-    ``simulated`` (or ``simulated:steps``) answers the problems of ``levels()`` with the step
-    model; ``simulated:echo`` says ``answer: 1`` to everything. Raises ``SpecError`` otherwise.
+    ``simulated`` (or ``simulated:steps``) answers the problems of ``levels()``, and anything
+    else, with the step model; ``simulated:echo`` says ``answer: 1`` to everything. Raises
+    ``SpecError`` otherwise.
 
     >>> load_simulated("simulated:echo").info.model
     'simulated:echo'

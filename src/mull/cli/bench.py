@@ -1,0 +1,103 @@
+"""`mull bench`: the driver and the engines, measured side by side in one run, as ratios."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mull.bench.driver import driver_overhead, flat_memory, list_scheduling_ratio
+from mull.cli import options
+from mull.errors import MissingExtraError
+
+REPEATS = 5
+Repeats = Annotated[int, typer.Option(min=1, help="Repeats; medians and ranges are printed.")]
+
+app = typer.Typer(help="Measure engines and driver side by side, as ratios.")
+
+
+@app.callback(invoke_without_command=True)
+def bench(context: typer.Context) -> None:
+    """Measure engines and driver side by side, as ratios; without a name, all of them."""
+    if context.invoked_subcommand is None:
+        driver()
+        engine()
+        batching()
+
+
+@app.command("driver")
+def driver(repeats: Repeats = REPEATS, as_json: options.AsJson = False) -> None:
+    """CPU time of ours a completion, makespan over list scheduling, peak memory."""
+    overhead = driver_overhead(repeats=repeats)
+    schedule = list_scheduling_ratio(repeats=repeats)
+    memory = flat_memory()
+    if as_json:
+        found: dict[str, Any] = {"overhead": overhead, "schedule": schedule, "memory": memory}
+        print(json.dumps({name: asdict(value) for name, value in found.items()}))
+        return
+    table = Table("driver, simulated engine", "median (range)", "to reach", box=None)
+    table.add_row(
+        f"CPU µs of ours a completion ({overhead.completions:,} completions, no store)",
+        str(overhead.ours_us),
+        f"under {overhead.target_us:g}",
+    )
+    table.add_row("  the engine's own, not counted above", str(overhead.engine_us), "")
+    table.add_row(
+        f"makespan / list scheduling ({schedule.problems} problems × {schedule.samples})",
+        str(schedule.ratio),
+        "at most 1.1",
+    )
+    table.add_row("slots busy", str(schedule.occupancy), "")
+    table.add_row(
+        f"peak MB over {memory.completions:,} completions",
+        f"{memory.peak_mb:.0f} (at start {memory.start_mb:.0f})",
+        "under 500",
+    )
+    _show(table)
+
+
+@app.command("engine")
+def engine(
+    repeats: Repeats = REPEATS,
+    new: Annotated[int, typer.Option(min=1, help="New tokens a sample.")] = 128,
+    small: Annotated[bool, typer.Option(help="Leave out the 0.5B shape.")] = False,
+    as_json: options.AsJson = False,
+) -> None:
+    """The torch engine against transformers, a bare decode loop, and vLLM where installed."""
+    measured = _torch_bench().measure(repeats, new, large=not small)
+    if as_json:
+        print(json.dumps([asdict(speed) for speed in measured]))
+    else:
+        _show(_torch_bench().speed_table(measured))
+
+
+@app.command("batching")
+def batching(
+    repeats: Repeats = REPEATS,
+    share: Annotated[
+        float, typer.Option(min=0.01, max=1.0, help="Share of the problems that slow modes run.")
+    ] = 0.1,
+    as_json: options.AsJson = False,
+) -> None:
+    """One prompt at a time, per problem, all together: 100 problems × 8 samples."""
+    measured = _torch_bench().batching(repeats=repeats, share=share)
+    if as_json:
+        print(json.dumps([asdict(row) for row in measured]))
+    else:
+        _show(_torch_bench().batching_table(measured))
+
+
+def _torch_bench() -> Any:
+    try:
+        from mull.bench import engine as bench_engine
+    except ModuleNotFoundError as error:
+        raise MissingExtraError.of("mull bench", "torch") from error
+    return bench_engine
+
+
+def _show(table: Table) -> None:
+    Console(highlight=False, markup=False, soft_wrap=True).print(table)

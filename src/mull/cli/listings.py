@@ -1,0 +1,75 @@
+"""`mull models`, `mull strategies`, `mull tasks`: what there is to choose from."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from mull.catalog import load_task, shipped_models, strategy_class, strategy_names, task_names
+from mull.cli import options
+
+
+def models(as_json: options.AsJson = False) -> None:
+    """List the shipped models."""
+    cards = shipped_models()
+    if as_json:
+        options.print_json(cards)
+        return
+    table = Table("model", "task", "parameters", "pass@1", "trained on", box=None)
+    for name, card in cards.items():
+        table.add_row(name, *_card_cells(card))
+    _show(table)
+
+
+def strategies(as_json: options.AsJson = False) -> None:
+    """List the strategies and their parameters."""
+    found = {name: _parameters(strategy_class(name)) for name in strategy_names()}
+    if as_json:
+        options.print_json(
+            {n: {"about": _about(strategy_class(n)), "parameters": p} for n, p in found.items()}
+        )
+        return
+    table = Table("strategy", "what it does", "parameters", box=None)
+    for name, parameters in found.items():
+        given = ", ".join(f"{key}={value}" for key, value in parameters.items())
+        table.add_row(name, _about(strategy_class(name)), given)
+    _show(table)
+
+
+def tasks(as_json: options.AsJson = False) -> None:
+    """List the tasks."""
+    found = {name: _about(type(load_task(name))) for name in task_names()}
+    if as_json:
+        options.print_json(found)
+        return
+    table = Table("task", "what it is", box=None)
+    for name, about in found.items():
+        table.add_row(name, about)
+    _show(table)
+
+
+def _card_cells(card: dict[str, Any]) -> tuple[str, ...]:
+    pass_1 = card.get("pass_at_1")
+    shown = f"{pass_1:.3f}" if isinstance(pass_1, float) else ""
+    tokens = card.get("tokens")
+    return (
+        str(card.get("task", "")),
+        f"{card.get('parameters', 0):,}",
+        shown,
+        f"{tokens / 1e6:.1f}M tokens" if isinstance(tokens, int) else "",
+    )
+
+
+def _parameters(config: type[Any]) -> dict[str, Any]:
+    return {field.name: field.default for field in dataclasses.fields(config)}
+
+
+def _about(thing: type[Any]) -> str:
+    return (thing.__doc__ or "").strip().split("\n")[0].replace("``", "")
+
+
+def _show(table: Table) -> None:
+    Console(highlight=False, markup=False).print(table)

@@ -1,0 +1,95 @@
+"""What commands share: options, how they become a budget and a sampling, JSON that is printed."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mull.budget import Budget
+from mull.errors import InputError, UsageError
+from mull.types import Sampling
+
+MAX_PROMPT_BYTES = 1 << 20
+_UNSAFE = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+
+Model = Annotated[str, typer.Option(help="Shipped model, directory, or http://host/v1#model.")]
+Task = Annotated[str | None, typer.Option(help="Task; default: the model card's, else text.")]
+StrategySpec = Annotated[str, typer.Option(help="Strategy, as in vote or vote(stop=beta).")]
+Samples = Annotated[int | None, typer.Option(help="Budget: samples.")]
+Tokens = Annotated[int | None, typer.Option(help="Budget: generated tokens.")]
+Flops = Annotated[float | None, typer.Option(help="Budget: FLOPs.")]
+Seconds = Annotated[float | None, typer.Option(help="Budget: seconds of wall clock.")]
+Cost = Annotated[float | None, typer.Option(help="Budget: money, in the engine's price unit.")]
+Seed = Annotated[int, typer.Option(help="Seed; equal seeds give equal samples.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def budget_of(
+    samples: int | None,
+    tokens: int | None,
+    flops: float | None,
+    seconds: float | None,
+    cost: float | None,
+) -> Budget | None:
+    """The budget that the options give, ``None`` where none is given."""
+    if all(value is None for value in (samples, tokens, flops, seconds, cost)):
+        return None
+    return Budget(samples=samples, tokens=tokens, flops=flops, seconds=seconds, cost=cost)
+
+
+def sampling_of(temperature: float, top_k: int, top_p: float, min_p: float) -> Sampling:
+    """The sampling that the options give; out-of-range values are usage errors."""
+    try:
+        return Sampling(temperature, top_k, top_p, min_p)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+
+
+def read_text(path: str) -> str:
+    """The text of a file (``-``: standard input); ``InputError`` where it cannot be a prompt."""
+    try:
+        raw = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the path
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"{path[:200]}: {reason}; expected a readable file") from error
+    if len(raw) > MAX_PROMPT_BYTES:
+        raise InputError(f"{path}: {len(raw)} bytes; a prompt has at most {MAX_PROMPT_BYTES}")
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not UTF-8 at byte {error.start}; expected UTF-8 text") from error
+    if not text.strip():
+        raise InputError(f"{path} is empty; expected the text of a problem")
+    return text.rstrip("\n")
+
+
+def checked_text(text: str) -> str:
+    """A problem from the command line; ``InputError`` where its bytes were no UTF-8."""
+    if any("\ud800" <= character <= "\udfff" for character in text):
+        raise InputError("the problem is not UTF-8; expected UTF-8 text")
+    return text
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one line of strict JSON that a terminal shows and does not obey.
+
+    Numbers that JSON has no word for (infinite, NaN) are ``null``; control characters and marks of
+    direction are escaped, so that the line means the same to a parser.
+    """
+    line = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
+    print(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", line))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _finite(each) for name, each in value.items()}
+    return [_finite(each) for each in value] if isinstance(value, list | tuple) else value

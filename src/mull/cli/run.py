@@ -1,0 +1,119 @@
+"""`mull run`: a config → a run's records; run it again to resume."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from mull.catalog import load_engine
+from mull.report.console import summary
+from mull.report.load import Runs
+from mull.runs import Config, Estimate, Summary, default_directory, estimate, load_config, prepare
+from mull.runs import Progress as RunProgress
+from mull.runs import run as run_config
+
+
+def run(
+    config: Annotated[str, typer.Argument(help="The run's config, a TOML file.")],
+    out: Annotated[
+        str | None, typer.Option(help="The run's directory; default: runs/<name>.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print tokens, FLOPs, hours and cost; run nothing.")
+    ] = False,
+) -> int:
+    """Run or resume a config; Ctrl-C keeps everything so far."""
+    console = Console(highlight=False, markup=False)
+    loaded = load_config(config)
+    if dry_run:
+        console.print(_table(asyncio.run(_estimate(loaded))))
+        return 0
+    directory = Path(out) if out is not None else default_directory(loaded)
+    ended = _with_bar(console, loaded, directory)
+    if ended.done:
+        with Runs([directory]) as records:
+            for table in summary(records.runs):
+                console.print(table)
+    _say(console, ended)
+    return ended.exit_code
+
+
+async def _estimate(config: Config) -> Estimate:
+    plan = prepare(config)
+    engine = load_engine(config.model, **config.engine)
+    try:
+        return await estimate(plan, engine)
+    finally:
+        await engine.aclose()
+
+
+def _table(found: Estimate) -> Table:
+    table = Table("what", "about", box=None)
+    hours = "unknown" if found.hours is None else f"{found.hours:.2g}"
+    for name, value in (
+        ("cells", f"{found.cells:,}"),
+        ("problems", f"{found.problems:,}"),
+        ("samples, shared ones once", f"{found.samples:,}"),
+        ("prompt tokens", f"{found.prompt_tokens:,}"),
+        ("generated tokens", f"{found.generated_tokens:,}"),
+        (f"FLOPs ({found.cost_model})", f"{found.flops:.3g}"),
+        ("hours", hours),
+        ("cost", f"{found.cost:.4g}"),
+        ("measured on", f"{found.measured} completions"),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def _with_bar(console: Console, config: Config, directory: Path) -> Summary:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[tokens]} tokens"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    # The bar goes to stderr, so that what a pipe takes from stdout is tables alone.
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        shown = bar.add_task("starting", total=None, tokens="0")
+
+        def on_progress(state: RunProgress) -> None:
+            bar.update(
+                shown,
+                description=str(state.cell.strategy),
+                completed=state.done,
+                total=state.total,
+                tokens=f"{state.spent.generated:,}",
+            )
+
+        try:
+            return run_config(config, directory, on_progress=on_progress, signals=True)
+        except BaseException:
+            # What is said of the error stands alone: no bar before it, no line where one was.
+            bar.live.transient = True
+            bar.console.quiet = not bar.console.is_interactive
+            raise
+
+
+def _say(console: Console, ended: Summary) -> None:
+    if ended.dropped:
+        console.print(f"{ended.dropped} damaged rows were found, dropped and made again")
+    if ended.failed:
+        console.print(f"{ended.failed} problems have failed samples; run again to retry them")
+    if ended.interrupted:
+        console.print(f"interrupted: {ended.done} of {ended.total} kept; run again to go on")
+    console.print(f"run: {ended.directory}", soft_wrap=True)

@@ -1,0 +1,139 @@
+"""`mull solve`: one prompt, one answer, and what it cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from mull.api import Solution
+from mull.api import solve as solve_prompt
+from mull.cli import options
+from mull.errors import UnsupportedError, UsageError
+from mull.report.tables import safe_terminal
+from mull.types import Until
+
+_SHOWN_FAILURES = 5
+
+
+def solve(
+    text: Annotated[str | None, typer.Argument(help="The problem.")] = None,
+    *,
+    file: Annotated[str | None, typer.Option(help="Read the problem from a file, - for stdin.")] = (
+        None
+    ),
+    model: options.Model,
+    task: options.Task = None,
+    strategy: options.StrategySpec = "vote",
+    samples: options.Samples = None,
+    tokens: options.Tokens = None,
+    flops: options.Flops = None,
+    seconds: options.Seconds = None,
+    cost: options.Cost = None,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="0 is off.")] = 0,
+    top_p: Annotated[float, typer.Option(help="1 is off.")] = 1.0,
+    min_p: Annotated[float, typer.Option(help="0 is off.")] = 0.0,
+    max_tokens: Annotated[int | None, typer.Option(help="Longest solution, in tokens.")] = None,
+    seed: options.Seed = 0,
+    as_json: options.AsJson = False,
+    trace: Annotated[bool, typer.Option(help="Show every candidate.")] = False,
+) -> int:
+    """Spend a budget on one prompt and print the best answer."""
+    if (text is None) == (file is None):
+        raise UsageError("give the problem either as text or by --file, not both and not neither")
+    if max_tokens is not None and max_tokens < 1:
+        raise UsageError(f"--max-tokens must be at least 1, not {max_tokens}")
+    solution = solve_prompt(
+        options.read_text(file) if file is not None else options.checked_text(text or ""),
+        model,
+        task=task,
+        strategy=strategy,
+        budget=options.budget_of(samples, tokens, flops, seconds, cost),
+        sampling=options.sampling_of(temperature, top_k, top_p, min_p),
+        until=Until(max_tokens) if max_tokens is not None else None,
+        seed=seed,
+    )
+    _refuse_what_cannot_be(solution)
+    if as_json:
+        options.print_json(as_dict(solution, trace))
+    else:
+        _print(solution, trace)
+    return 3 if solution.failures else 0
+
+
+def _refuse_what_cannot_be(solution: Solution) -> None:
+    """Nothing came, for the engine cannot do what was asked: bad usage rather than bad luck."""
+    failures = solution.failures
+    if solution.candidates or not failures:
+        return
+    if all(failure.error == UnsupportedError.__name__ for failure in failures):
+        raise UnsupportedError(failures[0].message)
+
+
+def as_dict(solution: Solution, trace: bool) -> dict[str, Any]:
+    """A solution as JSON values."""
+    spent = solution.spent
+    out: dict[str, Any] = {
+        "answer": solution.answer,
+        "confidence": round(solution.confidence, 4),
+        "ended": solution.ended.value,
+        "samples": solution.samples,
+        "seconds": round(solution.seconds, 3),
+        "spent": {
+            "prompt_tokens": spent.prompt,
+            "cached_tokens": spent.cached,
+            "generated_tokens": spent.generated,
+            "flops": spent.flops,
+            "slot_seconds": round(spent.seconds, 3),
+            "cost": spent.cost,
+            "estimated": spent.estimated,
+        },
+        "failures": [{"error": f.error, "message": f.message} for f in solution.failures],
+    }
+    if trace:
+        out["candidates"] = [
+            {
+                "answer": c.answer,
+                "unanswered": c.unanswered.value if c.unanswered else None,
+                "stop": c.stop.value,
+                "tokens": c.tokens,
+                "scores": dict(c.scores),
+                "text": c.text,
+            }
+            for c in solution.candidates
+        ]
+    return out
+
+
+def _print(solution: Solution, trace: bool) -> None:
+    console = Console(highlight=False, markup=False)
+    answer = "no answer" if solution.answer is None else safe_terminal(solution.answer)
+    console.print(answer, style="bold")
+    spent = solution.spent
+    console.print(
+        f"confidence {solution.confidence:.2f} · {solution.samples} samples · "
+        f"{spent.generated:,} tokens generated, {spent.prompt - spent.cached:,} read · "
+        f"{spent.flops:.3g} FLOPs · {solution.seconds:.2f} s · {solution.ended.value}",
+        style="dim",
+    )
+    failures = Counter(f"{failure.error}: {failure.message}" for failure in solution.failures)
+    for said, count in failures.most_common(_SHOWN_FAILURES):
+        console.print(f"failed: {count} × {safe_terminal(said)}", style="red")
+    if len(failures) > _SHOWN_FAILURES:
+        console.print(f"failed: for {len(failures) - _SHOWN_FAILURES} more reasons", style="red")
+    if trace:
+        table = Table("answer", "log-prob a token", "tokens", "stop", "text")
+        for candidate in solution.candidates:
+            likelihood = candidate.scores.get("mean_logprob")
+            table.add_row(
+                safe_terminal(candidate.answer or f"({candidate.unanswered})"),
+                "" if likelihood is None else f"{likelihood:.3f}",
+                str(candidate.tokens),
+                candidate.stop.value,
+                safe_terminal(candidate.text),
+            )
+        console.print(table)

@@ -1,0 +1,94 @@
+"""`mull train policy`: a task's own solutions → a policy, trained from scratch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, replace
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mull.catalog import load_task
+from mull.cli import options
+from mull.errors import MissingExtraError, UsageError
+from mull.fileio import write_atomic
+from mull.tasks.base import GeneratedTask, ProcessTask
+
+VOCABULARY_EXAMPLES = 4000
+
+app = typer.Typer(help="Train what a strategy needs.")
+
+
+@app.callback(invoke_without_command=True)
+def train(context: typer.Context) -> None:
+    """Train what a strategy needs."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@app.command("policy")
+def policy(
+    task: Annotated[str, typer.Option(help="A task that makes and solves its own problems.")],
+    out: Annotated[str, typer.Option(help="Directory of the model; resumes what it holds.")],
+    size: Annotated[str, typer.Option(help="s (0.2M parameters), m (0.8M) or l (2.7M).")] = "s",
+    tokens: Annotated[int, typer.Option(help="Training tokens.")] = 8_000_000,
+    seed: options.Seed = 0,
+    batch_tokens: Annotated[int | None, typer.Option(help="Tokens a step.")] = None,
+    precision: Annotated[str | None, typer.Option(help="bfloat16 or float32.")] = None,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    threads: Annotated[int | None, typer.Option(help="Torch threads; default: torch's.")] = None,
+) -> None:
+    """Train a policy from scratch on a task's own solutions (Hugging Face layout, bfloat16)."""
+    if Path(out).exists() and not Path(out).is_dir():
+        raise UsageError(f"--out {out} is a file; expected a directory, made where there is none")
+    chosen = load_task(task)
+    if not (isinstance(chosen, GeneratedTask) and isinstance(chosen, ProcessTask)):
+        raise UsageError(
+            f"task {task} does not make its own problems and solutions; expected one that does, "
+            "such as words or countdown"
+        )
+    try:
+        from mull.training.policy import TrainPolicy, train_policy
+    except ModuleNotFoundError as error:
+        raise MissingExtraError.of("mull train", "torch") from error
+    from mull.tasks.demonstrations import demonstrations
+    from mull.training.loop import Progress as Step
+
+    config = TrainPolicy(size=size, tokens=tokens, seed=seed, device=device, threads=threads)
+    if batch_tokens is not None:
+        config = replace(config, batch_tokens=batch_tokens)
+    if precision is not None:
+        config = replace(config, precision=precision)
+    texts = (
+        example.prompt + example.solution
+        for example in islice(demonstrations(chosen), VOCABULARY_EXAMPLES)
+    )
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    with bar:
+        shown = bar.add_task("encoding", total=tokens, state="")
+
+        def on_progress(step: Step) -> None:
+            state = f"loss {step.loss:.3f} · {step.tokens_per_second:,.0f} tokens/s"
+            bar.update(shown, description="training", completed=step.tokens, state=state)
+
+        trained = train_policy(
+            config, demonstrations(chosen), texts, Path(out), on_progress=on_progress
+        )
+    facts = {**asdict(trained), "folder": str(trained.folder), "task": task}
+    write_atomic(Path(out) / "trained.json", json.dumps(facts, indent=1) + "\n")
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"{trained.parameters:,} parameters, {trained.tokens:,} tokens in "
+        f"{trained.seconds / 60:.1f} minutes, loss {trained.loss:.3f}: {trained.folder}"
+    )

@@ -1,0 +1,69 @@
+"""The in-process engine: requests in, completions out, on torch, on this machine.
+
+``load_torch_engine`` is the door; everything else in this room is behind it. Torch itself is
+imported when an engine is loaded, so that ``import mull`` stays light.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from mull.errors import MissingExtraError
+
+if TYPE_CHECKING:
+    from mull.engines.torch.engine import TorchEngine
+
+Dtype = Literal["auto", "float32", "bfloat16"]
+Device = Literal["auto", "cpu", "cuda"]
+
+__all__ = ["load_torch_engine"]
+
+
+def load_torch_engine(
+    path: str | Path,
+    *,
+    dtype: Dtype = "auto",
+    device: Device = "auto",
+    slots: int = 64,
+    memory_cap: int | None = None,
+    one_row: bool = False,
+    context: int | None = None,
+    name: str | None = None,
+) -> TorchEngine:
+    """Load a Hugging Face checkpoint directory as an engine.
+
+    Llama, Qwen2 and Qwen3 families; weights from safetensors only, no remote code.
+
+    Args:
+        path: directory with ``config.json``, ``*.safetensors`` and a tokenizer.
+        dtype: ``auto`` takes bfloat16 where the checkpoint and the processor have it.
+        device: ``auto`` takes CUDA where there is one.
+        slots: rows that decode side by side.
+        memory_cap: bytes for keys and values, rows and prefix tree together; ``None`` takes a
+            quarter of the free memory.
+        one_row: compute every row alone and reuse nothing across requests, so that completions
+            are byte-identical at any concurrency; slow.
+        context: a shorter context than the model's own, in tokens.
+        name: the model's name in records; the directory's name if ``None``.
+
+    Raises:
+        ModelLoadError: no model there, an unsafe or unsupported one, or a wrong tensor.
+        MissingExtraError: torch, transformers or safetensors is not installed.
+    """
+    try:
+        from mull.engines.torch.open import open_engine
+    except ImportError as error:
+        if getattr(error, "name", None) in ("torch", "transformers", "safetensors", "tokenizers"):
+            raise MissingExtraError.of("the torch engine", "torch") from error
+        raise
+    return open_engine(
+        Path(path),
+        dtype=dtype,
+        device=device,
+        slots=slots,
+        memory_cap=memory_cap,
+        one_row=one_row,
+        context=context,
+        name=name,
+    )

@@ -1,0 +1,140 @@
+"""Token beam search: the ``width`` likeliest continuations survive, the ``n`` best come back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mull.engines.torch.jobs import Done, Ids, Job
+from mull.engines.torch.stop import START, Place
+from mull.types import StopReason, TokenBeam
+
+
+@dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """A line of tokens with the log-probability of each, and why it ended, if it has."""
+
+    ids: Ids = ()
+    logprobs: tuple[float, ...] = ()
+    total: float = 0.0
+    place: Place = START
+    stop: StopReason | None = None
+    stop_string: str | None = None
+    cut: int = 0
+
+    def score(self, penalty: float) -> float:
+        """Cumulative log-probability over length**penalty."""
+        return self.total / float(max(len(self.ids), 1) ** penalty)
+
+
+class Beam:
+    """One search. ``advance`` takes the live hypotheses' next-token log-probabilities.
+
+    Each step looks at the 2·width likeliest continuations of all live hypotheses: those that end
+    join the finished, the best ``width`` of the others live on. It is over when nothing that lives
+    can still beat the worst of the ``width`` best finished ones.
+    """
+
+    def __init__(self, job: Job, decoding: TokenBeam, is_end: NDArray[np.bool_]) -> None:
+        self.job = job
+        self.decoding = decoding
+        self.is_end = is_end
+        self.hypotheses = [Hypothesis()]
+        self.finished: list[Hypothesis] = []
+        self.made = [0] * job.request.n
+        self.over = False
+
+    @property
+    def live(self) -> int:
+        return len(self.hypotheses)
+
+    def advance(self, logprobs: Tensor) -> tuple[list[int], list[int]]:
+        """Extend by one token: (parent of each new live hypothesis, its newest token).
+
+        Args:
+            logprobs: [live, vocab], the unscaled next-token distribution of each hypothesis.
+        """
+        width, vocab = self.decoding.width, logprobs.shape[1]
+        before = torch.tensor([each.total for each in self.hypotheses], dtype=torch.float64)
+        totals = (logprobs.double().cpu() + before[:, None]).view(-1)
+        # A stable order, lower ids first among equals, so that a search repeats exactly.
+        count = min(2 * width, totals.numel())
+        floor = torch.topk(totals, count).values[-1]
+        places = torch.nonzero(totals >= floor)[:, 0]
+        places = places[torch.sort(totals[places], descending=True, stable=True).indices[:count]]
+        parents, tokens, survivors = list[int](), list[int](), list[Hypothesis]()
+        for place in places.tolist():
+            parent, token = divmod(place, vocab)
+            total = float(totals[place])
+            if len(survivors) == width or total == float("-inf"):
+                break
+            # The token's own value, not a difference of sums: it is compared with other engines.
+            own = float(logprobs[parent, token])
+            new = self._extend(self.hypotheses[parent], token, own, total)
+            if new.stop is not None:
+                self.finished.append(new)
+                continue
+            parents.append(parent)
+            tokens.append(token)
+            survivors.append(new)
+        for number in range(self.live):
+            self.made[number % len(self.made)] += 1
+        self.hypotheses = survivors
+        self._prune()
+        return parents, tokens
+
+    def _extend(self, old: Hypothesis, token: int, logprob: float, total: float) -> Hypothesis:
+        job, until = self.job, self.job.request.until
+        ids = (*old.ids, token)
+        logprobs = (*old.logprobs, logprob)
+        stop, stop_string, cut, place = None, None, 0, old.place
+        if self.is_end[token]:
+            stop = StopReason.END
+        else:
+            if job.watch is not None and job.watch.table[token]:
+                look = job.watch.look(ids, place, job.ids[-4:])
+                place, stop_string, cut = look.place, look.stop, look.cut
+                if stop_string is not None:
+                    stop = StopReason.STOP
+                elif until.steps is not None and place.steps >= until.steps:
+                    stop = StopReason.STEP
+            if stop is None and len(ids) >= job.limit:
+                stop = job.at_limit
+        return Hypothesis(ids, logprobs, total, place, stop, stop_string, cut)
+
+    def _prune(self) -> None:
+        penalty, keep = self.decoding.length_penalty, self.decoding.width
+        self.finished.sort(key=lambda each: each.score(penalty), reverse=True)
+        del self.finished[keep:]
+        if not self.hypotheses:
+            self.over = True
+        elif len(self.finished) == keep:
+            best = max(each.total for each in self.hypotheses)
+            # Log-probabilities only fall; a positive penalty is kindest to the longest line.
+            longest = self.job.limit if penalty > 0 else len(self.hypotheses[0].ids) + 1
+            self.over = best / longest**penalty <= self.finished[-1].score(penalty)
+
+    def charges(self) -> list[int]:
+        """Tokens made so far, spread over the samples: row i is charged to sample i mod n."""
+        return list(self.made)
+
+    def results(self, seconds: float) -> list[Done]:
+        """The ``n`` best, best first; all tokens of the search are charged among them."""
+        first = self.job.request.first
+        return [
+            Done(
+                first + rank,
+                each.ids,
+                each.logprobs,
+                each.stop or StopReason.LENGTH,
+                seconds,
+                self.made[rank],
+                each.stop_string,
+                each.cut,
+            )
+            for rank, each in enumerate(self.finished[: self.job.request.n])
+        ]

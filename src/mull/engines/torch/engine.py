@@ -1,0 +1,251 @@
+"""The engine's face: requests in, deltas and completions out, on any event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import weakref
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+
+from mull.budget import Meter
+from mull.engines.base import check_supported
+from mull.engines.torch.batch import Batch
+from mull.engines.torch.inbox import Inbox
+from mull.engines.torch.jobs import (
+    Event,
+    Failed,
+    Ids,
+    Job,
+    ScoredText,
+    ScoreJob,
+)
+from mull.engines.torch.stop import Watch
+from mull.engines.torch.text import Text
+from mull.engines.torch.worker import Worker
+from mull.errors import ContextError, EngineError, UnsupportedError
+from mull.types import (
+    Completion,
+    Delta,
+    EngineInfo,
+    Request,
+    Scored,
+    ScoreRequest,
+    StopReason,
+    TokenBeam,
+    Until,
+)
+
+WATCHES_KEPT = 256
+
+
+class TorchEngine:
+    """A model in this process. Made by ``load_torch_engine``; see ``mull.engines.base.Engine``.
+
+    A branch that is extended later (``Request.assistant_ids``) finds its keys and values in the
+    prefix tree; the tokens found there are reported as ``Usage.cached``.
+    """
+
+    def __init__(self, batch: Batch, text: Text, info: EngineInfo, one_row: bool) -> None:
+        self.info = info
+        self.one_row = one_row
+        self.text = text
+        self.model = batch.model
+        self.batch = batch
+        self._worker = Worker(batch)
+        self._numbers = itertools.count()
+        self._watches: dict[tuple[tuple[str, ...], str | None], Watch] = {}
+        # A dropped engine ends its thread; the thread holds the worker, never the engine.
+        self._finalizer = weakref.finalize(self, self._worker.close)
+
+    # --- Engine protocol -----------------------------------------------------------------------
+
+    async def generate(
+        self, request: Request, meter: Meter
+    ) -> AsyncGenerator[Delta | Completion, None]:
+        """Yield each completion as it finishes; see ``Engine.generate``.
+
+        Raises:
+            ContextError: the prompt leaves no room for a token; nothing is ever cut.
+            UnsupportedError: a parameter that this model or decoding cannot honour.
+            EngineError: the engine is closed, or the model's output is no number.
+        """
+        job, inbox = self._job(request, meter)
+        left = request.n
+        self._worker.submit(job)
+        try:
+            while left:
+                for item in await inbox.get():
+                    if isinstance(item, Completion):
+                        left -= 1
+                    yield item
+        finally:
+            if left and not inbox.ended:
+                self._cancel(job)
+                await asyncio.shield(inbox.closed)
+
+    async def score(self, requests: Sequence[ScoreRequest], meter: Meter) -> list[Scored]:
+        """Log-probabilities and values of given texts; see ``Engine.score``.
+
+        Values are the value head's reading, through a sigmoid (0..1), at the last token of every
+        step: the token that completes the separator, and the text's last token.
+
+        Raises:
+            ContextError: a text is longer than the context.
+            UnsupportedError: values asked of a checkpoint without a value head.
+        """
+        self._check_open()
+        loop = asyncio.get_running_loop()
+        jobs, done = list[ScoreJob](), list[asyncio.Future[Scored]]()
+        for number, request in enumerate(requests):
+            future: asyncio.Future[Scored] = loop.create_future()
+            jobs.append(self._score_job(request, number, meter, future))
+            done.append(future)
+        if not jobs:
+            return []
+        self._worker.score(jobs)
+        try:
+            return list(await asyncio.gather(*done))
+        finally:
+            if not all(job.over for job in jobs) and not self._worker.closed:
+                self._worker.withdraw([job for job in jobs if not job.over])
+
+    async def aclose(self) -> None:
+        """Stop the model's thread; what runs ends with ``EngineError``."""
+        await asyncio.to_thread(self._worker.close)
+
+    # --- requests ------------------------------------------------------------------------------
+
+    def _job(self, request: Request, meter: Meter) -> tuple[Job, Inbox]:
+        self._check_open()
+        check_supported(request, self.info)
+        self._check_beam(request)
+        ids = self._ids(request)
+        limit, at_limit = _limit(request.until, self.info.context - len(ids), len(ids), self.info)
+        watch = self._watch(request.until)
+        loop = asyncio.get_running_loop()
+        inbox = Inbox(self.text, request, ids, meter, watch, loop)
+        job = Job(
+            number=next(self._numbers),
+            ids=ids,
+            request=request,
+            limit=limit,
+            at_limit=at_limit,
+            watch=watch,
+            table=0,
+            loop=loop,
+            deliver=inbox.deliver,
+            waiting=deque(range(request.first, request.first + request.n)),
+        )
+        return job, inbox
+
+    def _check_open(self) -> None:
+        if self._worker.closed:
+            raise EngineError("the engine is closed: load it again")
+
+    def _ids(self, request: Request) -> Ids:
+        if request.assistant_ids is None:
+            ids = self.text.prompt(request.prompt, request.assistant)
+        else:
+            ids = self.text.prompt(request.prompt) + request.assistant_ids
+            wrong = [t for t in request.assistant_ids if not 0 <= t < self.text.vocab]
+            if wrong:
+                raise EngineError(
+                    f"assistant_ids hold {wrong[0]}, outside the vocabulary of {self.text.vocab}"
+                )
+        if not ids:
+            raise EngineError("the prompt is empty: the model needs at least one token")
+        return ids
+
+    def _check_beam(self, request: Request) -> None:
+        decoding = request.decoding
+        if not isinstance(decoding, TokenBeam):
+            return
+        if request.n > decoding.width:
+            raise UnsupportedError(
+                f"token beam of width {decoding.width} cannot give n = {request.n} hypotheses: "
+                "raise the width or lower n"
+            )
+        if decoding.width > self.info.slots:
+            raise UnsupportedError(
+                f"token beam of width {decoding.width} needs as many slots; "
+                f"the engine has {self.info.slots}"
+            )
+        if request.deltas or request.first:
+            raise UnsupportedError("token beam gives whole hypotheses: no deltas, first = 0")
+
+    def _watch(self, until: Until) -> Watch | None:
+        if not until.stop and until.steps is None:
+            return None
+        return self._watches_of(until.stop, until.separator if until.steps is not None else None)
+
+    def _watches_of(self, stops: tuple[str, ...], separator: str | None) -> Watch:
+        key = (stops, separator)
+        watch = self._watches.get(key)
+        if watch is None:
+            if len(self._watches) >= WATCHES_KEPT:
+                raise UnsupportedError(
+                    f"an engine serves at most {WATCHES_KEPT} different sets of stop strings"
+                )
+            watch = self._watches[key] = Watch(self.text, *key)
+        return watch
+
+    def _cancel(self, job: Job) -> None:
+        if not self._worker.closed:
+            self._worker.cancel(job)
+
+    def _score_job(
+        self, request: ScoreRequest, number: int, meter: Meter, future: asyncio.Future[Scored]
+    ) -> ScoreJob:
+        if request.values and not self.info.capabilities.values:
+            raise UnsupportedError(
+                f"{self.info.model} has no value head (tensor value_head.weight): "
+                "score without values, or load a model trained with one"
+            )
+        prompt = self.text.prompt(request.prompt)
+        if request.assistant_ids is not None:
+            ids, given = prompt + request.assistant_ids, len(prompt)
+        else:
+            ids = self.text.prompt(request.prompt, request.assistant)
+            given = next(
+                (at for at, (a, b) in enumerate(zip(prompt, ids, strict=False)) if a != b),
+                min(len(prompt), len(ids)),
+            )
+        if given == 0:
+            raise EngineError("the prompt is empty: the first token would have no probability")
+        if len(ids) > self.info.context:
+            raise ContextError(
+                f"a text of {len(ids)} tokens is longer than the context of {self.info.context}"
+            )
+        ends: tuple[int, ...] = ()
+        if request.values:
+            watch = self._watches_of((), request.separator)
+            ends = tuple(given + end for end in watch.step_ends(ids[given:], ids[:given]))
+
+        def deliver(events: list[Event]) -> None:
+            for event in events:
+                if isinstance(event, ScoredText):
+                    meter.charge(
+                        number, prompt=event.total, cached=event.cached, seconds=event.seconds
+                    )
+                    scored = Scored(ids[given:], event.logprobs, meter.usage(number), event.values)
+                    if not future.done():
+                        future.set_result(scored)
+                elif isinstance(event, Failed) and not future.done():
+                    future.set_exception(event.error)
+
+        return ScoreJob(ids, given, request, ends, asyncio.get_running_loop(), deliver)
+
+
+def _limit(until: Until, room: int, prompt: int, info: EngineInfo) -> tuple[int, StopReason]:
+    """How many tokens may be made, and what it means to reach that many."""
+    if room < 1:
+        raise ContextError(
+            f"a prompt of {prompt} tokens leaves no room in the context of {info.context}; "
+            f"expected at most {info.context - 1}: shorten it (nothing is cut in silence)"
+        )
+    if until.tokens is not None and until.tokens <= min(until.max_tokens, room):
+        return until.tokens, StopReason.TOKENS
+    if until.max_tokens <= room:
+        return until.max_tokens, StopReason.LENGTH
+    return room, StopReason.CONTEXT

@@ -1,0 +1,191 @@
+"""Log-probabilities and values of given texts, batched; what the tree knows is not redone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mull.engines.torch.batch import SHARED, Batch
+from mull.engines.torch.jobs import ScoredText, ScoreJob
+from mull.engines.torch.rows import Rows
+from mull.engines.torch.tree import Node
+from mull.errors import EngineError
+
+LOGIT_CELLS = 1 << 24
+TOGETHER = 16
+TOKENS = 8192
+Floats = NDArray[np.float32]
+
+
+class Scorer:
+    """Scores texts on free rows behind the running ones of a batch."""
+
+    def __init__(self, batch: Batch) -> None:
+        self.batch = batch
+        self.model = batch.model
+
+    def fit(self, jobs: Sequence[ScoreJob]) -> int:
+        """How many of the first jobs can be encoded together now; 0 if the rows leave no room.
+
+        Raises:
+            EngineError: the first text does not fit the memory cap even alone.
+        """
+        if self.batch.one_row:
+            jobs = jobs[:1]
+        live, longest, tokens = self.batch.state.live, 1, 0
+        needed = int(self.batch.state.need[:live].max()) if live else 1
+        for count, job in enumerate(jobs[:TOGETHER]):
+            longest, tokens = max(longest, len(job.ids)), tokens + len(job.ids)
+            cells = (live + count + 1) * Rows.padded(max(longest, needed))
+            if cells * self.model.kv_bytes > self.batch.memory_cap or (count and tokens > TOKENS):
+                if count == 0 and live == 0:
+                    raise EngineError(
+                        f"a text of {len(job.ids)} tokens needs more memory for keys and values "
+                        f"than memory_cap = {self.batch.memory_cap}: raise it"
+                    )
+                return count
+        return min(len(jobs), TOGETHER)
+
+    def run(self, jobs: Sequence[ScoreJob]) -> list[ScoredText]:
+        """Score texts in waves, results in order: a text that shares much with one of a wave waits
+        for the next, where it finds the shared part encoded.
+        """
+        began = time.perf_counter()
+        found: dict[ScoreJob, ScoredText] = {}
+        left = list(jobs)
+        while left:
+            wave: list[ScoreJob] = []
+            later: list[ScoreJob] = []
+            starts = {job: self._known(job) for job in left}
+            for job in left:
+                (later if self._shares(job, starts[job], wave) else wave).append(job)
+            for group in self._groups(wave, starts):
+                self._encode(group, starts, found)
+            left = later
+        seconds = (time.perf_counter() - began) / len(jobs)
+        return [replace(found[job], seconds=seconds) for job in jobs]
+
+    def _shares(self, job: ScoreJob, known: int, wave: list[ScoreJob]) -> bool:
+        end = min(known + SHARED, len(job.ids))
+        if self.batch.one_row or end <= known:
+            return False
+        return any(other.ids[:end] == job.ids[:end] for other in wave)
+
+    def _groups(self, wave: list[ScoreJob], starts: dict[ScoreJob, int]) -> list[list[ScoreJob]]:
+        """Texts that are encoded as one padded batch, by the size of their new part."""
+        groups: list[list[ScoreJob]] = []
+        for job in sorted(wave, key=lambda job: (len(job.ids) - starts[job], len(job.ids))):
+            if groups and self._together([*groups[-1], job], starts):
+                groups[-1].append(job)
+            else:
+                groups.append([job])
+        return groups
+
+    def _known(self, job: ScoreJob) -> int:
+        """Tokens that need not be encoded again: their keys, log-probabilities and (if asked)
+        values are in the tree. The one before the first new token is encoded again, for its logits.
+        """
+        if self.batch.one_row:
+            return 0
+        match = self.batch.tree.match(job.ids)
+        if not match.length:
+            return 0
+        logprobs, scores = _joined(match.nodes)
+        missing = np.isnan(logprobs)
+        missing[: job.prompt] = False
+        if job.request.values:
+            needed = [end for end in job.ends if end < match.length]
+            absent = np.zeros(match.length, np.bool_)
+            absent[needed] = np.isnan(scores[needed])
+            missing |= absent
+        known = int(missing.argmax()) if missing.any() else match.length
+        return known if known == len(job.ids) else max(known - 1, 0)
+
+    def _together(self, group: list[ScoreJob], starts: dict[ScoreJob, int]) -> bool:
+        """Whether padding this group to one size stays inside the context and wastes little."""
+        sizes = [len(job.ids) - starts[job] for job in group]
+        if self.batch.one_row or max(sizes) > min(sizes) * 1.5 + 16:
+            return False
+        return max(starts[job] for job in group) + max(sizes) <= self.model.config.context
+
+    def _encode(
+        self, group: list[ScoreJob], starts: dict[ScoreJob, int], found: dict[ScoreJob, ScoredText]
+    ) -> None:
+        batch, first = self.batch, self.batch.state.live
+        fresh = [job for job in group if starts[job] < len(job.ids)]
+        if fresh:
+            batch.reserve(first + len(fresh), max(len(job.ids) for job in fresh) + 1)
+            for place, job in enumerate(fresh):
+                batch.load(first + place, job.ids, starts[job])
+            texts = [job.ids for job in fresh]
+            hidden = batch.encode(first, texts, [starts[job] for job in fresh])
+        for job in group:
+            start = starts[job]
+            if start == len(job.ids):
+                found[job] = self._recall(job)
+                continue
+            place = fresh.index(job)
+            logprobs, scores = self._read(job, start, hidden[place, : len(job.ids) - start])
+            if batch.one_row:
+                found[job] = self._result(job, logprobs, scores, start, start)
+                continue
+            known = batch.tree.match(job.ids)
+            if known.length < len(job.ids):
+                keys, values = batch.rows.read(first + place, known.length, len(job.ids))
+                batch.tree.insert(known, job.ids[known.length :], keys, values)
+            batch.tree.annotate(job.ids, start, logprobs, scores)
+            found[job] = self._recall(job, start)
+
+    def _read(self, job: ScoreJob, start: int, hidden: Tensor) -> tuple[Floats, Floats]:
+        """Log-probabilities and values [tokens from start on]; NaN where there is none."""
+        size = len(job.ids) - start
+        logprobs = np.full(size, np.nan, np.float32)
+        scores = np.full(size, np.nan, np.float32)
+        # Position i gives token i + 1; nothing before the text's first token is wanted.
+        begin = max(job.prompt - 1 - start, 0)
+        step = max(1, LOGIT_CELLS // self.model.config.vocab)
+        targets = torch.tensor(job.ids[start + 1 :], device=hidden.device)
+        for low in range(begin, size - 1, step):
+            high = min(low + step, size - 1)
+            table = torch.log_softmax(self.model.logits(hidden[low:high]), dim=-1)
+            picked = table.gather(1, targets[low:high, None])[:, 0]
+            logprobs[low + 1 : high + 1] = picked.cpu().numpy()
+        if self.model.value_head is not None:
+            scores[:] = self.model.value(hidden).cpu().numpy()
+        wanted = logprobs[begin + 1 :]
+        if np.isnan(wanted).any() or not np.isfinite(hidden.float().sum().item()):
+            raise EngineError("the model's output is not a number: its weights are bad")
+        return logprobs, scores
+
+    def _recall(self, job: ScoreJob, cached: int | None = None) -> ScoredText:
+        """A result read back from the tree, where all of it stands now."""
+        logprobs, scores = _joined(self.batch.tree.match(job.ids).nodes)
+        total = len(job.ids)
+        return self._result(job, logprobs, scores, total if cached is None else cached, 0)
+
+    def _result(
+        self, job: ScoreJob, logprobs: Floats, scores: Floats, cached: int, start: int
+    ) -> ScoredText:
+        """A result from arrays whose first entry belongs to token ``start``."""
+        values = tuple(float(scores[end - start]) for end in job.ends)
+        return ScoredText(
+            tuple(logprobs[job.prompt - start :].tolist()),
+            values if job.request.values else (),
+            len(job.ids),
+            cached,
+            0.0,
+        )
+
+
+def _joined(nodes: Sequence[Node]) -> tuple[Floats, Floats]:
+    """The log-probabilities and values along a path of the tree."""
+    return (
+        np.concatenate([node.logprobs for node in nodes]),
+        np.concatenate([node.scores for node in nodes]),
+    )

@@ -1,0 +1,4 @@
+"""Examples → weights: data, tokenizer, model, schedule, loop, and the policies trained with them.
+
+Import what you need from the modules; this file stays free of torch.
+"""

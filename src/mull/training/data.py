@@ -1,0 +1,184 @@
+"""Examples → batches of token ids: encoding, length buckets, right padding.
+
+Every batch is a pure function of (corpus, batch size, seed, epoch, position), so that a resumed
+training sees the very batches that an unbroken one sees.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mull.errors import InputError
+from mull.fileio import write_atomic
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+# Rows of a batch are padded to a multiple of this: fewer shapes, so the allocator reuses blocks.
+_LENGTH_STEP: Final = 8
+_ENCODE_AT_ONCE: Final = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One training text: what is asked and what is to be said."""
+
+    prompt: str
+    solution: str
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Encoded examples, flat.
+
+    ``ids`` [tokens] uint16: ``<bos> prompt solution <eos>`` of every example in a row; ``starts``
+    [examples + 1] int64 offsets into it; ``prompts`` [examples] int32 counts the tokens of
+    ``<bos> prompt``, those that the model is given and does not have to say.
+    """
+
+    ids: NDArray[np.uint16]
+    starts: NDArray[np.int64]
+    prompts: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    @property
+    def tokens(self) -> int:
+        """All tokens, padding not counted."""
+        return len(self.ids)
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens of each example [examples]."""
+        return np.diff(self.starts)
+
+    def take(self, tokens: int) -> Corpus:
+        """The first examples that hold at least ``tokens`` tokens."""
+        count = min(int(np.searchsorted(self.starts, tokens)), len(self))
+        end = int(self.starts[count])
+        return Corpus(self.ids[:end], self.starts[: count + 1], self.prompts[:count])
+
+
+def encode(examples: Iterable[Example], tokenizer: Tokenizer, tokens: int) -> Corpus:
+    """Encode examples until there are ``tokens`` tokens or no examples are left.
+
+    Raises:
+        InputError: there is no example, or a text holds something outside the vocabulary.
+    """
+    begin, end, unknown = (_special(tokenizer, name) for name in ("<bos>", "<eos>", "<unk>"))
+    pieces: list[NDArray[np.uint16]] = []
+    prompts: list[int] = []
+    lengths: list[int] = []
+    source = iter(examples)
+    while sum(lengths) < tokens and (chunk := list(islice(source, _ENCODE_AT_ONCE))):
+        asked = tokenizer.encode_batch([e.prompt for e in chunk], add_special_tokens=False)
+        said = tokenizer.encode_batch([e.solution for e in chunk], add_special_tokens=False)
+        for example, prompt, solution in zip(chunk, asked, said, strict=True):
+            ids = [begin, *prompt.ids, *solution.ids, end]
+            if unknown in ids:
+                text = (example.prompt + example.solution)[:120]
+                raise InputError(f"training text outside the tokenizer's vocabulary: {text!r}")
+            pieces.append(np.array(ids, dtype=np.uint16))
+            prompts.append(len(prompt.ids) + 1)
+            lengths.append(len(ids))
+    if not pieces:
+        raise InputError("no training examples")
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return Corpus(np.concatenate(pieces), starts, np.array(prompts, dtype=np.int32)).take(tokens)
+
+
+def save_corpus(corpus: Corpus, path: Path) -> None:
+    """Write a corpus (npz, no pickle): seeds and sizes of one family share the same text."""
+    buffer = io.BytesIO()
+    np.savez(buffer, ids=corpus.ids, starts=corpus.starts, prompts=corpus.prompts)
+    write_atomic(path, buffer.getvalue())
+
+
+def load_corpus(path: Path) -> Corpus:
+    """Read what :func:`save_corpus` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return Corpus(arrays["ids"], arrays["starts"], arrays["prompts"])
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Right-padded rows, shifted by one.
+
+    ``inputs`` [rows, length] int64; ``targets`` [rows, length] int64, the next token, and
+    ``IGNORED`` where no loss is taken (prompt and padding); ``tokens`` counts the real tokens.
+    Padding follows every real token, so causal attention needs no mask.
+    """
+
+    inputs: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    tokens: int
+
+
+IGNORED: Final = -100
+
+
+def batches(corpus: Corpus, batch_tokens: int, seed: int, first: int = 0) -> Iterator[Batch]:
+    """Batches for ever, epoch after epoch, from batch ``first`` on.
+
+    A batch holds examples of like length, at most ``batch_tokens`` tokens with padding (at least
+    one example); order of examples and batches is drawn anew every epoch.
+    """
+    position = 0
+    epoch = 0
+    while True:
+        plan = _plan(corpus, batch_tokens, seed, epoch)
+        for rows in plan[max(first - position, 0) :]:
+            yield collate(corpus, rows)
+        position += len(plan)
+        epoch += 1
+
+
+def collate(corpus: Corpus, rows: NDArray[np.int64]) -> Batch:
+    """The batch of these examples."""
+    lengths = corpus.lengths[rows]
+    width = -(-int(lengths.max()) // _LENGTH_STEP) * _LENGTH_STEP
+    padded = np.zeros((len(rows), width + 1), dtype=np.int64)
+    columns = np.arange(width + 1)
+    real = columns[None] < lengths[:, None]
+    source = np.concatenate([corpus.ids[corpus.starts[r] : corpus.starts[r + 1]] for r in rows])
+    padded[real] = source
+    said = real & (columns[None] >= corpus.prompts[rows][:, None])
+    targets = np.where(said, padded, IGNORED)
+    return Batch(padded[:, :-1], targets[:, 1:], int(lengths.sum()))
+
+
+def _plan(corpus: Corpus, batch_tokens: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:
+    """Example numbers of each batch of an epoch."""
+    rng = np.random.default_rng((seed, epoch))
+    lengths = corpus.lengths
+    order = rng.permutation(len(corpus))
+    # Sorting within shuffled pools rather than over the whole corpus keeps batches of one length
+    # from being the same company every epoch.
+    plan: list[NDArray[np.int64]] = []
+    pool = max(1, 64 * batch_tokens // max(1, int(lengths.mean())))
+    for begin in range(0, len(order), pool):
+        rows = order[begin : begin + pool]
+        rows = rows[np.argsort(lengths[rows], kind="stable")]
+        start = 0
+        for stop in range(1, len(rows) + 1):
+            longest = int(lengths[rows[stop]]) if stop < len(rows) else 0
+            if stop == len(rows) or longest * (stop + 1 - start) > batch_tokens:
+                plan.append(rows[start:stop])
+                start = stop
+    return [plan[i] for i in rng.permutation(len(plan))]
+
+
+def _special(tokenizer: Tokenizer, name: str) -> int:
+    token = tokenizer.token_to_id(name)
+    if token is None:
+        raise InputError(f"the tokenizer has no {name} token")
+    return int(token)

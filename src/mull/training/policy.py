@@ -1,0 +1,128 @@
+"""``mull train policy``: solutions → a policy, from scratch, in a folder that anyone can load."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from mull.errors import ConfigError
+from mull.training.data import Corpus, Example, encode
+from mull.training.loop import Progress, Recipe, Trainer, fit
+from mull.training.model import Qwen2, Shape, save_model
+from mull.training.tokenizer import build_tokenizer, save_tokenizer
+
+SIZES: Final[dict[str, dict[str, int]]] = {
+    "s": {"width": 64, "layers": 4, "heads": 4, "hidden": 176},
+    "m": {"width": 128, "layers": 4, "heads": 4, "hidden": 352},
+    "l": {"width": 192, "layers": 6, "heads": 6, "hidden": 512},
+}
+# Peak rates (Muon, AdamW) by size.  Twice as much learns faster for the first million tokens and
+# then stays behind: look-ups, the last thing learned, need the small steps.
+_RATES: Final = {"s": (2e-3, 1e-3), "m": (2e-3, 1e-3), "l": (1.5e-3, 7e-4)}
+CONTEXT: Final = 512
+
+
+@dataclass(frozen=True)
+class TrainPolicy:
+    """A policy to train.
+
+    ``size`` is ``s`` (0.2M parameters), ``m`` (0.8M) or ``l`` (2.7M); ``tokens`` counts training
+    tokens; ``seed`` draws the weights and the order of the data.  Rates left at ``None`` are the
+    size's own.  ``threads`` limits torch's threads (``None``: torch's choice).
+    """
+
+    size: str = "s"
+    tokens: int = 8_000_000
+    seed: int = 0
+    batch_tokens: int = 1024
+    matrix_rate: float | None = None
+    rate: float | None = None
+    precision: str = "float32"
+    device: str = "cpu"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise ConfigError(f"train: unknown size {self.size!r}: one of {', '.join(SIZES)}")
+        if self.threads is not None and self.threads < 1:
+            raise ConfigError(f"train: threads must be at least 1, not {self.threads}")
+        self.recipe()
+
+    def recipe(self) -> Recipe:
+        """The loop's part of this config."""
+        matrix_rate, rate = _RATES[self.size]
+        return Recipe(
+            tokens=self.tokens,
+            batch_tokens=self.batch_tokens,
+            matrix_rate=matrix_rate if self.matrix_rate is None else self.matrix_rate,
+            rate=rate if self.rate is None else self.rate,
+            precision=self.precision,
+            device=self.device,
+            seed=self.seed,
+        )
+
+    def shape(self, vocabulary: int) -> Shape:
+        """The model's shape for a tokenizer of ``vocabulary`` tokens."""
+        return Shape(vocabulary=vocabulary, context=CONTEXT, **SIZES[self.size])
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gave: where it is, what it took, how it ended."""
+
+    folder: Path
+    parameters: int
+    tokens: int
+    examples: int
+    epochs: float
+    seconds: float
+    loss: float
+    config: dict[str, object] = field(default_factory=dict)
+
+
+def train_policy(
+    config: TrainPolicy,
+    examples: Iterable[Example],
+    vocabulary: Iterable[str],
+    folder: Path,
+    *,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    corpus: Corpus | None = None,
+) -> Trained:
+    """Train a policy from scratch and write it to ``folder`` (Hugging Face layout, bfloat16).
+
+    ``vocabulary`` are texts that hold every piece of the language (a few thousand examples);
+    ``examples`` are read until ``config.tokens`` are there, fewer are repeated.  A ``corpus``
+    already encoded with the same vocabulary is taken in their place.  If ``folder`` holds a
+    checkpoint of the same training, it goes on from there.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    tokenizer = build_tokenizer(vocabulary)
+    if corpus is None:
+        corpus = encode(examples, tokenizer, config.tokens)
+    model = Qwen2(config.shape(tokenizer.get_vocab_size()))
+    model.initialise(config.seed)
+    trainer = Trainer(model, corpus, config.recipe())
+    final = fit(trainer, folder, on_progress=on_progress)
+    save_model(model, folder)
+    save_tokenizer(tokenizer, folder, CONTEXT)
+    return Trained(
+        folder=folder,
+        parameters=model.shape.parameters,
+        tokens=trainer.seen,
+        examples=len(corpus),
+        epochs=trainer.seen / corpus.tokens,
+        seconds=trainer.seconds,
+        loss=final.loss,
+        config={**asdict(config), **_rates(trainer.recipe)},
+    )
+
+
+def _rates(recipe: Recipe) -> dict[str, object]:
+    """The rates in force, defaults filled in: a record must not depend on tomorrow's defaults."""
+    return {"matrix_rate": recipe.matrix_rate, "rate": recipe.rate}

@@ -1,0 +1,171 @@
+"""Names and parameters of strategies: built in, installed, or a user's file."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import textwrap
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+
+from mull.catalog import load_strategy, plugins, strategy_class, strategy_names
+from mull.catalog.strategies import build
+from mull.errors import BudgetError, MullError, SpecError
+from mull.strategies.best_of_n import BestOfN, TokenBeamSearch
+from mull.strategies.single import Greedy, Sample
+from mull.strategies.vote import Vote
+
+
+def test_the_built_in_names() -> None:
+    assert {name: strategy_class(name) for name in strategy_names()} == {
+        "best-of-n": BestOfN,
+        "greedy": Greedy,
+        "sample": Sample,
+        "token-beam": TokenBeamSearch,
+        "vote": Vote,
+    }
+
+
+@pytest.mark.parametrize("name", ["best-of-n", "greedy", "sample", "token-beam", "vote"])
+def test_every_config_is_a_documented_frozen_value_with_defaults(name: str) -> None:
+    config = strategy_class(name)
+    assert config.__dataclass_params__.frozen
+    assert config.__doc__
+    assert load_strategy(name) == load_strategy(f"{name}()") == config()
+    given = config()
+    assert load_strategy(given) is given
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("vote(n=8, stop=beta)", Vote(8, "beta")),
+        ("vote(n=none)", Vote()),
+        ("vote(confidence=0.9, stop='dirichlet')", Vote(None, "dirichlet", 0.9)),
+        ("vote(quorum=1)", Vote(quorum=1)),
+        ("best-of-n(score=logprob)", BestOfN(score="logprob")),
+        ("token-beam(width=6, length_penalty=1)", TokenBeamSearch(6, None, 1)),
+    ],
+)
+def test_specs_become_values(spec: str, expected: object) -> None:
+    assert load_strategy(spec) == expected
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (
+            "votes",
+            "unknown strategy 'votes'; valid: best-of-n, greedy, sample, token-beam, vote. D",
+        ),
+        ("vote(m=8)", "unknown parameter of vote 'm'; valid: confidence, n, quorum, stop, window"),
+        ("greedy(n=8)", "unknown parameter of greedy 'n'; valid: none"),
+        ("vote(n=8.5)", r"vote\(n=8.5\): expected a whole number or none"),
+        ("vote(n=true)", r"vote\(n=True\): expected a whole number or none"),
+        ("vote(n='8')", r"vote\(n='8'\): expected a whole number or none"),
+        ("vote(n=nan)", r"vote\(n=nan\): expected a whole number or none"),
+        ("vote(stop=gamma)", r"vote\(stop='gamma'\): expected beta or dirichlet or none"),
+        ("vote(stop=1)", r"vote\(stop=1\): expected beta or dirichlet or none"),
+        ("vote(confidence=high)", r"vote\(confidence='high'\): expected a number"),
+        ("vote(confidence=nan)", "must lie between 0.5 and 1"),
+        ("vote(confidence=none)", "expected a number"),
+        ("best-of-n(score=prm)", "expected mean_logprob or logprob"),
+        ("token-beam(width=0)", "width must be at least 1"),
+    ],
+)
+def test_what_is_wrong_is_said(spec: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        load_strategy(spec)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A config with every kind of field."""
+
+    needed: str
+    kind: Literal["int8", 4] = 4
+    flag: bool = False
+    share: float | None = None
+    anything: Any = None
+    made: list[int] = dataclasses.field(default_factory=list)
+    inner: int = dataclasses.field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.needed == "budget":
+            raise BudgetError("mine")
+        if self.needed == "value":
+            raise ValueError("must be something else")
+
+
+def test_fields_are_checked_by_their_types() -> None:
+    made = build("c", Config, {"needed": "a", "kind": "int8", "share": 1, "anything": "x"})
+    assert made == Config("a", "int8", share=1, anything="x")
+    for bad in ({"kind": "int"}, {"kind": 4.0}, {"flag": 1}, {"share": True}, {"made": "x"}):
+        with pytest.raises(SpecError, match="expected"):
+            build("c", Config, {"needed": "a", **bad})
+    with pytest.raises(SpecError, match=r"c needs needed: c\(needed=…\), text"):
+        build("c", Config, {})
+    with pytest.raises(SpecError, match="unknown parameter of c 'inner'"):
+        build("c", Config, {"needed": "a", "inner": 1})
+    with pytest.raises(SpecError, match="c: must be something else"):
+        build("c", Config, {"needed": "value"})
+    with pytest.raises(BudgetError, match="mine"):
+        build("c", Config, {"needed": "budget"})
+
+
+def test_a_plain_factory_says_what_it_does_not_take() -> None:
+    def factory(size: int = 1) -> int:
+        return size
+
+    assert build("f", factory, {"size": 3}) == 3
+    with pytest.raises(SpecError, match=r"f: .*unexpected keyword argument 'width'"):
+        build("f", factory, {"width": 3})
+
+
+FILE = """
+from dataclasses import dataclass
+from mull.strategies.vote import Vote
+strategy = Vote(n=3)
+"""
+
+
+def test_a_users_file_brings_its_own_strategy(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(textwrap.dedent(FILE))
+    assert load_strategy(str(path)) == Vote(n=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n", "defines no 'strategy'"),
+        ("def f(:\n", "SyntaxError"),
+        ("1 / 0\n", "ZeroDivisionError: division by zero"),
+        ("import no_such_module\n", "ModuleNotFoundError"),
+    ],
+)
+def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(SpecError, match=message) as caught:
+        load_strategy(str(path))
+    assert "mine.py" in str(caught.value)
+    with pytest.raises(SpecError, match="no such file; expected a Python file that defines"):
+        load_strategy(str(tmp_path / "none.py"))
+
+
+def test_an_installed_package_brings_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    point = importlib.metadata.EntryPoint("my_vote", "mull.strategies.vote:Vote", "mull.strategies")
+    plugins.entry_points.cache_clear()
+    monkeypatch.setattr(
+        importlib.metadata, "entry_points", lambda group: [point] if "strateg" in group else []
+    )
+    try:
+        assert "my_vote" in strategy_names()
+        assert load_strategy("my_vote(n=5)") == Vote(n=5)
+        with pytest.raises(MullError, match="my_vote"):
+            load_strategy("my_vot")
+    finally:
+        plugins.entry_points.cache_clear()

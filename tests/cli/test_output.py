@@ -1,0 +1,308 @@
+"""What commands print: tables that escape what a model wrote, JSON whose keys stay, exit codes."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+import threading
+import unicodedata
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli.command import Mull, jsonl, parse, toml
+
+from mull.cli.main import app
+
+ROW = {"id": "1", "problem": "2 + 2?", "answer": "4", "response": "The answer is 4."}
+HOSTILE = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202eevil\u2028\r\x00[bold]"
+COMMANDS = ["solve", "run", "report", "select", "grade", "models", "strategies", "tasks", "bench"]
+
+
+def obeyed(text: str) -> list[str]:
+    """Characters of a text that a terminal would act on."""
+    bad = ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return [c for c in text if c not in "\n\t" and unicodedata.category(c) in bad]
+
+
+@pytest.fixture
+def hostile(folder: Path) -> Path:
+    """A task whose every answer is hostile text."""
+    file = folder / "task.py"
+    file.write_text(f"def extract(text):\n    return {HOSTILE!r}\n", encoding="utf-8")
+    return file
+
+
+class Refusing(BaseHTTPRequestHandler):
+    """An endpoint that has no such model."""
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(404)
+        self.end_headers()
+        self.wfile.write(b'{"error": {"message": "no such model"}}')
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    """A model at an endpoint that refuses every request."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1#m"
+        server.shutdown()
+        thread.join()
+
+
+# Help ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), ["train", "policy"]])
+def test_help_is_readable(command: list[str], mull: Mull) -> None:
+    said = mull(*command, "--help")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.startswith(" ".join(["Usage: mull", *command]))
+    assert max(map(len, said.out.splitlines())) <= 100
+    assert not re.search(r"``|:class:|None", said.out)
+    for name in re.findall(r"^  (--[\w-]+)", said.out, re.M):
+        assert re.search(rf"^  {name}[^\n]*?  +\S", said.out, re.M), f"{name} says nothing"
+
+
+def test_without_a_command_there_is_help(mull: Mull) -> None:
+    for command in ([], ["train"]):
+        said = mull(*command)
+        assert said.code == 0
+        assert said.out == mull(*command, "--help").out
+    listed = re.findall(r"^  (\w+)  ", mull().out.partition("Commands:")[2], re.M)
+    assert listed == [*COMMANDS, "train"]
+
+
+def test_every_command_says_what_it_does() -> None:
+    for command in app.registered_commands:
+        assert command.callback is not None
+        assert (command.callback.__doc__ or "").count("\n") == 0
+
+
+# JSON ---------------------------------------------------------------------------------------
+
+SOLUTION = {
+    "answer": str,
+    "confidence": float,
+    "ended": str,
+    "samples": int,
+    "seconds": float,
+    "spent": dict,
+    "failures": list,
+}
+SPENT = {
+    "prompt_tokens": int,
+    "cached_tokens": int,
+    "generated_tokens": int,
+    "flops": float,
+    "slot_seconds": float,
+    "cost": float,
+    "estimated": bool,
+}
+CANDIDATE = {
+    "answer": str,
+    "unanswered": type(None),
+    "stop": str,
+    "tokens": int,
+    "scores": dict,
+    "text": str,
+}
+
+
+def shape(value: dict[str, Any]) -> dict[str, type]:
+    return {name: type(each) for name, each in value.items()}
+
+
+def test_solve_json_has_these_keys(mull: Mull) -> None:
+    options = ["--model", "simulated:echo", "--samples", "3", "--json"]
+    said = mull("solve", "2 + 2?", *options)
+    assert (said.code, said.err) == (0, "")
+    assert shape(said.json) == SOLUTION
+    assert shape(said.json["spent"]) == SPENT
+    assert (said.json["answer"], said.json["samples"]) == ("1", 3)
+    traced = mull("solve", "2 + 2?", *options, "--trace")
+    assert shape(traced.json) == {**SOLUTION, "candidates": list}
+    assert [shape(each) for each in traced.json["candidates"]] == [CANDIDATE] * 3
+
+
+def test_solve_reads_standard_input(mull: Mull, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("zwölf?\n".encode())))
+    said = mull("solve", "--file", "-", "--model", "simulated:echo", "--json")
+    assert said.json["answer"] == "1"
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"")))
+    said = mull("solve", "--file", "-", "--model", "simulated:echo", "--json")
+    assert said.code == 2
+    assert "is empty" in said.err
+
+
+def test_a_file_and_its_text_are_the_same_problem(folder: Path, mull: Mull) -> None:
+    (folder / "problem.txt").write_text("2 + 2?\n", encoding="utf-8")
+    options = ["--model", "simulated", "--samples", "4", "--trace", "--json"]
+
+    def texts(*problem: object) -> list[str]:
+        return [each["text"] for each in mull("solve", *problem, *options).json["candidates"]]
+
+    assert texts("--file", folder / "problem.txt") == texts("2 + 2?")
+    assert texts("2 + 2?", "--seed", "1") != texts("2 + 2?", "--seed", "2")
+
+
+def test_listings_in_json(mull: Mull) -> None:
+    strategies = mull("strategies", "--json").json
+    assert {"greedy", "sample", "vote", "best-of-n", "token-beam"} <= set(strategies)
+    assert all(set(each) == {"about", "parameters"} for each in strategies.values())
+    assert strategies["vote"]["parameters"]["confidence"] == 0.95
+    tasks = mull("tasks", "--json").json
+    assert {"words", "countdown", "gsm8k", "math", "text", "choice", "json"} <= set(tasks)
+    assert all(isinstance(each, dict) for each in mull("models", "--json").json.values())
+    for command in ("strategies", "tasks", "models"):
+        assert mull(command).code == 0
+
+
+def test_grade_json_has_these_keys(folder: Path, mull: Mull) -> None:
+    rows = [
+        ROW,
+        {**ROW, "id": "2", "response": "The answer is 5."},
+        {**ROW, "id": "3", "response": " "},
+        {"id": "4", "problem": "3 + 3?", "response": "The answer is 6."},
+    ]
+    said = mull("grade", jsonl(folder / "rows.jsonl", *rows), "--task", "gsm8k", "--json")
+    assert said.code == 0
+    assert said.rows == [
+        {"id": "1", "correct": True, "answer": "4", "outcome": "correct"},
+        {"id": "2", "correct": False, "answer": "5", "outcome": "wrong"},
+        {
+            "id": "3",
+            "correct": False,
+            "answer": None,
+            "outcome": "unanswered",
+            "unanswered": "empty",
+        },
+        {"id": "4", "correct": None, "answer": "6", "outcome": "ungraded"},
+    ]
+    table = mull("grade", folder / "rows.jsonl", "--task", "gsm8k").out
+    assert "accuracy 33.3" in table
+    assert "unanswered: empty" in table
+
+
+def test_select_json_has_these_keys(folder: Path, mull: Mull) -> None:
+    rows = [{**ROW, "response": f"The answer is {n}."} for n in (5, 4, 4)]
+    said = mull("select", jsonl(folder / "rows.jsonl", *rows), "--task", "gsm8k", "--json")
+    assert said.json == {
+        "id": "1",
+        "answer": "4",
+        "confidence": 0.6667,
+        "votes": [["4", 2], ["5", 1]],
+        "responses": 3,
+        "correct": True,
+    }
+    assert "accuracy 100.0" in mull("select", folder / "rows.jsonl", "--task", "gsm8k").out
+
+
+# Hostile text -------------------------------------------------------------------------------
+
+
+def test_a_hostile_answer_is_shown_and_not_obeyed(hostile: Path, mull: Mull) -> None:
+    command = ["solve", "x", "--model", "simulated:echo", "--task", hostile, "--samples", "2"]
+    for options in ([], ["--trace"], ["--json"], ["--json", "--trace"]):
+        said = mull(*command, *options)
+        assert said.code == 0
+        assert not obeyed(said.out + said.err)
+        assert "[bold]" in said.out
+    assert mull(*command, "--json").json["answer"] == HOSTILE
+
+
+def test_hostile_rows_are_shown_and_not_obeyed(hostile: Path, folder: Path, mull: Mull) -> None:
+    file = jsonl(folder / "rows.jsonl", {**ROW, "id": HOSTILE}, {**ROW, "id": "\ud800"})
+    for command in ("grade", "select"):
+        for options in ([], ["--json"]):
+            said = mull(command, file, "--task", hostile, *options)
+            assert said.code == 0
+            assert not obeyed(said.out + said.err)
+        assert [row["id"] for row in said.rows] == [HOSTILE, "\ud800"]
+
+
+def test_json_has_no_word_for_infinity(capsys: pytest.CaptureFixture[str]) -> None:
+    from mull.cli.options import print_json
+
+    print_json({"a": [float("inf"), {"b": float("nan")}], "c": (1.5, HOSTILE)})
+    line = capsys.readouterr().out
+    assert parse(line) == {"a": [None, {"b": None}], "c": [1.5, HOSTILE]}
+    assert not obeyed(line)
+
+
+# Exit codes ---------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_a_run_and_its_report(folder: Path, mull: Mull) -> None:
+    config = toml(folder / "run.toml")
+    said = mull("run", config)
+    assert said.code == 0
+    assert "run: runs/small" in said.out
+    assert mull("run", config).out == said.out  # resumed: nothing left to do, the same table
+    changed = mull("run", toml(folder / "run.toml", samples=4))
+    assert changed.code == 2
+    assert "samples" in changed.err
+    report = mull("report", "runs/small")
+    assert (report.code, report.err) == (0, "")
+    assert (folder / "runs/small/report/report.html").stat().st_size > 10_000
+
+
+def test_a_dry_run_writes_nothing(folder: Path, mull: Mull) -> None:
+    config = toml(folder / "run.toml", problems=20, strategies=["vote", "sample"])
+    said = mull("run", config, "--dry-run")
+    assert (said.code, said.err) == (0, "")
+    assert re.search(r"samples, shared ones once +40\b", said.out)
+    assert list(folder.iterdir()) == [config]
+
+
+def test_failed_samples_are_exit_code_3(folder: Path, mull: Mull, refusing: str) -> None:
+    said = mull("run", toml(folder / "run.toml", model=refusing))
+    assert said.code == 3
+    assert "2 problems have failed samples; run again to retry them" in said.out
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_graders_that_broke_are_exit_code_3(folder: Path, mull: Mull) -> None:
+    said = mull("grade", _bomb(folder), "--task", "math", "--json")
+    assert said.code == 3
+    assert [row["outcome"] for row in said.rows] == ["correct", "grader_timeout"]
+    assert said.rows[1]["correct"] is None
+
+
+def test_equal_failures_are_said_once(mull: Mull, refusing: str) -> None:
+    said = mull("solve", "x", "--model", refusing, "--strategy", "vote(n=4)")
+    assert said.code == 3
+    assert said.out.count("failed: ") == 1
+    assert "failed: 4 × EndpointError" in said.out
+    said = mull("solve", "x", "--model", refusing, "--strategy", "vote(n=4)", "--json")
+    assert (said.code, said.json["answer"]) == (3, None)
+    assert [each["error"] for each in said.json["failures"]] == ["EndpointError"] * 4
+
+
+def _bomb(folder: Path) -> Path:
+    pytest.importorskip("math_verify")
+    rows = [
+        {**ROW, "answer": "4", "response": "\\boxed{4}"},
+        {**ROW, "id": "2", "answer": "7", "response": "\\boxed{9^{9^{9^{9}}}}"},
+    ]
+    return jsonl(folder / "rows.jsonl", *rows)
+
+
+def test_json_on_one_line_is_all_that_is_on_stdout(folder: Path, mull: Mull) -> None:
+    said = mull("solve", "x\ny", "--model", "simulated:echo", "--json")
+    assert json.loads(said.out)["answer"] == "1"
+    assert said.out.count("\n") == 1

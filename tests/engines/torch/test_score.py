@@ -1,0 +1,155 @@
+"""Given texts are scored as they were generated, and never encoded twice."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mull.engines.torch import load_torch_engine
+from mull.errors import ContextError, EngineError, UnsupportedError
+from mull.types import Prompt, Request, Scored, ScoreRequest, Until
+
+torch = pytest.importorskip("torch")
+TEXT = "1+2=alpha beta.\n3+4="
+
+
+def score(engine: Any, run: Any, *requests: ScoreRequest) -> list[Scored]:
+    async def go() -> list[Scored]:
+        return list(await engine.score(requests, run(engine).meter()))
+
+    return asyncio.run(go())
+
+
+@pytest.fixture
+def judge(checkpoints: Callable[..., Path], tmp_path: Path) -> Any:
+    """A checkpoint with a value head."""
+    from safetensors.torch import load_file, save_file
+
+    target = tmp_path / "judge"
+    shutil.copytree(checkpoints("qwen2"), target)
+    tensors = load_file(str(target / "model.safetensors"))
+    torch.manual_seed(0)
+    tensors["value_head.weight"] = torch.randn(1, 32)
+    tensors["value_head.bias"] = torch.randn(1)
+    save_file(tensors, str(target / "model.safetensors"))
+    engine = load_torch_engine(target, dtype="float32", device="cpu", memory_cap=1 << 26)
+    yield engine
+    asyncio.run(engine.aclose())
+
+
+def test_a_text_scores_as_it_was_generated(engines: Callable[..., Any], run: Any) -> None:
+    engine = engines("qwen2")
+    (made,) = run(engine)(Request(Prompt.of(TEXT), Until(max_tokens=30), n=20, seed=2))
+    scored = score(engine, run, *(ScoreRequest(Prompt.of(TEXT), c.text, c.token_ids) for c in made))
+    for completion, result in zip(made, scored, strict=True):
+        assert result.token_ids == completion.token_ids
+        assert result.logprobs == pytest.approx(completion.logprobs, abs=1e-4)
+
+
+def test_text_without_ids_is_tokenised_behind_its_prompt(
+    engines: Callable[..., Any], run: Any
+) -> None:
+    engine = engines("qwen2")
+    (result,) = score(engine, run, ScoreRequest(Prompt.of(TEXT), "7.\n"))
+    assert result.token_ids == tuple(engine.text.encode("7.\n"))
+
+
+def test_scores_are_the_same_in_any_company(engines: Callable[..., Any], run: Any) -> None:
+    engine = engines("qwen3")
+    texts = ["7", "7.\n8", "alpha" * 30, "", "beta", "7.\n9", "3+3=6.\n" * 8]
+    requests = [ScoreRequest(Prompt.of(TEXT), text) for text in texts]
+    together = score(engine, run, *requests)
+    alone = [
+        score(engines("qwen3", engine={"one_row": True}), run, request)[0] for request in requests
+    ]
+    for a, b in zip(together, alone, strict=True):
+        assert a.token_ids == b.token_ids
+        assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
+
+
+def test_a_step_scored_once_is_not_encoded_again(judge: Any, run: Any) -> None:
+    steps = ["7.\n", "alpha.\n", "8+1=9.\n"]
+    prompt = len(judge.text.prompt(Prompt.of(TEXT)))
+    spent, encoded = [], []
+    for count in range(1, 4):
+        request = ScoreRequest(Prompt.of(TEXT), "".join(steps[:count]), values=True)
+        (result,) = score(judge, run, request)
+        assert len(result.values) == count
+        spent.append(result.usage.prompt - result.usage.cached)
+        encoded.append(len(result.token_ids))
+    assert spent[0] == prompt + encoded[0]
+    # One token is fed again at each border: its successor's probability needs its output.
+    assert spent[1:] == [encoded[1] - encoded[0] + 1, encoded[2] - encoded[1] + 1]
+    (again,) = score(judge, run, request)
+    assert again.usage.cached == again.usage.prompt
+    assert again.values == result.values
+    assert again.logprobs == result.logprobs
+
+
+def test_values_are_the_heads_reading_at_step_ends(judge: Any, run: Any) -> None:
+    text = "7.\nalpha.\n8"
+    (result,) = score(judge, run, ScoreRequest(Prompt.of(TEXT), text, values=True))
+    ids = judge.text.prompt(Prompt.of(TEXT), text)
+    with torch.inference_mode():
+        from mull.engines.torch.rows import Rows
+
+        rows = Rows(judge.model)
+        rows.reserve(1, len(ids), 0)
+        hidden = judge.model.forward(
+            torch.tensor([ids]),
+            torch.arange(len(ids))[None],
+            rows.keys[:, :1],
+            rows.values[:, :1],
+            len(ids),
+        )[0]
+        values = judge.model.value(hidden).tolist()
+    newline = judge.text.encode("\n")[0]
+    given = len(judge.text.prompt(Prompt.of(TEXT)))
+    ends = [k for k in range(given, len(ids)) if ids[k] == newline or k == len(ids) - 1]
+    assert len(ends) == 3
+    assert result.values == pytest.approx([values[k] for k in ends], abs=1e-5)
+    assert all(0 < value < 1 for value in result.values)
+
+
+def test_sixteen_candidates_of_one_prompt_encode_it_once(judge: Any, run: Any) -> None:
+    prompt = Prompt.of(TEXT * 3)
+    requests = [ScoreRequest(prompt, f"{k % 10}.\n{k // 10}", values=True) for k in range(16)]
+    results = score(judge, run, *requests)
+    total = sum(r.usage.prompt - r.usage.cached for r in results)
+    size = len(judge.text.prompt(prompt))
+    assert total <= size + sum(len(r.token_ids) + 1 for r in results)
+
+
+def test_scoring_runs_beside_generation(judge: Any, run: Any) -> None:
+    async def go() -> tuple[Any, list[Scored]]:
+        request = Request(Prompt.of(TEXT), Until(max_tokens=60), n=8, seed=1)
+        texts = [ScoreRequest(Prompt.of("1+"), str(k) * 9, values=True) for k in range(10)]
+        runner = run(judge)
+        return await asyncio.gather(runner.one(request), judge.score(texts, runner.meter()))
+
+    made, scored = asyncio.run(go())
+    alone = run(judge)(Request(Prompt.of(TEXT), Until(max_tokens=60), n=8, seed=1))[0]
+    assert sorted(c.token_ids for c in made) == sorted(c.token_ids for c in alone)
+    assert len(scored) == 10
+
+
+def test_what_cannot_be_scored_is_refused(engines: Callable[..., Any], run: Any) -> None:
+    engine = engines("qwen2")
+    with pytest.raises(UnsupportedError, match="no value head"):
+        score(engine, run, ScoreRequest(Prompt.of(TEXT), "7", values=True))
+    with pytest.raises(ContextError, match="longer than the context of 256"):
+        score(engine, run, ScoreRequest(Prompt.of(TEXT), "7" * 300))
+    with pytest.raises(EngineError, match="prompt is empty"):
+        score(engine, run, ScoreRequest(Prompt.of(""), "7"))
+
+
+def test_30_a_text_of_exactly_the_context_is_scored(engines: Callable[..., Any], run: Any) -> None:
+    engine = engines("qwen2")
+    texts = [(5,) * 250, (6,) * 255, (7,) * 20]
+    requests = [ScoreRequest(Prompt(token_ids=(4,)), "", ids) for ids in texts]
+    assert [len(r.logprobs) for r in score(engine, run, *requests)] == [250, 255, 20]

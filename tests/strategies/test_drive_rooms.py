@@ -1,0 +1,229 @@
+"""Several engines and verifiers behind one drive: own slots, shared batches, honest rows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import pytest
+from tests.strategies import toys
+from tests.strategies.common import TASK, Starts, idle, job, one, problem, rows, run, tokens
+
+from mull.budget import Budget, Meter, Purpose
+from mull.engines.simulated import (
+    Echo,
+    Fault,
+    Faults,
+    Latency,
+    SimulatedEngine,
+    StepModel,
+    run_virtual,
+)
+from mull.errors import ContextError, UsageError
+from mull.strategies.base import Ended, Failure, Generate, OrderedSearch, Outcome, Result, Start
+from mull.strategies.drive import Job, drive
+from mull.strategies.single import Greedy
+from mull.strategies.vote import Vote
+from mull.types import Branch, Completion, Delta, Until
+from mull.verifiers.simulated import SimulatedVerifier
+
+
+@dataclass
+class Judged(OrderedSearch):
+    """Two samples, each judged by another engine."""
+
+    verdicts: list[str] = field(default_factory=list)
+
+    def begin(self) -> None:
+        self.first = self.generate(Branch.root(self.start.problem), Until(99), 2)
+
+    def take(self, outcome: Outcome) -> None:
+        assert isinstance(outcome.value, Completion)
+        if outcome.action == self.first:
+            asked = Branch.root(self.start.problem).child(outcome.value)
+            view = replace(asked, view=asked.problem.prompt, steps=())
+            self.generate(view, Until(9), engine="judge", purpose=Purpose.JUDGE)
+        else:
+            self.verdicts.append(outcome.value.text)
+
+    def result(self) -> Result:
+        return Result((), (), tuple(Failure("verdict", text) for text in self.verdicts))
+
+
+def test_two_engines_have_their_own_slots_and_rows() -> None:
+    policy = SimulatedEngine(Echo("answer 1"), latency=Latency(5), slots=3, model="p")
+    judge = SimulatedEngine(Echo("yes"), latency=Latency(2), slots=2, model="j")
+    found = run(
+        [job(Starts(Judged), number=i) for i in range(9)], {"policy": policy, "judge": judge}
+    )
+    for solved in found:
+        assert [f.message for f in solved.result.failures] == ["yes", "yes"]
+        assert {key: row[3] for key, row in rows(solved).items()} == {
+            (Purpose.POLICY, "p"): 2,
+            (Purpose.JUDGE, "j"): 2,
+        }
+    assert policy.stats.max_in_flight == 3
+    assert judge.stats.max_in_flight == 2
+    assert idle(policy)
+    assert idle(judge)
+
+
+def test_deltas_of_final_work_are_handed_on() -> None:
+    pieces: list[tuple[str, str]] = []
+
+    def on_delta(job: Job, action: Generate, delta: Delta) -> None:
+        assert action.final
+        pieces.append((job.start.problem.id, delta.text))
+
+    engine = SimulatedEngine(StepModel(), latency=Latency(1), slots=2)
+    found = run([job(Greedy(), number=i) for i in range(3)], engine, on_delta=on_delta)
+    for solved in found:
+        id = solved.job.start.problem.id
+        joined = "".join(text for name, text in pieces if name == id)
+        assert joined == solved.result.candidates[0].text
+    assert len(pieces) > 3
+    pieces.clear()
+    run([job(Vote(n=3))], engine, on_delta=on_delta)
+    assert pieces == []
+
+
+@dataclass
+class StepBeam(OrderedSearch):
+    """Keeps the best of two steps by the verifier, step after step."""
+
+    ended: Branch | None = None
+
+    def begin(self) -> None:
+        self.parent, self.children = Branch.root(self.start.problem), list[Branch]()
+        self.generate(self.parent, Until(99, steps=1), 2)
+
+    def take(self, outcome: Outcome) -> None:
+        if isinstance(outcome.value, Completion):
+            self.children.append(self.parent.child(outcome.value))
+            if len(self.children) == 2:
+                self.score(self.children)
+        elif isinstance(outcome.value, tuple):
+            assert len(outcome.value) == len(self.children) == 2
+            self.parent = self.children[outcome.value.index(max(outcome.value))]
+            self.children = []
+            if self.parent.finished:
+                self.ended = self.parent
+            else:
+                self.generate(self.parent, Until(99, steps=1), 2)
+
+    def result(self) -> Result:
+        made = () if self.ended is None else (self.start.candidate(self.ended),)
+        return Result((), made, tuple(self.failures))
+
+
+class Batches(SimulatedVerifier):
+    """Notes the sizes of its batches."""
+
+    def __init__(self, **options: float) -> None:
+        super().__init__(**options)  # type: ignore[arg-type]
+        self.sizes: list[int] = []
+        self.ids: list[set[str]] = []
+
+    async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
+        self.sizes.append(len(branches))
+        self.ids.append({branch.problem.id for branch in branches})
+        return await super().score(branches, meter)
+
+
+def test_scores_of_all_problems_travel_together_and_change_nothing() -> None:
+    jobs = [job(Starts(StepBeam), number=i, steps=4) for i in range(12)]
+    alone = Batches()
+    single = [one(j, SimulatedEngine(StepModel()), verifiers={"verifier": alone}) for j in jobs]
+    together = Batches(batch_ms=40.0)
+    engine = SimulatedEngine(StepModel(), latency=Latency(1), slots=24)
+    batched = run(jobs, engine, verifiers={"verifier": together})
+    single.sort(key=lambda s: s.job.start.problem.id)
+    assert [s.result for s in batched] == [s.result for s in single]
+    assert [rows(s) for s in batched] == [rows(s) for s in single]
+    assert max(alone.sizes) == 2
+    assert max(len(ids) for ids in together.ids) > 4
+    assert sum(together.sizes) == sum(alone.sizes)
+    assert Purpose.VERIFIER in {purpose for purpose, _ in rows(batched[0])}
+
+
+class Picky(SimulatedVerifier):
+    """Refuses a batch that holds a branch of problem p3."""
+
+    async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
+        if any(branch.problem.id == "p3" for branch in branches):
+            raise ContextError("this branch is too long")
+        return await super().score(branches, meter)
+
+
+def test_a_branch_that_cannot_be_scored_spoils_no_other_problem() -> None:
+    jobs = [job(Starts(StepBeam), number=i) for i in range(6)]
+    engine = SimulatedEngine(StepModel(), latency=Latency(1), slots=24)
+    picky = Picky(batch_ms=40.0)
+    for solved in run(jobs, engine, verifiers={"verifier": picky}):
+        spoilt = solved.job.start.problem.id == "p3"
+        assert [f.error for f in solved.result.failures] == ["ContextError"] * spoilt
+        assert len(solved.result.candidates) == (not spoilt)
+
+
+class Short(SimulatedVerifier):
+    async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
+        return (await super().score(branches, meter))[:-1]
+
+
+def test_a_verifier_that_loses_a_score_ends_the_drive() -> None:
+    with pytest.raises(UsageError, match="gave 1 scores for 2 branches"):
+        one(job(Starts(StepBeam)), SimulatedEngine(StepModel()), verifiers={"verifier": Short()})
+    with pytest.raises(UsageError, match="asks verifier 'verifier', and only"):
+        one(job(Starts(StepBeam)), SimulatedEngine(StepModel()))
+
+
+def test_time_is_up_while_the_verifier_works() -> None:
+    """The batch in flight is waited for and paid; nothing is charged after the result is out."""
+    engine = SimulatedEngine(StepModel(), latency=Latency(1), slots=4)
+    verifier = SimulatedVerifier(batch_ms=1000.0)
+
+    async def check() -> None:
+        jobs = [job(Starts(StepBeam), Budget(seconds=0.3))]
+        async for solved in drive(jobs, {"policy": engine}, {"verifier": verifier}):
+            before = rows(solved)
+            assert solved.result.ended is Ended.BUDGET
+            assert (Purpose.CANCELLED, "simulated-verifier") in before
+            await asyncio.sleep(100)
+            assert rows(solved) == before
+
+    run_virtual(check())
+
+
+def test_guesses_are_paid_apart_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A beam that speculates in idle slots; alone in one slot it has no room to."""
+    monkeypatch.setattr(toys, "STEP", Until(max_tokens=99, steps=1))
+
+    def beam(slots: int) -> tuple[list[Result], list[tuple[int, ...]], list[int]]:
+        engine = SimulatedEngine(StepModel((12, 60)), latency=Latency(1), slots=slots)
+        verifiers = {"verifier": SimulatedVerifier(batch_ms=15.0)}
+        starts = [Start(problem(i, steps=4), TASK) for i in range(4)]
+        strategy = Starts(toys.SpeculativeBeam)
+        found = run([Job(strategy, start) for start in starts], engine, verifiers=verifiers)
+        made = sum(s.ledger.total.generated for s in found)
+        assert made == engine.stats.generated
+        assert idle(engine)
+        policy = [tokens(s.ledger.of(Purpose.POLICY)) for s in found]
+        guessed = [s.ledger.of(Purpose.SPECULATIVE).generated for s in found]
+        return [s.result for s in found], policy, guessed
+
+    alone, paid_alone, guessed_alone = beam(1)
+    wide, paid_wide, guessed_wide = beam(32)
+    assert wide == alone
+    assert paid_wide == paid_alone
+    assert sum(guessed_wide) > sum(guessed_alone)
+
+
+def test_faults_in_some_samples_leave_the_others_alone() -> None:
+    """Each sample's failure is its own: the rest of its request comes back."""
+    faults = Faults(rates={Fault.CONNECTION: 0.2, Fault.DEADLINE: 0.1, Fault.ENDPOINT: 0.1})
+    engine = SimulatedEngine(StepModel(), faults=faults, latency=Latency(1), slots=16)
+    found = run([job(Vote(n=10), number=i) for i in range(20)], engine)
+    lost = sum(len(s.result.failures) for s in found)
+    assert all(len(s.result.failures) + len(s.result.candidates) == 10 for s in found)
+    assert 40 < lost < 120

@@ -1,0 +1,199 @@
+"""The public face: ten names, one call, and errors that say what to do."""
+
+from __future__ import annotations
+
+import asyncio
+import doctest
+from collections.abc import Iterator
+from importlib import import_module
+
+import pytest
+from tests.strategies.common import TASK, problem
+
+import mull
+from mull import api
+from mull.engines.simulated import Latency, Script, SimulatedEngine, StepModel, run_virtual
+from mull.errors import BudgetError, SpecError, UsageError
+from mull.strategies.base import Ended
+from mull.strategies.vote import Vote
+from mull.types import Problem, Prompt, Until
+
+ENGINE = SimulatedEngine(StepModel())
+
+
+def test_the_ten_names() -> None:
+    assert len(mull.__all__) == 10
+    assert all(getattr(mull, name) is not None for name in mull.__all__)
+    assert set(mull.__all__) <= set(dir(mull))
+    with pytest.raises(AttributeError, match="module 'mull' has no attribute 'slove'; it has Bud"):
+        mull.slove  # noqa: B018
+
+
+def test_one_call_solves() -> None:
+    solution = mull.solve("Say it.", "simulated:echo", task=TASK, budget=mull.Budget(samples=4))
+    assert (solution.answer, solution.confidence, solution.samples) == ("1", 1.0, 4)
+    assert solution.ended is Ended.COMPLETE
+    assert solution.spent == solution.ledger.total
+    assert solution.spent.generated == sum(c.tokens for c in solution.candidates)
+
+
+def test_without_a_budget_sixteen_samples_unless_the_strategy_says() -> None:
+    found = {
+        spec: mull.solve("Say it.", "simulated:echo", strategy=spec).samples
+        for spec in ("vote", "best-of-n", "sample", "greedy", "vote(n=3)", "vote(stop=beta)")
+    }
+    assert found == {
+        "vote": 16,
+        "best-of-n": 16,
+        "sample": 16,
+        "greedy": 1,
+        "vote(n=3)": 3,
+        "vote(stop=beta)": 4,
+    }
+
+
+@pytest.mark.parametrize("unit", ["samples", "tokens", "total_tokens", "seconds"])
+def test_a_budget_in_any_unit_alone_is_enough(unit: str) -> None:
+    engine = SimulatedEngine(Script(["answer 7"]), latency=Latency(token_ms=2), slots=4)
+    budget = mull.Budget(**{unit: 0.2 if unit == "seconds" else 40})
+    stream = api.asolve("Say it.", engine, task=TASK, budget=budget)
+    solution = run_virtual(stream)
+    assert solution.answer == "7"
+    assert solution.ended in (Ended.BUDGET, Ended.COMPLETE)
+
+
+def test_the_options_reach_the_samples() -> None:
+    texts = {
+        (seed, temperature): mull.solve(
+            problem(success=0.5),
+            ENGINE,
+            task=TASK,
+            strategy=Vote(n=3),
+            sampling=mull.Sampling(temperature=temperature),
+            seed=seed,
+        )
+        .candidates[0]
+        .text
+        for seed in (0, 1)
+        for temperature in (0.0, 1.0)
+    }
+    assert texts[0, 0.0] == texts[1, 0.0]
+    assert len({texts[0, 1.0], texts[1, 1.0], texts[0, 0.0]}) == 3
+    short = mull.solve(problem(), ENGINE, task=TASK, strategy="greedy", until=Until(5))
+    assert short.candidates[0].tokens == 5
+    assert short.answer is None
+
+
+def test_many_prompts_come_back_in_their_order() -> None:
+    """Also where ids are given twice, or are those that plain prompts would get."""
+    engine = SimulatedEngine(
+        Script({text: [f"answer {text}" + "!" * (9 - int(text))] for text in "012345"}),
+        latency=Latency(token_ms=0.01),
+        slots=3,
+    )
+    prompts: list[str | Problem] = [Problem("1", Prompt.of("0")), *"123"]
+    prompts += [Problem("same", Prompt.of("4")), Problem("same", Prompt.of("5"))]
+    seen: list[str | None] = []
+    solutions = mull.solve_many(
+        prompts,
+        engine,
+        task=TASK,
+        strategy="vote(n=2)",
+        on_solution=lambda s: seen.append(s.answer),
+    )
+    expected = [f"{number}{'!' * (9 - number)}" for number in range(6)]
+    assert [s.answer for s in solutions] == expected
+    assert sorted(seen, key=str) == sorted(expected)
+    assert mull.solve_many([], engine) == []
+
+
+def test_prompts_are_read_lazily() -> None:
+    read = 0
+
+    def prompts() -> Iterator[str]:
+        nonlocal read
+        while True:
+            read += 1
+            yield "Say it."
+
+    async def first() -> None:
+        stream = api.asolve_many(prompts(), "simulated:echo", strategy="vote(n=8)")
+        async for _ in stream:
+            break
+        await stream.aclose()
+
+    run_virtual(first())
+    assert read < 300
+
+
+def test_one_id_and_one_seed_give_one_answer_beside_any_others() -> None:
+    alone = mull.solve(problem(3, 0.5), ENGINE, task=TASK, strategy="vote(n=5)")
+    many = mull.solve_many(
+        [problem(i, 0.5) for i in range(6)], ENGINE, task=TASK, strategy="vote(n=5)"
+    )
+    assert many[3].candidates == alone.candidates
+
+
+def test_a_named_engine_is_closed_and_a_given_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    named, given = SimulatedEngine(Script(["answer 7"])), SimulatedEngine(Script(["answer 8"]))
+    engines = {"mine": named}
+    monkeypatch.setattr(api, "load_engine", lambda engine: engines.get(engine, engine))
+    again = []
+    for engine in ("mine", given):
+        mull.solve("Say it.", engine, task=TASK, strategy="greedy")
+        held = named if engine == "mine" else given
+        again.append(mull.solve("Say it.", held, task=TASK, strategy="greedy").failures)
+    assert [len(failures) for failures in again] == [1, 0]
+    assert "closed" in again[0][0].message
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"prompt": ""}, UsageError, "the prompt is empty"),
+        ({"prompt": " \n"}, UsageError, "the prompt is empty"),
+        ({"strategy": "vot"}, SpecError, "Did you mean 'vote'"),
+        ({"task": "sums"}, SpecError, "unknown task 'sums'; valid: "),
+        ({"engine": "no-model"}, SpecError, "unknown model 'no-model'"),
+        ({"strategy": "vote(n=8)", "budget": mull.Budget(samples=4)}, BudgetError, "contradicts"),
+    ],
+)
+def test_what_is_wrong_is_said(
+    options: dict[str, object], error: type[Exception], message: str
+) -> None:
+    call = {"prompt": "Say it.", "engine": "simulated:echo", **options}
+    with pytest.raises(error, match=message):
+        mull.solve(**call)  # type: ignore[arg-type]
+
+
+def test_inside_a_running_loop_the_error_says_what_to_await() -> None:
+    async def cell() -> None:
+        with pytest.raises(UsageError, match=r"await mull\.api\.asolve$"):
+            mull.solve("Say it.", "simulated:echo")
+        with pytest.raises(UsageError, match="asolve_many"):
+            mull.solve_many(["Say it."], "simulated:echo")
+        assert (await mull.asolve("Say it.", "simulated:echo")).samples == 16
+        assert len(asyncio.all_tasks()) == 1
+
+    asyncio.run(cell())
+
+
+MODULES = [
+    "mull",
+    "mull.api",
+    "mull.bench.driver",
+    "mull.budget",
+    "mull.catalog.models",
+    "mull.catalog.spec",
+    "mull.catalog.strategies",
+    "mull.catalog.tasks",
+    "mull.rng",
+    "mull.strategies.base",
+    "mull.strategies.stopping",
+    "mull.types",
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_the_examples_in_the_docstrings_run(name: str) -> None:
+    assert doctest.testmod(import_module(name)).failed == 0

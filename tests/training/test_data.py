@@ -1,0 +1,102 @@
+"""Laws of encoding and batching."""
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mull.errors import InputError
+from mull.training.data import (
+    IGNORED,
+    Corpus,
+    Example,
+    batches,
+    collate,
+    encode,
+    load_corpus,
+    save_corpus,
+)
+from mull.training.tokenizer import build_tokenizer
+
+TEXTS = [Example(f"How many {n}?\n", "- " + "x = 1\n" * (n % 7 + 1)) for n in range(60)]
+
+
+@pytest.fixture(scope="module")
+def corpus() -> Corpus:
+    tokenizer = build_tokenizer(e.prompt + e.solution for e in TEXTS)
+    return encode(TEXTS, tokenizer, 10**9)
+
+
+def test_loss_falls_on_the_solution_and_the_end_only(corpus: Corpus) -> None:
+    rows = np.arange(len(corpus))
+    batch = collate(corpus, rows)
+    for row in rows:
+        ids = corpus.ids[corpus.starts[row] : corpus.starts[row + 1]].astype(int)
+        asked = int(corpus.prompts[row])
+        counted = batch.targets[row][batch.targets[row] != IGNORED]
+        assert counted.tolist() == ids[asked:].tolist()
+        assert batch.inputs[row, : len(ids)].tolist() == ids.tolist()
+        assert (batch.inputs[row, len(ids) :] == 0).all()
+
+
+@given(st.integers(20, 400), st.integers(0, 5))
+def test_an_epoch_holds_every_example_once_within_the_size(size: int, seed: int) -> None:
+    lengths = np.random.default_rng(seed).integers(3, 30, 100)
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    owner = np.repeat(np.arange(100), lengths).astype(np.uint16) + 1
+    corpus = Corpus(owner, starts, np.ones(100, dtype=np.int32))
+    seen: list[int] = []
+    for batch in batches(corpus, size, seed):
+        rows = batch.inputs[:, 0]
+        seen.extend(rows.tolist())
+        longest = lengths[rows - 1].max()
+        assert len(rows) == 1 or longest * len(rows) <= size
+        assert batch.tokens == lengths[rows - 1].sum()
+        if len(seen) >= 100:
+            break
+    assert sorted(seen) == list(range(1, 101))
+
+
+def test_batches_from_the_middle_are_those_of_the_whole(corpus: Corpus) -> None:
+    whole = list(islice(batches(corpus, 120, seed=3), 40))
+    late = list(islice(batches(corpus, 120, seed=3, first=25), 15))
+    for one, two in zip(whole[25:], late, strict=True):
+        assert np.array_equal(one.inputs, two.inputs)
+        assert np.array_equal(one.targets, two.targets)
+
+
+def test_epochs_differ_in_order(corpus: Corpus) -> None:
+    plenty = 10**6
+    first, second = islice(batches(corpus, plenty, seed=0), 2)
+    assert first.tokens == second.tokens == corpus.tokens
+    other = next(batches(corpus, 120, seed=1))
+    same = next(batches(corpus, 120, seed=1))
+    assert np.array_equal(other.inputs, same.inputs)
+
+
+def test_take_keeps_whole_examples(corpus: Corpus) -> None:
+    part = corpus.take(corpus.tokens // 2)
+    assert corpus.tokens // 2 <= part.tokens < corpus.tokens
+    assert part.starts[-1] == part.tokens
+
+
+def test_corpus_survives_the_disk(corpus: Corpus, tmp_path: Path) -> None:
+    save_corpus(corpus, tmp_path / "corpus.npz")
+    back = load_corpus(tmp_path / "corpus.npz")
+    assert np.array_equal(back.ids, corpus.ids)
+    assert np.array_equal(back.starts, corpus.starts)
+    assert np.array_equal(back.prompts, corpus.prompts)
+
+
+def test_foreign_text_is_refused_with_the_text() -> None:
+    tokenizer = build_tokenizer(["a b"])
+    with pytest.raises(InputError, match="zebra"):
+        encode([Example("a", " zebra")], tokenizer, 100)
+
+
+def test_no_examples_is_an_error() -> None:
+    with pytest.raises(InputError, match="no training examples"):
+        encode([], build_tokenizer(["a"]), 100)
