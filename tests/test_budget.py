@@ -9,7 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mull.budget import COST_MODELS, UNITS, Budget, Dense, DenseAttention, Ledger, Meter, Purpose
+from mull.budget import (
+    COST_MODELS,
+    UNITS,
+    Budget,
+    Dense,
+    DenseAttention,
+    Ledger,
+    Meter,
+    Purpose,
+    check_countable,
+)
 from mull.errors import BudgetError
 from mull.types import EngineInfo, Usage
 
@@ -211,3 +221,14 @@ def test_a_restored_completion_costs_what_it_cost() -> None:
     made.charge(3, generated=4, context=9)
     Meter(again, Purpose.POLICY, INFO).restore(3, made.usage(3))
     assert list(again.rows()) == list(first.rows())
+
+
+@pytest.mark.parametrize("unit", ["flops", "cost"])
+def test_a_limit_that_could_never_be_reached_is_refused(unit: str) -> None:
+    unknown = EngineInfo("simulated", "m")
+    known = EngineInfo("simulated", "m", parameters=10, price=(0.0, 0.0, 1.0))
+    with pytest.raises(BudgetError, match="unknown"):
+        check_countable(Budget(**{unit: 5.0}), unknown)
+    check_countable(Budget(**{unit: 5.0}), known)
+    check_countable(Budget(samples=5), unknown)
+    check_countable(None, unknown)

@@ -89,6 +89,25 @@ class Budget:
         return ", ".join(f"{name}={value:g}" for name, value in self.limits.items())
 
 
+def check_countable(budget: Budget | None, info: EngineInfo) -> None:
+    """Raise ``BudgetError`` for a limit in a unit in which this engine's work costs nothing known.
+
+    Such a limit would never be reached.
+    """
+    if budget is None:
+        return
+    if budget.flops is not None and not info.parameters:
+        raise BudgetError(
+            f"a budget in FLOPs needs the parameters of {info.kind}:{info.model}, which are "
+            "unknown: give the engine parameters=…, or a budget in samples or tokens"
+        )
+    if budget.cost is not None and not any(info.price):
+        raise BudgetError(
+            f"a budget in cost needs the price of {info.kind}:{info.model}, which is unknown: "
+            "give the engine price=…, or a budget in samples or tokens"
+        )
+
+
 class CostModel(Protocol):
     """FLOPs of ``tokens`` forward steps that start behind ``context`` earlier tokens."""
 

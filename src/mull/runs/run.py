@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from mull.budget import COST_MODELS
+from mull.budget import COST_MODELS, check_countable
 from mull.catalog import load_engine
 from mull.engines.base import Engine
 from mull.engines.cache import RecordingEngine
@@ -116,6 +116,8 @@ def run(
     held = Store.open(out, threaded=not virtual) if (out / LOCK).exists() else None
     try:
         answering = engine or load_engine(config.model, **config.engine)
+        for cell in plan.cells:
+            check_countable(cell.budget, answering.info)
         if held is None:
             held = Store.open(out, threaded=not virtual)
         runner = _Runner(plan, held, answering, on_progress, grace)

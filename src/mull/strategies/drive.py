@@ -18,7 +18,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from heapq import heappop, heappush
 
-from mull.budget import CostModel, Ledger, Meter, Purpose
+from mull.budget import CostModel, Ledger, Meter, Purpose, check_countable
 from mull.engines.base import Engine
 from mull.errors import EngineError, ProtocolError, UsageError
 from mull.rng import derive
@@ -236,6 +236,8 @@ class _Driver:
             self.jobs = None
             self.ready.set()
             return False
+        for lane in self.entrance:
+            check_countable(job.start.budget, lane.info)
         search = job.strategy.start(job.start)
         live = LiveJob(job, search, Ledger(self.cost_model), self.opened, self.loop.time())
         self.opened += 1
