@@ -11,7 +11,7 @@ from mull.errors import ConfigError, ModelLoadError
 from mull.training.checkpoint import pack
 from mull.training.data import IGNORED, Corpus, Example, encode
 from mull.training.loop import CHECKPOINT, LOG, Progress, Recipe, Trainer, fit, loss_of
-from mull.training.model import Qwen2, Shape
+from mull.training.model import Llama, Shape
 from mull.training.tokenizer import build_tokenizer
 
 RECIPE = Recipe(tokens=4000, batch_tokens=160)
@@ -25,7 +25,7 @@ def corpus() -> Corpus:
 
 
 def fresh(corpus: Corpus, recipe: Recipe = RECIPE) -> Trainer:
-    model = Qwen2(Shape(vocabulary=64, width=16, layers=2, heads=2, hidden=32, context=64))
+    model = Llama(Shape(vocabulary=64, width=16, layers=2, heads=2, hidden=32, context=64))
     model.initialise(seed=0)
     return Trainer(model, corpus, recipe)
 
@@ -91,7 +91,7 @@ def test_training_lowers_the_loss(corpus: Corpus) -> None:
 
 
 def test_a_checkpoint_of_another_shape_is_refused(corpus: Corpus, tmp_path: Path) -> None:
-    other = Qwen2(Shape(vocabulary=64, width=32, layers=1, heads=2, hidden=32, context=64))
+    other = Llama(Shape(vocabulary=64, width=32, layers=1, heads=2, hidden=32, context=64))
     state = Trainer(other, corpus, RECIPE).state()
     tmp_path.joinpath(CHECKPOINT).write_bytes(pack(state))
     with pytest.raises(ModelLoadError, match="remove it to start over"):

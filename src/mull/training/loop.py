@@ -23,7 +23,7 @@ from mull.errors import ConfigError, ModelLoadError
 from mull.fileio import write_atomic
 from mull.training.checkpoint import pack, unpack
 from mull.training.data import IGNORED, Batch, Corpus, batches
-from mull.training.model import Qwen2
+from mull.training.model import Llama
 from mull.training.muon import Muon
 from mull.training.schedule import linear
 
@@ -82,7 +82,7 @@ class Progress:
 class Trainer:
     """A model on its way through a corpus; ``step``, ``seen`` and ``seconds`` say how far it is."""
 
-    def __init__(self, model: Qwen2, corpus: Corpus, recipe: Recipe) -> None:
+    def __init__(self, model: Llama, corpus: Corpus, recipe: Recipe) -> None:
         self.model = model.to(recipe.device)
         self.corpus = corpus
         self.recipe = recipe
@@ -148,7 +148,7 @@ class Trainer:
             optimizer.load_state_dict({"state": saved, "param_groups": groups})
 
 
-def loss_of(model: Qwen2, inputs: Tensor, targets: Tensor) -> Tensor:
+def loss_of(model: Llama, inputs: Tensor, targets: Tensor) -> Tensor:
     """Mean negative log-likelihood of the targets that count, nats a token.
 
     Logits are computed for those positions only: half of a batch is prompt.
@@ -222,11 +222,11 @@ def _resume(trainer: Trainer, checkpoint: Path, log: Path) -> list[str]:
     return [line for line in old if json.loads(line)["step"] <= trainer.step]
 
 
-def _optimizers(model: Qwen2, recipe: Recipe) -> list[torch.optim.Optimizer]:
+def _optimizers(model: Llama, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Muon for the matrices inside the layers, AdamW for embedding and gains."""
     matrices = [w for w in model.model.layers.parameters() if w.dim() == 2]
     inside = {id(w) for w in matrices}
-    others = [w for w in model.parameters() if id(w) not in inside]
+    others = [w for w in model.parameters() if w.requires_grad and id(w) not in inside]
     muon = Muon(matrices, lr=recipe.matrix_rate, weight_decay=recipe.weight_decay)
     adam = torch.optim.AdamW(others, lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.0)
     return [muon, adam]

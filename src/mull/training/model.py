@@ -1,13 +1,14 @@
-"""A lean Qwen2 for training from scratch: same parameters, names and numbers as ``transformers``.
+"""A lean Llama for training from scratch: same parameters, names and numbers as ``transformers``.
 
 ``transformers``' own modules spend most of a tiny model's step outside the matrix products; this
 one has no cache, no mask and no options.  Its weights load in ``AutoModelForCausalLM`` and give
 the same logits (tests/training/test_model.py).
 
-Qwen2 rather than Llama because its queries and keys have biases.  A bias under rotary positions is
-a preference for a distance, whatever the tokens; three heads of the first layer are *initialised*
-to look one, two and three tokens back.  A tiny model otherwise spends most of its training on
-finding such heads, which every look-up ("which value stood after this noun?") is built on.
+It is a Llama whose attention has biases (``attention_bias`` in its config). A bias of query and key
+under rotary positions is a preference for a distance, whatever the tokens; three heads of the first
+layer are *initialised* to look one, two and three tokens back. A tiny model otherwise spends most
+of its training on finding such heads, which every look-up ("which value stood after this noun?")
+is built on.
 
 Shapes: B rows, T tokens, D width, H heads of width K = D / H, V vocabulary.
 """
@@ -44,7 +45,7 @@ class Shape:
     units of the gated MLP, ``context`` the longest sequence in tokens.
 
     >>> Shape(vocabulary=72).parameters
-    206656
+    206912
     """
 
     vocabulary: int
@@ -65,16 +66,16 @@ class Shape:
 
     @property
     def parameters(self) -> int:
-        """Trainable numbers, the tied embedding counted once."""
-        attention = 4 * self.width**2 + 3 * self.width
+        """All numbers of a checkpoint, the tied embedding counted once."""
+        attention = 4 * self.width**2 + 4 * self.width
         block = attention + 3 * self.width * self.hidden + 2 * self.width
         return self.vocabulary * self.width + self.layers * block + self.width
 
     def config(self) -> dict[str, object]:
         """The ``config.json`` of this shape."""
         return {
-            "architectures": ["Qwen2ForCausalLM"],
-            "model_type": "qwen2",
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
             "vocab_size": self.vocabulary,
             "hidden_size": self.width,
             "intermediate_size": self.hidden,
@@ -85,7 +86,8 @@ class Shape:
             "max_position_embeddings": self.context,
             "rms_norm_eps": _EPSILON,
             "rope_theta": _THETA,
-            "use_sliding_window": False,
+            "attention_bias": True,
+            "mlp_bias": False,
             "attention_dropout": 0.0,
             "tie_word_embeddings": True,
             "pad_token_id": 0,
@@ -115,7 +117,9 @@ class Attention(nn.Module):
         self.q_proj = nn.Linear(shape.width, shape.width)
         self.k_proj = nn.Linear(shape.width, shape.width)
         self.v_proj = nn.Linear(shape.width, shape.width)
-        self.o_proj = nn.Linear(shape.width, shape.width, bias=False)
+        # The checkpoint format has an output bias as well; it stays zero.
+        self.o_proj = nn.Linear(shape.width, shape.width)
+        self.o_proj.bias.requires_grad_(False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """[B, T, D] → [B, T, D]; ``cos`` and ``sin`` [T, K]."""
@@ -170,10 +174,10 @@ class Trunk(nn.Module):
         self.norm = Norm(shape.width)
 
 
-class Qwen2(nn.Module):
+class Llama(nn.Module):
     """Token ids → logits of the next token, tied embeddings.
 
-    >>> Qwen2(Shape(vocabulary=10))(torch.zeros(2, 5, dtype=torch.long)).shape
+    >>> Llama(Shape(vocabulary=10))(torch.zeros(2, 5, dtype=torch.long)).shape
     torch.Size([2, 5, 10])
     """
 
@@ -240,12 +244,12 @@ class Qwen2(nn.Module):
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary position embedding, halves paired as in Llama and Qwen checkpoints."""
+    """Rotary position embedding, halves paired as in Llama checkpoints."""
     first, second = x.chunk(2, -1)
     return x * cos + torch.cat((-second, first), -1) * sin
 
 
-def save_model(model: Qwen2, folder: Path) -> None:
+def save_model(model: Llama, folder: Path) -> None:
     """Write ``config.json``, ``generation_config.json`` and bfloat16 ``model.safetensors``."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
@@ -258,7 +262,7 @@ def save_model(model: Qwen2, folder: Path) -> None:
     write_atomic(folder / "generation_config.json", json.dumps(generation, indent=2) + "\n")
 
 
-def load_model(folder: Path) -> Qwen2:
+def load_model(folder: Path) -> Llama:
     """Read what :func:`save_model` wrote, in float32.
 
     Raises:
@@ -274,7 +278,7 @@ def load_model(folder: Path) -> Qwen2:
             hidden=config["intermediate_size"],
             context=config["max_position_embeddings"],
         )
-        model = Qwen2(shape)
+        model = Llama(shape)
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise ModelLoadError(f"{folder} holds no model written by mull train: {error}") from error

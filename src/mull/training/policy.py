@@ -12,7 +12,7 @@ import torch
 from mull.errors import ConfigError
 from mull.training.data import Corpus, Example, encode
 from mull.training.loop import Progress, Recipe, Trainer, fit
-from mull.training.model import Qwen2, Shape, save_model
+from mull.training.model import Llama, Shape, save_model
 from mull.training.tokenizer import build_tokenizer, save_tokenizer
 
 SIZES: Final[dict[str, dict[str, int]]] = {
@@ -105,7 +105,7 @@ def train_policy(
     tokenizer = build_tokenizer(vocabulary)
     if corpus is None:
         corpus = encode(examples, tokenizer, config.tokens)
-    model = Qwen2(config.shape(tokenizer.get_vocab_size()))
+    model = Llama(config.shape(tokenizer.get_vocab_size()))
     model.initialise(config.seed)
     trainer = Trainer(model, corpus, config.recipe())
     final = fit(trainer, folder, on_progress=on_progress)

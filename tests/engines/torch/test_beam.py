@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mull.errors import EngineError
 from mull.types import Prompt, Request, StopReason, TokenBeam, Until
 
 torch = pytest.importorskip("torch")
@@ -129,3 +130,22 @@ def test_a_beam_charges_every_token_it_made(engines: Callable[..., Any], run: An
     assert sum(c.usage.generated for c in completions) == 1 + 4 * 9
     scores = [sum(c.logprobs) for c in completions]
     assert scores == sorted(scores, reverse=True)
+
+
+def test_ranks_asked_for_apart_are_the_same_search(engine: Any, run: Any) -> None:
+    def request(first: int, n: int) -> Request:
+        until = Until(max_tokens=6)
+        return Request(Prompt(token_ids=(3, 1)), until, n=n, first=first, decoding=TokenBeam(4))
+
+    (whole,) = run(engine)(request(0, 4))
+    (head,), (tail,) = run(engine)(request(0, 2)), run(engine)(request(2, 2))
+    assert [c.token_ids for c in whole] == [c.token_ids for c in [*head, *tail]]
+    assert [c.index for c in tail] == [2, 3]
+
+
+def test_more_hypotheses_than_there_are_is_an_error_and_no_wait(engine: Any, run: Any) -> None:
+    request = Request(
+        Prompt(token_ids=(3,)), Until(max_tokens=1), n=VOCAB + 1, decoding=TokenBeam(VOCAB + 1)
+    )
+    with pytest.raises(EngineError, match="found 5 hypotheses in all"):
+        run(engine)(request)

@@ -56,7 +56,6 @@ class Batch:
         self.state = State(slots)
         self.queue: list[Job] = []
         self.events: dict[Job, list[Event]] = {}
-        self.steps = 0
         vocab = model.config.vocab
         self.is_end = np.zeros(vocab, np.bool_)
         self.is_end[[token for token in eos if token < vocab]] = True
@@ -109,7 +108,6 @@ class Batch:
         elif not self.queue:
             self.rows.rest()
         self.tree.shrink(self.memory_cap - self.rows.bytes)
-        self.steps += 1
 
     # --- admission -----------------------------------------------------------------------------
 
@@ -560,8 +558,14 @@ class Batch:
         parents, tokens = beam.advance(logprobs)
         if beam.over:
             seconds = time.perf_counter() - float(state.started[rows[0]])
-            for done in beam.results(seconds):
+            results = beam.results(seconds)
+            for done in results:
                 self._post(job, done)
+            if missing := beam.charges()[len(results) :]:
+                text = f"the token beam found {len(beam.finished)} hypotheses in all: lower n"
+                index = job.request.first + len(results)
+                parts = tuple((index + i, made, seconds) for i, made in enumerate(missing))
+                self._post(job, Failed(EngineError(text), parts))
             for row in sorted(rows, reverse=True):
                 self._release(row)
             job.over = True

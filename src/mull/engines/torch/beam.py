@@ -123,18 +123,20 @@ class Beam:
         return list(self.made)
 
     def results(self, seconds: float) -> list[Done]:
-        """The ``n`` best, best first; all tokens of the search are charged among them."""
-        first = self.job.request.first
+        """Ranks ``first`` to ``first + n - 1``, best first, as far as there are so many; all tokens
+        of the search are charged among them.
+        """
+        first, n = self.job.request.first, self.job.request.n
         return [
             Done(
-                first + rank,
+                first + place,
                 each.ids,
                 each.logprobs,
                 each.stop or StopReason.LENGTH,
                 seconds,
-                self.made[rank],
+                self.made[place],
                 each.stop_string,
                 each.cut,
             )
-            for rank, each in enumerate(self.finished[: self.job.request.n])
+            for place, each in enumerate(self.finished[first : first + n])
         ]

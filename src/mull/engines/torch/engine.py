@@ -46,9 +46,8 @@ class TorchEngine:
     prefix tree; the tokens found there are reported as ``Usage.cached``.
     """
 
-    def __init__(self, batch: Batch, text: Text, info: EngineInfo, one_row: bool) -> None:
+    def __init__(self, batch: Batch, text: Text, info: EngineInfo) -> None:
         self.info = info
-        self.one_row = one_row
         self.text = text
         self.model = batch.model
         self.batch = batch
@@ -161,18 +160,18 @@ class TorchEngine:
         decoding = request.decoding
         if not isinstance(decoding, TokenBeam):
             return
-        if request.n > decoding.width:
+        if request.first + request.n > decoding.width:
             raise UnsupportedError(
-                f"token beam of width {decoding.width} cannot give n = {request.n} hypotheses: "
-                "raise the width or lower n"
+                f"token beam of width {decoding.width} cannot give n = "
+                f"{request.first + request.n} hypotheses: raise the width or lower n"
             )
         if decoding.width > self.info.slots:
             raise UnsupportedError(
                 f"token beam of width {decoding.width} needs as many slots; "
                 f"the engine has {self.info.slots}"
             )
-        if request.deltas or request.first:
-            raise UnsupportedError("token beam gives whole hypotheses: no deltas, first = 0")
+        if request.deltas:
+            raise UnsupportedError("token beam gives whole hypotheses: ask for no deltas")
 
     def _watch(self, until: Until) -> Watch | None:
         if not until.stop and until.steps is None:

@@ -68,7 +68,7 @@ def open_engine(
             deltas=True,
         ),
     )
-    return TorchEngine(batch, text, info, one_row)
+    return TorchEngine(batch, text, info)
 
 
 def _device(device: str) -> torch.device:

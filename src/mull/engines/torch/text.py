@@ -56,7 +56,7 @@ class Text:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of text as it stands, nothing added."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False)
+        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
         return ids
 
     def prompt(self, prompt: Prompt, assistant: str = "") -> tuple[int, ...]:
