@@ -74,6 +74,8 @@ def models() -> dict[str, tuple[Callable[[Path], None], list[str]]]:
     }
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", models())
 def test_a_directory_that_is_no_model(kind: str, folder: Path, mull: Mull) -> None:
     make, words = models()[kind]

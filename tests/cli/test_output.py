@@ -268,6 +268,8 @@ def test_a_dry_run_writes_nothing(folder: Path, mull: Mull) -> None:
     assert list(folder.iterdir()) == [config]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(60)
 def test_failed_samples_are_exit_code_3(folder: Path, mull: Mull, refusing: str) -> None:
     said = mull("run", toml(folder / "run.toml", model=refusing))
     assert said.code == 3

@@ -1,4 +1,4 @@
-"""One thread: tiny products gain nothing from more, and on a busy machine they wait for each other."""
+"""One thread: tiny products gain nothing from more, and a busy machine makes them wait."""
 
 from collections.abc import Iterator
 

@@ -14,7 +14,7 @@ from mull.training.loop import CHECKPOINT, LOG, Progress, Recipe, Trainer, fit, 
 from mull.training.model import Llama, Shape
 from mull.training.tokenizer import build_tokenizer
 
-RECIPE = Recipe(tokens=4000, batch_tokens=160)
+RECIPE = Recipe(tokens=2000, batch_tokens=160)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +65,7 @@ def test_a_resumed_training_gives_the_weights_of_an_unbroken_one(
     fit(unbroken, tmp_path / "one", log_every=2)
 
     def cut(progress: Progress) -> None:
-        if progress.step >= 15:
+        if progress.step >= 8:
             raise PowerCut
 
     with pytest.raises(PowerCut):
