@@ -178,7 +178,9 @@ def test_problems_do_not_share_samples() -> None:
 def test_an_engine_that_only_fails_is_given_up(budget: Budget) -> None:
     """Failures cost no tokens: no budget would ever end them."""
     faults = Faults(rates={Fault.MISSING: 1.0})
-    engine = SimulatedEngine(Echo(), latency=Latency(request_ms=1), faults=faults)
+    engine = SimulatedEngine(
+        Echo(), latency=Latency(request_ms=1), faults=faults, price=(0.0, 0.0, 1.0)
+    )
     result = one(job(Vote(window=5), budget), engine).result
     assert (result.answer, result.ended) == (None, Ended.COMPLETE)
     assert 5 <= len(result.failures) < 10

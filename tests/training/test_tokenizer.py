@@ -12,6 +12,8 @@ from mull.training.tokenizer import build_tokenizer, load_tokenizer, save_tokeni
 TASKS = [WordsTask(), CountdownTask()]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("task", TASKS, ids=lambda t: t.name)
 def test_a_thousand_problems_come_back_to_the_byte(task: WordsTask | CountdownTask) -> None:
     train = task.problems("train", 1000)

@@ -116,9 +116,9 @@ def run(
     held = Store.open(out, threaded=not virtual) if (out / LOCK).exists() else None
     try:
         answering = engine or load_engine(config.model, **config.engine)
-        for cell in plan.cells:
-            check_countable(cell.budget, answering.info)
         if held is None:
+            for cell in plan.cells:
+                check_countable(cell.budget, answering.info)
             held = Store.open(out, threaded=not virtual)
         runner = _Runner(plan, held, answering, on_progress, grace)
         with asyncio.Runner(loop_factory=VirtualLoop if virtual else None) as loop:
