@@ -110,9 +110,12 @@ def test_a_lock_ends_with_its_process_even_if_a_forked_child_lives_on(tmp_path: 
 import os, sys, time
 from mull.fileio import FileLock
 FileLock({str(tmp_path / "lock")!r}).acquire()
+reader, writer = os.pipe()
 if os.fork() == 0:
     os.close(1)
+    os.write(writer, b"!")
     time.sleep(30)
+os.read(reader, 1)  # the child runs, so it has let go of what it inherited
 print("held", flush=True)
 time.sleep(30)
 """
