@@ -268,14 +268,14 @@ def _bare(path: Path, dtype: str) -> Contender:
         ids = torch.tensor(batch, device=device)
         count, size = ids.shape
         rows = Rows(model, cap=1)
-        rows.reserve(count, size + new, 0)
+        rows.reserve(count, size, 0)
         places = torch.arange(size, device=device).expand(count, size)
         hidden = model.forward(ids, places, rows.keys, rows.values, size)[:, -1]
         for step in range(new):
             tokens = model.logits(hidden).argmax(-1)
             place = torch.full((count, 1), size + step, device=device)
-            length = -(-(size + step + 1) // 32) * 32
-            args = (tokens[:, None], place, rows.keys, rows.values, length)
+            rows.reserve(count, size + step + 1, count)
+            args = (tokens[:, None], place, rows.keys, rows.values, rows.length)
             hidden = model.forward(*args)[:, 0]
 
     return loop

@@ -26,7 +26,6 @@ from mull.engines.torch.tree import PrefixTree
 from mull.errors import EngineError
 from mull.types import StopReason, TokenBeam
 
-LENGTH_GRAIN = 32
 PREFILL_TOKENS = 4096
 SCORE_CELLS = 1 << 24
 SHARED = 16
@@ -346,6 +345,8 @@ class Batch:
     def _decode(self) -> None:
         state, live = self.state, self.state.live
         self.reserve(live, 1)
+        if not self.one_row:
+            self.rows.fit(int(state.length[:live].max()) + 1, live)
         hidden = self._feed(live)
         state.length[:live] += 1
         plain = np.flatnonzero(~(state.leads[:live] | state.beams[:live]))
@@ -376,7 +377,8 @@ class Batch:
         parts = []
         for low, high in spans:
             longest = int(state.length[low:high].max()) + 1
-            length = -(-longest // LENGTH_GRAIN) * LENGTH_GRAIN
+            # Alone, a row must not see how long others are; together, whole rows read fastest.
+            length = Rows.padded(longest) if self.one_row else rows.length
             parts.append(
                 self.model.forward(
                     tokens[low:high],

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from mull.engines.torch.model import Model
 
-GRAIN = 64
+GRAIN = 32
 
 
 class Rows:
@@ -33,28 +33,33 @@ class Rows:
 
     @staticmethod
     def padded(length: int) -> int:
-        """The allocated length for ``length`` tokens.
-
-        Half a grain more than a multiple, so that the stride of the transposed keys is never a
-        power of two: those fall into few cache sets.
-        """
-        return -(-max(length, 1) // GRAIN) * GRAIN + GRAIN // 2
+        """The allocated length for ``length`` tokens: the next multiple of the grain."""
+        return -(-max(length, 1) // GRAIN) * GRAIN
 
     def reserve(self, rows: int, length: int, used: int) -> None:
         """Make room for ``rows`` rows of ``length`` tokens, as long as the longest in use; the
         first ``used`` rows are kept.
 
-        Growth is generous, so that it is rare, up to half the cap, and exact above: what the other
-        dimension had in excess is then given back.
+        The length is exact to the grain: a batched product on CPUs first copies every operand that
+        is a slice, so that reading a part of longer rows costs thrice the product itself, while
+        growing costs one copy every grain. Rows are generous up to half the cap, exact above.
         """
         if rows <= self.rows and length <= self.length:
             return
-        ample_length = self.length if length <= self.length else self.padded(length * 3 // 2)
-        ample_rows = self.rows if rows <= self.rows else rows * 3 // 2
-        if ample_rows * ample_length * self.model.kv_bytes <= self.cap // 2:
-            rows, length = ample_rows, ample_length
+        exact = self.padded(length)
+        ample = self.rows if rows <= self.rows else rows * 3 // 2
+        longer = max(exact, self.length)
+        if ample * longer * self.model.kv_bytes <= self.cap // 2:
+            self._repack(ample, longer, used)
         else:
-            length = self.padded(length)
+            self._repack(rows, exact, used)
+
+    def fit(self, length: int, used: int) -> None:
+        """Let go of length that nobody uses any more, if it is more than one grain."""
+        if self.length > self.padded(length) + GRAIN:
+            self._repack(self.rows, self.padded(length), used)
+
+    def _repack(self, rows: int, length: int, used: int) -> None:
         old_keys, old_values, kept = self.keys, self.values, min(length, self.length)
         self.rows, self.length = rows, length
         self.keys, self.values = self._allocate(rows, length)

@@ -63,11 +63,11 @@ def sample(logits: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
         return tokens, best - normal
     temperature = np.where(greedy, np.float32(1.0), settings.temperature)
     peak = logits.amax(dim=-1, keepdim=True)
-    weights = torch.exp(logits - peak)
+    weights = (logits - peak).exp_()
     normal = peak[:, 0] + torch.log(weights.sum(dim=-1))
     if not (temperature == 1.0).all():
         inverse = torch.from_numpy(1.0 / temperature).to(logits.device)
-        weights = torch.exp((logits - peak).mul_(inverse[:, None]))
+        weights = (logits - peak).mul_(inverse[:, None]).exp_()
     draw = torch.from_numpy(uniforms(settings.key, settings.position)).to(logits.device)
     cut = ~greedy & ((settings.top_k > 0) | (settings.top_p < 1.0))
     floor = ~greedy & ~cut & (settings.min_p > 0.0)
