@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 
 import pytest
 from tests.strategies.common import TASK, job, one, problem, rows
@@ -11,12 +12,13 @@ from tests.strategies.common import TASK, job, one, problem, rows
 from mull.budget import Budget, Meter, Purpose
 from mull.engines.base import check_supported
 from mull.engines.simulated import SimulatedEngine, StepModel
-from mull.errors import BudgetError, SpecError, UnsupportedError, UsageError
-from mull.strategies.base import Ended, Generate, Room, Start
+from mull.errors import BudgetError, SpecError, UnsupportedError
+from mull.strategies.base import Ended, Generate, Room, Start, Strategy
 from mull.strategies.best_of_n import BestOfN, TokenBeamSearch
 from mull.types import (
     Capabilities,
     Completion,
+    Delta,
     EngineInfo,
     Request,
     Scored,
@@ -42,6 +44,25 @@ def test_the_answer_has_the_best_score_of_all(score: str) -> None:
 def test_an_unknown_score_is_refused() -> None:
     with pytest.raises(SpecError, match="score is mean_logprob or logprob"):
         BestOfN(score="prm")  # type: ignore[arg-type]
+
+
+class Bare(SimulatedEngine):
+    """An engine that gives text alone; it notes what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(StepModel())
+        self.requests: list[Request] = []
+
+    @property
+    def info(self) -> EngineInfo:
+        return replace(super().info, capabilities=Capabilities())
+
+    async def generate(
+        self, request: Request, meter: Meter
+    ) -> AsyncGenerator[Delta | Completion, None]:
+        self.requests.append(request)
+        async for item in super().generate(request, meter):
+            yield item
 
 
 class Hypotheses:
@@ -117,12 +138,12 @@ def test_bad_options_are_refused(bad: dict[str, float]) -> None:
         TokenBeamSearch(**bad)  # type: ignore[arg-type]
 
 
-def test_an_engine_that_cannot_beam_says_so() -> None:
-    """A refusal is data: the failures name it, and there is no answer."""
-    solved = one(job(TokenBeamSearch()), ENGINE)
-    assert solved.result.answer is None
-    assert {f.error for f in solved.result.failures} == {"UnsupportedError"}
-    assert "token-beam decoding" in solved.result.failures[0].message
+@pytest.mark.parametrize("strategy", [TokenBeamSearch(), BestOfN(n=4)])
+def test_an_engine_that_lacks_what_is_needed_is_refused_before_any_work(strategy: Strategy) -> None:
+    engine = Bare()
+    with pytest.raises(UnsupportedError, match="use another engine or strategy"):
+        one(job(strategy), engine)
+    assert not engine.requests
 
 
 def test_samples_are_no_hypotheses() -> None:
@@ -131,23 +152,3 @@ def test_samples_are_no_hypotheses() -> None:
     solved = one(job(TokenBeamSearch(), candidates=sampled), engine)
     assert [request.n for request in engine.requests] == [4]
     assert rows(solved)[Purpose.POLICY, "beam"][3] == 4
-
-
-def test_best_of_n_needs_log_probabilities() -> None:
-    """An engine that gives none ends the drive with an error that says what is missing."""
-    blind = Hypotheses([("answer 1", 1, -1.0)])
-
-    class Blind(Hypotheses):
-        @property
-        def info(self) -> EngineInfo:
-            return EngineInfo("test", "blind", slots=4)
-
-        async def generate(
-            self, request: Request, meter: Meter
-        ) -> AsyncGenerator[Completion, None]:
-            for index in range(request.n):
-                meter.charge(index, generated=1)
-                yield Completion(index, "answer 1", StopReason.END, meter.usage(index))
-
-    with pytest.raises(UsageError, match="mean_logprob"):
-        one(job(BestOfN(n=2)), Blind(blind.made))

@@ -316,7 +316,7 @@ def test_refusals_name_what_is_wrong() -> None:
         run([job(Vote(n=1))], {})
     with pytest.raises(UsageError, match="max_active must be at least 1, not 0"):
         run([job(Vote(n=1))], engine, max_active=0)
-    with pytest.raises(UsageError, match=r"asks engine 'policy', and only \['judge'\] are given"):
+    with pytest.raises(UsageError, match="needs engine 'policy'; given: judge"):
         run([job(Vote(n=1))], {"judge": engine})
     with pytest.raises(BudgetError, match="contradicts"):
         run([job(Vote(n=1), Budget(samples=2))], engine)

@@ -38,6 +38,7 @@ from mull.store.schema import FILE, LOCK
 from mull.store.store import GROUP, insert
 from mull.strategies.base import Start, Strategy
 from mull.strategies.drive import Job, Solved, drive
+from mull.strategies.needs import POLICY, check_needs
 from mull.tasks.base import Task
 from mull.types import Usage
 
@@ -119,6 +120,7 @@ def run(
         if held is None:
             for cell in plan.cells:
                 check_countable(cell.budget, answering.info)
+                check_needs(plan.strategies[cell.strategy], {POLICY: answering.info}, ())
             held = Store.open(out, threaded=not virtual)
         runner = _Runner(plan, held, answering, on_progress, grace)
         with asyncio.Runner(loop_factory=VirtualLoop if virtual else None) as loop:

@@ -31,6 +31,7 @@ from mull.types import (
     Prompt,
     Sampling,
     StopReason,
+    TreeNode,
     Unanswered,
     Until,
     Usage,
@@ -140,12 +141,16 @@ class Ended(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The best answer so far: one selection per part of the problem, and all that it rests on."""
+    """The best answer so far: one selection per part of the problem, and all that it rests on.
+
+    ``tree`` holds the nodes that a tree search grew, in key order; empty for other strategies.
+    """
 
     parts: tuple[Selection, ...]
     candidates: tuple[Candidate, ...]
     failures: tuple[Failure, ...] = ()
     ended: Ended = Ended.UNFINISHED
+    tree: tuple[TreeNode, ...] = ()
 
     @property
     def answer(self) -> str | None:

@@ -10,6 +10,7 @@ from typing import Literal
 from mull.errors import BudgetError, SpecError
 from mull.selection import Best, Same, Selection, best, exact
 from mull.strategies.base import Search, Start
+from mull.strategies.needs import Needs
 from mull.strategies.sample import WINDOW, SampleSearch, check_options, samples_of
 from mull.types import Candidate, TokenBeam
 
@@ -30,6 +31,11 @@ class BestOfN:
         if self.score not in ("mean_logprob", "logprob"):
             raise SpecError(f"best-of-n(score={self.score!r}): score is mean_logprob or logprob")
         check_options("best-of-n", self.window, self.quorum)
+
+    @property
+    def needs(self) -> Needs:
+        """A policy that tells its log-probabilities."""
+        return Needs(capabilities=("logprobs",))
 
     def start(self, start: Start) -> Search:
         n = samples_of("best-of-n", self.n, start.budget)
@@ -73,6 +79,11 @@ class TokenBeamSearch:
             raise SpecError(
                 f"token-beam(length_penalty={self.length_penalty}): must be a finite number"
             )
+
+    @property
+    def needs(self) -> Needs:
+        """A policy that decodes by token beam."""
+        return Needs(capabilities=("token_beam",))
 
     def start(self, start: Start) -> Search:
         if start.budget and start.budget.samples not in (None, self.width):

@@ -33,9 +33,11 @@ from mull.strategies.base import (
     Result,
     Room,
     Score,
+    Strategy,
     prompt_of,
 )
 from mull.strategies.live import Job, LiveJob
+from mull.strategies.needs import check_needs
 from mull.types import Completion, Delta, EngineInfo, Request, Usage
 from mull.verifiers.base import Verifier
 
@@ -154,6 +156,7 @@ class _Driver:
         self.solved: deque[Solved] = deque()
         self.ready = asyncio.Event()
         self.error: BaseException | None = None
+        self.checked: Strategy | None = None
         self.opened = 0
         self.turn = 0
         self.loop = asyncio.get_running_loop()
@@ -238,6 +241,7 @@ class _Driver:
             return False
         for lane in self.entrance:
             check_countable(job.start.budget, lane.info)
+        self._check(job.strategy)
         search = job.strategy.start(job.start)
         live = LiveJob(job, search, Ledger(self.cost_model), self.opened, self.loop.time())
         self.opened += 1
@@ -247,6 +251,13 @@ class _Driver:
             live.deadline = self.loop.call_later(budget.seconds, self._expire, live)
         self._ask(live)
         return True
+
+    def _check(self, strategy: Strategy) -> None:
+        """Check once a strategy that what it needs is here."""
+        if self.checked is not strategy:
+            infos = {name: lane.info for name, lane in self.lanes.items()}
+            check_needs(strategy, infos, self.benches)
+            self.checked = strategy
 
     def _offer(self) -> bool:
         """Offer the policy's idle slots to the searches in flight, oldest first, for guesses."""
