@@ -61,6 +61,8 @@ PLANS = {
     "countdown-s-seed1": Plan("countdown", "s", 5_000_000, 1, 4e-3, 2e-3),
     "countdown-s-seed2": Plan("countdown", "s", 5_000_000, 2, 4e-3, 2e-3),
     "countdown-m": Plan("countdown", "m", 3_000_000, 0, 3e-3, 1.5e-3),
+    "words-l": Plan("words, 3 distractors", "l", 4_000_000),
+    "countdown-l": Plan("countdown", "l", 3_000_000),
 }
 
 

@@ -23,7 +23,7 @@ from mull.engines.simulated import (
     SimulatedEngine,
     run_virtual,
 )
-from mull.errors import BudgetError, EngineError, UsageError
+from mull.errors import AuthError, BudgetError, EngineError, UsageError
 from mull.strategies.base import (
     Ended,
     Failure,
@@ -178,6 +178,24 @@ def test_any_other_error_of_an_engine_ends_the_drive(error: Exception) -> None:
     with pytest.raises(type(error)) as caught:
         one(job(Vote(n=3)), Raising(error))  # type: ignore[arg-type]
     assert caught.value is error
+
+
+def test_a_key_that_was_never_good_ends_the_drive_at_once() -> None:
+    """Otherwise every sample of every problem would ask, and fail, on its own."""
+    asked = 0
+
+    class Locked(Raising):
+        async def generate(
+            self, request: Request, meter: Meter
+        ) -> AsyncGenerator[Completion, None]:
+            nonlocal asked
+            asked += 1
+            raise self.error
+            yield
+
+    with pytest.raises(AuthError, match="401"):
+        run([job(Vote(n=1), number=i) for i in range(100)], Locked(AuthError("401")))
+    assert asked <= 4
 
 
 @dataclass

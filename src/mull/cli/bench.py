@@ -10,7 +10,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mull.bench.driver import driver_overhead, flat_memory, list_scheduling_ratio
 from mull.cli import options
 from mull.errors import MissingExtraError
 
@@ -32,6 +31,9 @@ def bench(context: typer.Context) -> None:
 @app.command("driver")
 def driver(repeats: Repeats = REPEATS, as_json: options.AsJson = False) -> None:
     """CPU time of ours a completion, makespan over list scheduling, peak memory."""
+    # Here, so that other commands start without numpy.
+    from mull.bench.driver import driver_overhead, flat_memory, list_scheduling_ratio
+
     overhead = driver_overhead(repeats=repeats)
     schedule = list_scheduling_ratio(repeats=repeats)
     memory = flat_memory()

@@ -20,7 +20,7 @@ from heapq import heappop, heappush
 
 from mull.budget import CostModel, Ledger, Meter, Purpose, check_countable
 from mull.engines.base import Engine
-from mull.errors import EngineError, ProtocolError, UsageError
+from mull.errors import AuthError, EngineError, ProtocolError, UsageError
 from mull.rng import derive
 from mull.strategies.base import (
     Action,
@@ -69,6 +69,7 @@ class _Lane:
     engine: Engine
     info: EngineInfo
     free: int
+    answered: bool = False
     waiting: list[tuple[bool, int, int, LiveJob, Generate]] = field(default_factory=list)
     queued: dict[tuple[int, int], int] = field(default_factory=dict)
 
@@ -114,7 +115,8 @@ async def drive(
     likewise. At most ``max_active`` problems are open at a time (default: four for every slot).
     ``on_delta`` gets the pieces of final work from engines that give them. Closing the iterator
     cancels everything in flight. An ``EngineError`` becomes a ``Failure`` in its search; any other
-    exception ends the drive, with all work cancelled.
+    exception ends the drive with all work cancelled, as does an ``AuthError`` of an engine that has
+    not answered yet: its key is wrong.
     """
     if not engines:
         raise UsageError("drive needs an engine: give at least {'policy': engine}")
@@ -386,10 +388,13 @@ class _Driver:
                             raise ProtocolError(f"sample {item.index} came twice, or unasked")
                         coming.discard(item.index)
                         lane.free += 1
+                        lane.answered = True
                         self._told(live, Outcome(action.id, item.index, item, item.usage))
                     elif self.on_delta is not None:
                         self.on_delta(live.job, action, item)
         except EngineError as error:
+            if isinstance(error, AuthError) and not lane.answered:
+                raise  # the key is wrong, and every other request would be refused as well
             return Failure(type(error).__name__, str(error))
         return SHORT
 

@@ -41,12 +41,14 @@ class Corpus:
 
     ``ids`` [tokens] uint16: ``<bos> prompt solution <eos>`` of every example in a row; ``starts``
     [examples + 1] int64 offsets into it; ``prompts`` [examples] int32 counts the tokens of
-    ``<bos> prompt``, those that the model is given and does not have to say.
+    ``<bos> prompt``, those that the model is given and does not have to say. ``labels`` [tokens]
+    float32, where the examples are labelled: what a value head should say there, NaN for nothing.
     """
 
     ids: NDArray[np.uint16]
     starts: NDArray[np.int64]
     prompts: NDArray[np.int32]
+    labels: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -65,7 +67,8 @@ class Corpus:
         """The first examples that hold at least ``tokens`` tokens."""
         count = min(int(np.searchsorted(self.starts, tokens)), len(self))
         end = int(self.starts[count])
-        return Corpus(self.ids[:end], self.starts[: count + 1], self.prompts[:count])
+        labels = None if self.labels is None else self.labels[:end]
+        return Corpus(self.ids[:end], self.starts[: count + 1], self.prompts[:count], labels)
 
 
 def encode(examples: Iterable[Example], tokenizer: Tokenizer, tokens: int) -> Corpus:
@@ -115,12 +118,14 @@ class Batch:
 
     ``inputs`` [rows, length] int64; ``targets`` [rows, length] int64, the next token, and
     ``IGNORED`` where no loss is taken (prompt and padding); ``tokens`` counts the real tokens.
-    Padding follows every real token, so causal attention needs no mask.
+    Padding follows every real token, so causal attention needs no mask. ``labels`` [rows, length]
+    float32 stand on the inputs themselves, NaN where there is none.
     """
 
     inputs: NDArray[np.int64]
     targets: NDArray[np.int64]
     tokens: int
+    labels: NDArray[np.float32] | None = None
 
 
 IGNORED: Final = -100
@@ -153,7 +158,13 @@ def collate(corpus: Corpus, rows: NDArray[np.int64]) -> Batch:
     padded[real] = source
     said = real & (columns[None] >= corpus.prompts[rows][:, None])
     targets = np.where(said, padded, IGNORED)
-    return Batch(padded[:, :-1], targets[:, 1:], int(lengths.sum()))
+    labels = None
+    if corpus.labels is not None:
+        spans = [corpus.labels[corpus.starts[r] : corpus.starts[r + 1]] for r in rows]
+        labels = np.full(real.shape, np.nan, dtype=np.float32)
+        labels[real] = np.concatenate(spans)
+        labels = labels[:, :-1]
+    return Batch(padded[:, :-1], targets[:, 1:], int(lengths.sum()), labels)
 
 
 def _plan(corpus: Corpus, batch_tokens: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:

@@ -31,6 +31,10 @@ CHECKPOINT: Final = "checkpoint.safetensors"
 LOG: Final = "train.jsonl"
 
 
+Objective = Callable[[Llama, Batch], Tensor]
+"""What is minimised: the loss of a model on a batch."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     """How weights are trained.
@@ -82,8 +86,11 @@ class Progress:
 class Trainer:
     """A model on its way through a corpus; ``step``, ``seen`` and ``seconds`` say how far it is."""
 
-    def __init__(self, model: Llama, corpus: Corpus, recipe: Recipe) -> None:
+    def __init__(
+        self, model: Llama, corpus: Corpus, recipe: Recipe, objective: Objective | None = None
+    ) -> None:
         self.model = model.to(recipe.device)
+        self.objective = objective or next_token
         self.corpus = corpus
         self.recipe = recipe
         self.optimizers = _optimizers(model, recipe)
@@ -113,12 +120,10 @@ class Trainer:
         for optimizer, rates in zip(self.optimizers, self.rates, strict=True):
             for group, rate in zip(optimizer.param_groups, rates, strict=True):
                 group["lr"] = rate * factor
-        device = self.recipe.device
-        inputs = torch.from_numpy(batch.inputs).to(device)
-        targets = torch.from_numpy(batch.targets).to(device)
+        device = torch.device(self.recipe.device)
         narrow = self.recipe.precision == "bfloat16"
-        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=narrow):
-            loss = loss_of(self.model, inputs, targets)
+        with torch.autocast(device.type, torch.bfloat16, enabled=narrow):
+            loss = self.objective(self.model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         for optimizer in self.optimizers:
@@ -148,6 +153,13 @@ class Trainer:
             optimizer.load_state_dict({"state": saved, "param_groups": groups})
 
 
+def next_token(model: Llama, batch: Batch) -> Tensor:
+    """The objective of a policy: ``loss_of`` a batch."""
+    device = model.model.embed_tokens.weight.device
+    inputs, targets = torch.from_numpy(batch.inputs), torch.from_numpy(batch.targets)
+    return loss_of(model, inputs.to(device), targets.to(device))
+
+
 def loss_of(model: Llama, inputs: Tensor, targets: Tensor) -> Tensor:
     """Mean negative log-likelihood of the targets that count, nats a token.
 
@@ -165,12 +177,13 @@ def fit(
     log_every: int = 50,
     checkpoint_seconds: float = 60.0,
     on_progress: Callable[[Progress], None] = lambda progress: None,
+    enough: Callable[[Progress], bool] = lambda progress: False,
 ) -> Progress:
     """Train to the end, logging to ``train.jsonl`` and checkpointing into ``folder``.
 
     If ``folder`` holds a checkpoint, training goes on from it; the weights at the end are those of
     an unbroken training (same machine, same number of threads).  The checkpoint is removed at the
-    end.
+    end.  ``enough`` is asked at every log line and may end the training early.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / CHECKPOINT
@@ -186,6 +199,8 @@ def fit(
             lines.append(json.dumps(latest.__dict__))
             window.clear()
             on_progress(latest)
+            if not done and enough(latest):
+                break
             # Only at a log line, so that no loss of the running window is lost on resume.
             if not done and time.monotonic() - saved >= checkpoint_seconds:
                 _save(trainer, checkpoint, folder / LOG, lines)

@@ -10,7 +10,7 @@ import torch
 from mull.engines.torch.batch import Batch
 from mull.engines.torch.config import ModelConfig, read_config
 from mull.engines.torch.engine import TorchEngine
-from mull.engines.torch.load import load_model, load_tokenizer, revision
+from mull.engines.torch.load import load_model, load_tokenizer, revision, weight_files
 from mull.engines.torch.text import Text
 from mull.errors import ModelLoadError
 from mull.types import Capabilities, EngineInfo
@@ -33,6 +33,7 @@ def open_engine(
     if memory_cap is not None and memory_cap < 1:
         raise ModelLoadError(f"memory_cap must be a positive number of bytes, not {memory_cap}")
     config = read_config(path, context)
+    weight_files(path)  # unsafe or missing weights are the first thing to hear of
     place = _device(device)
     kind = _dtype(dtype, config, place)
     text = Text(load_tokenizer(path), config.vocab)
