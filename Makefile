@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo check test slow bench format clean
+.PHONY: install demo check test slow bench study-quick format clean
 
 install: $(STAMP)
 
@@ -35,6 +35,13 @@ test: install
 
 bench: install
 	$(BIN)/mull bench
+
+# A small version of the study of search, verification and revision (docs/study.md).
+study-quick: install
+	$(BIN)/mull run recipes/study/quick.toml --out build/study/quick
+	$(BIN)/python recipes/study.py rows build/study/quick --into build/study/rows
+	$(BIN)/python recipes/study.py tables --rows build/study/rows \
+		--page build/study/quick.md --plot build/study/quick.svg
 
 format: install
 	$(BIN)/ruff check --fix-only --quiet .

@@ -48,6 +48,7 @@ class Plan:
     seed: int = 0
     matrix_rate: float | None = None
     rate: float | None = None
+    precision: str = "float32"
 
 
 # Larger models see fewer tokens: they need fewer, and this is what two shared cores had time for.
@@ -61,8 +62,8 @@ PLANS = {
     "countdown-s-seed1": Plan("countdown", "s", 5_000_000, 1, 4e-3, 2e-3),
     "countdown-s-seed2": Plan("countdown", "s", 5_000_000, 2, 4e-3, 2e-3),
     "countdown-m": Plan("countdown", "m", 3_000_000, 0, 3e-3, 1.5e-3),
-    "words-l": Plan("words, 3 distractors", "l", 4_000_000),
-    "countdown-l": Plan("countdown", "l", 3_000_000),
+    "words-l": Plan("words, 3 distractors", "l", 8_000_000, 0, 2e-3, 1e-3, "bfloat16"),
+    "countdown-l": Plan("countdown", "l", 5_000_000, 0, 2e-3, 1e-3, "bfloat16"),
 }
 
 
@@ -92,6 +93,7 @@ def train(name: str, folder: Path, cache: Path, threads: int) -> None:
         seed=plan.seed,
         matrix_rate=plan.matrix_rate,
         rate=plan.rate,
+        precision=plan.precision,
         threads=threads,
     )
 

@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from importlib import import_module
 
 import pytest
+from tests.catalog.test_equip import Asks
 from tests.strategies.common import TASK, problem
+from tests.verifiers.common import Pick
 
 import mull
 from mull import api
@@ -17,6 +19,7 @@ from mull.errors import BudgetError, SpecError, UsageError
 from mull.strategies.base import Ended
 from mull.strategies.vote import Vote
 from mull.types import Problem, Prompt, Until
+from mull.verifiers.checker import CheckerVerifier
 
 ENGINE = SimulatedEngine(StepModel())
 
@@ -107,6 +110,47 @@ def test_many_prompts_come_back_in_their_order() -> None:
     assert mull.solve_many([], engine) == []
 
 
+def test_verifiers_and_engines_by_the_names_that_the_strategy_uses() -> None:
+    given = problem(success=0.4)
+    checker = mull.solve(
+        given, ENGINE, task=TASK, strategy=Pick(8), verifiers={"prm": CheckerVerifier(TASK)}
+    )
+    named = mull.solve(given, ENGINE, task=TASK, strategy=Pick(8), verifiers={"prm": "checker"})
+    assert checker.answer == named.answer == given.answer
+    with pytest.raises(SpecError, match="verifier 'prm': no prm for policy"):
+        mull.solve(given, ENGINE, task=TASK, strategy=Pick(8))
+    with pytest.raises(SpecError, match="verifier 'prm' is used by no strategy"):
+        mull.solve(given, ENGINE, task=TASK, strategy="vote(n=2)", verifiers={"prm": "checker"})
+    with pytest.raises(SpecError, match="engine 'judge' is used by no strategy"):
+        mull.solve(given, ENGINE, task=TASK, strategy="vote(n=2)", engines={"judge": "simulated"})
+
+
+def test_a_budget_that_an_engine_of_the_strategy_could_never_reach_is_refused() -> None:
+    known = SimulatedEngine(StepModel(), parameters=1000)
+    with pytest.raises(BudgetError, match="needs the parameters of simulated:simulated:echo"):
+        mull.solve(
+            problem(),
+            known,
+            task=TASK,
+            strategy=Asks(("policy", "judge")),
+            engines={"judge": "simulated:echo"},
+            budget=mull.Budget(flops=1e9),
+        )
+
+
+def test_a_named_engine_takes_options_and_a_budget_in_money() -> None:
+    solution = mull.solve(
+        "Say it.",
+        "simulated:echo",
+        engine_options={"price": (0.0, 0.0, 1.0), "slots": 2},
+        budget=mull.Budget(cost=100e-6),
+    )
+    assert solution.ended is Ended.BUDGET
+    assert solution.spent.cost >= 100e-6
+    with pytest.raises(UsageError, match="this one is made already"):
+        mull.solve("Say it.", ENGINE, engine_options={"slots": 2})
+
+
 def test_prompts_are_read_lazily() -> None:
     read = 0
 
@@ -155,6 +199,7 @@ def test_a_named_engine_is_closed_and_a_given_one_is_not(monkeypatch: pytest.Mon
         ({"strategy": "vot"}, SpecError, "Did you mean 'vote'"),
         ({"task": "sums"}, SpecError, "unknown task 'sums'; valid: "),
         ({"engine": "no-model"}, SpecError, "unknown model 'no-model'"),
+        ({"stratgy": "vote"}, SpecError, "unknown option of mull.solve 'stratgy'; .* 'strategy'"),
         ({"strategy": "vote(n=8)", "budget": mull.Budget(samples=4)}, BudgetError, "contradicts"),
     ],
 )
@@ -187,10 +232,17 @@ MODULES = [
     "mull.catalog.spec",
     "mull.catalog.strategies",
     "mull.catalog.tasks",
+    "mull.catalog.verifiers",
+    "mull.cli.options",
     "mull.rng",
     "mull.strategies.base",
     "mull.strategies.stopping",
     "mull.types",
+    "mull.verifiers.base",
+    "mull.verifiers.calibration",
+    "mull.verifiers.code",
+    "mull.verifiers.generative",
+    "mull.verifiers.steps",
 ]
 
 

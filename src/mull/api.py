@@ -6,19 +6,22 @@ It only wires: names become objects (catalog), objects a job (strategies), a job
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
-from mull.budget import Budget, CostModel, Ledger
-from mull.catalog import load_engine, load_strategy, load_task, model_card
+from mull.budget import Budget, CostModel, Ledger, check_countable
+from mull.catalog import EngineSpec, equip, load_engine, load_strategy, load_task, model_card
+from mull.catalog.spec import unknown
 from mull.engines.base import Engine
 from mull.errors import UsageError
 from mull.strategies.base import Ended, Failure, Start, Strategy
 from mull.strategies.drive import Job, Solved, drive
+from mull.strategies.needs import needs_of
 from mull.tasks.base import Task
 from mull.types import Candidate, Problem, Sampling, Until, Usage
+from mull.verifiers.base import Verifier
 
 DEFAULT_BUDGET = Budget(samples=16)
 
@@ -73,63 +76,50 @@ def default_budget(strategy: Strategy) -> Budget | None:
     return DEFAULT_BUDGET if getattr(strategy, "n", 0) is None else None
 
 
-def solve(
-    prompt: str | Problem,
-    engine: str | Engine,
-    *,
-    task: str | Task | None = None,
-    strategy: str | Strategy = "vote",
-    budget: Budget | None = None,
-    sampling: Sampling = Sampling(),
-    until: Until | None = None,
-    seed: int = 0,
-) -> Solution:
+class Options(TypedDict, total=False):
+    """What may be said to ``solve`` and its kin, all by name."""
+
+    task: str | Task | None
+    """How answers are read and compared; default: the model card's, else ``text``."""
+    strategy: str | Strategy
+    """How the budget is spent; default ``vote``."""
+    budget: Budget | None
+    """What may be spent on a prompt; default: 16 samples, unless the strategy says."""
+    sampling: Sampling
+    """Temperature and filters; default: plain sampling at temperature 1."""
+    until: Until | None
+    """When a solution ends; default: the task's."""
+    seed: int
+    """Equal seeds give equal samples; default 0."""
+    cost_model: CostModel | None
+    """What a token costs in FLOPs; default ``2P+4LWc``."""
+    engine_options: Mapping[str, Any]
+    """Options of the engine that is given by name: ``slots``, ``price`` …"""
+    engines: Mapping[str, EngineSpec]
+    """Models besides the policy, by the names that the strategy uses (``judge``, ``reviser``)."""
+    verifiers: Mapping[str, str | Verifier]
+    """Verifiers, or their specs, by the names that the strategy uses (``prm``)."""
+
+
+def solve(prompt: str | Problem, engine: str | Engine, **options: Unpack[Options]) -> Solution:
     """Spend a budget on one prompt; give the best answer.
 
     ``engine`` is a model's name (``words-s``, a directory, ``http://host:8000/v1#model``) or an
-    engine; ``task`` says how answers are read and compared; without a budget, 16 samples.
+    engine; ``options`` are those of ``Options``: ``task`` says how answers are read and compared,
+    ``strategy`` how the ``budget`` is spent.
 
     >>> solve("simulated: 2 + 2", "simulated", task="text", strategy="vote(n=4)").samples
     4
     """
     _no_loop("solve", "asolve")
-    return asyncio.run(
-        asolve(
-            prompt,
-            engine,
-            task=task,
-            strategy=strategy,
-            budget=budget,
-            sampling=sampling,
-            until=until,
-            seed=seed,
-        )
-    )
+    return asyncio.run(asolve(prompt, engine, **options))
 
 
 async def asolve(
-    prompt: str | Problem,
-    engine: str | Engine,
-    *,
-    task: str | Task | None = None,
-    strategy: str | Strategy = "vote",
-    budget: Budget | None = None,
-    sampling: Sampling = Sampling(),
-    until: Until | None = None,
-    seed: int = 0,
+    prompt: str | Problem, engine: str | Engine, **options: Unpack[Options]
 ) -> Solution:
     """``solve`` for code that runs in an event loop already."""
-    stream = asolve_many(
-        [prompt],
-        engine,
-        task=task,
-        strategy=strategy,
-        budget=budget,
-        sampling=sampling,
-        until=until,
-        seed=seed,
-    )
-    async with aclosing(stream):
+    async with aclosing(asolve_many([prompt], engine, **options)) as stream:
         return await anext(stream)
 
 
@@ -138,7 +128,7 @@ def solve_many(
     engine: str | Engine,
     *,
     on_solution: Callable[[Solution], None] | None = None,
-    **options: Any,
+    **options: Unpack[Options],
 ) -> list[Solution]:
     """Solve many prompts side by side, in the prompts' order; options as ``solve``.
 
@@ -147,7 +137,7 @@ def solve_many(
 
     async def run() -> list[Solution]:
         found: dict[int, Solution] = {}
-        async with aclosing(_solve_each(prompts, engine, **options)) as stream:
+        async with aclosing(_solve_each(prompts, engine, options)) as stream:
             async for position, solution in stream:
                 found[position] = solution
                 if on_solution is not None:
@@ -159,67 +149,60 @@ def solve_many(
 
 
 async def asolve_many(
-    prompts: Iterable[str | Problem],
-    engine: str | Engine,
-    *,
-    task: str | Task | None = None,
-    strategy: str | Strategy = "vote",
-    budget: Budget | None = None,
-    sampling: Sampling = Sampling(),
-    until: Until | None = None,
-    seed: int = 0,
-    cost_model: CostModel | None = None,
+    prompts: Iterable[str | Problem], engine: str | Engine, **options: Unpack[Options]
 ) -> AsyncGenerator[Solution, None]:
     """Solve prompts (read lazily) side by side; yield each as it finishes.
 
-    An engine that was given by name is opened here and closed at the end.
+    What was given by name (engines, verifiers) is opened here and closed at the end.
     """
-    stream = _solve_each(
-        prompts,
-        engine,
-        task=task,
-        strategy=strategy,
-        budget=budget,
-        sampling=sampling,
-        until=until,
-        seed=seed,
-        cost_model=cost_model,
-    )
-    async with aclosing(stream):
+    async with aclosing(_solve_each(prompts, engine, options)) as stream:
         async for _, solution in stream:
             yield solution
 
 
 async def _solve_each(
-    prompts: Iterable[str | Problem],
-    engine: str | Engine,
-    *,
-    task: str | Task | None = None,
-    strategy: str | Strategy = "vote",
-    budget: Budget | None = None,
-    sampling: Sampling = Sampling(),
-    until: Until | None = None,
-    seed: int = 0,
-    cost_model: CostModel | None = None,
+    prompts: Iterable[str | Problem], engine: str | Engine, options: Options
 ) -> AsyncGenerator[tuple[int, Solution], None]:
     """Solutions with the positions of their prompts."""
-    chosen = load_strategy(strategy)
-    solver = resolve_task(task, engine)
-    budget = budget or default_budget(chosen)
-    runner = load_engine(engine)
+    for name in options:
+        if name not in Options.__annotations__:
+            raise unknown("option of mull.solve", name, Options.__annotations__)
+    strategy = load_strategy(options.get("strategy", "vote"))
+    task = resolve_task(options.get("task"), engine)
+    budget = options.get("budget") or default_budget(strategy)
+    sampling, until = options.get("sampling", Sampling()), options.get("until")
+    seed, more = options.get("seed", 0), options.get("engine_options", {})
+    if more and not isinstance(engine, str):
+        raise UsageError("engine_options are for an engine given by name; this one is made already")
+    policy = load_engine(engine, **more)
 
     def jobs() -> Iterator[Job]:
         for position, prompt in enumerate(prompts):
-            problem = _problem(solver, prompt, str(position))
-            yield Job(chosen, Start(problem, solver, budget, sampling, until), seed, position)
+            problem = _problem(task, prompt, str(position))
+            yield Job(strategy, Start(problem, task, budget, sampling, until), seed, position)
 
     try:
-        async with aclosing(drive(jobs(), {"policy": runner}, cost_model=cost_model)) as stream:
-            async for solved in stream:
-                yield solved.job.tag, Solution.of(solved)
+        given = equip(
+            [strategy],
+            policy,
+            task,
+            engines=options.get("engines"),
+            verifiers=options.get("verifiers"),
+        )
+        try:
+            for name in needs_of(strategy).engines:
+                check_countable(budget, given.engines[name].info)
+            solving = drive(
+                jobs(), given.engines, given.verifiers, cost_model=options.get("cost_model")
+            )
+            async with aclosing(solving) as stream:
+                async for solved in stream:
+                    yield solved.job.tag, Solution.of(solved)
+        finally:
+            await given.aclose()
     finally:
         if isinstance(engine, str):
-            await runner.aclose()
+            await policy.aclose()
 
 
 def _no_loop(name: str, instead: str) -> None:

@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from mull.errors import InputError, SpecError
 from mull.types import EMPTY, Candidate, Json
@@ -148,15 +148,21 @@ def weighted(
     return _vote(candidates, weights, same)
 
 
-def best(candidates: Sequence[Candidate], score: Score, same: Same = exact) -> Selection:
+def best(
+    candidates: Sequence[Candidate],
+    score: Score,
+    same: Same = exact,
+    ties: Literal["votes", "first"] = "votes",
+) -> Selection:
     """The answer of the single best candidate (best-of-n; Cobbe et al. 2021, arXiv 2110.14168).
 
     Groups are ranked by their best score; ``confidence`` is the share of the plain vote that the
     chosen answer has, since a score is no vote. Candidates without a finite score are left out as
-    in ``weighted``. Ties: more votes, then as in ``majority``.
+    in ``weighted``. Ties: more votes, then as in ``majority``; or, with ``ties="first"``, the
+    candidate with the earliest key.
     """
     scores = _scored(candidates, score)
-    return _vote(candidates, scores, same, rank_by_best=True)
+    return _vote(candidates, scores, same, rank_by_best=True, first=ties == "first")
 
 
 def at_least(score: Score, threshold: float) -> Callable[[Candidate], bool]:
@@ -371,13 +377,17 @@ def _vote(
     weights: Mapping[int, float],
     same: Same,
     rank_by_best: bool = False,
+    first: bool = False,
 ) -> Selection:
-    """Group the voters (the keys of ``weights``), rank the groups, pick a representative."""
+    """Group the voters (the keys of ``weights``), rank the groups, pick a representative.
+
+    ``first`` lets the earliest key among the heaviest break ties, instead of votes and likelihood.
+    """
     voters = sorted(weights)
     n_answered = len(_answered(candidates))
     if not voters:
         return NOTHING
-    liked = _likelihoods(candidates, voters)
+    liked = {} if first else _likelihoods(candidates, voters)
     ranked: list[tuple[tuple[float, ...], Group]] = []
     subset = [candidates[i] for i in voters]
     for rank, members in enumerate(group(subset, same)):
@@ -388,7 +398,10 @@ def _vote(
         mean = math.fsum(liked[i] for i in positions) / len(positions) if liked else 0.0
         answer = candidates[positions[0]].answer or ""
         made = Group(answer, len(positions), weight, positions)
-        ranked.append(((-weight, -len(positions), -mean, rank), made))
+        order: tuple[float, ...] = (-weight, -len(positions), -mean, rank)
+        if first:
+            order = (-weight, *candidates[positions[own.index(weight)]].key)
+        ranked.append((order, made))
     ranked.sort(key=lambda pair: pair[0])
     groups = tuple(made for _, made in ranked)
     winner = groups[0]

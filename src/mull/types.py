@@ -286,7 +286,8 @@ class Completion:
 class ScoreRequest:
     """Text to score under the model: log-probabilities of ``assistant`` given ``prompt``.
 
-    With ``values`` the value head is read at every step end as well.
+    With ``values`` the value head is read at every step end as well. Without ``logprobs`` there
+    are none in the answer, and an engine may save what they cost.
     """
 
     prompt: Prompt
@@ -294,6 +295,7 @@ class ScoreRequest:
     assistant_ids: tuple[int, ...] | None = None
     separator: str = "\n"
     values: bool = False
+    logprobs: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,6 +442,9 @@ class Step:
         return cls(completion.text, completion.stop, ids, completion.logprobs, tokens)
 
 
+AGAIN = "That may be wrong. Look at it once more and solve the problem again."
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """An earlier solution shown in context: what was tried, and what was said about it."""
@@ -466,6 +471,28 @@ class Branch:
     def root(cls, problem: Problem) -> Branch:
         """The branch that has seen nothing but the problem."""
         return cls(problem, problem.prompt)
+
+    @property
+    def prompt(self) -> Prompt:
+        """The view with the earlier attempts behind it, oldest first.
+
+        Chat prompts get one assistant turn an attempt, answered by its feedback; text prompts get
+        the attempts as text, each closed by a blank line.
+        """
+        if not self.history:
+            return self.view
+        if self.view.messages:
+            turns = [
+                turn
+                for attempt in self.history
+                for turn in (
+                    Message("assistant", attempt.text),
+                    Message("user", attempt.feedback or AGAIN),
+                )
+            ]
+            return Prompt.chat(*self.view.messages, *turns)
+        shown = [text for past in self.history for text in (past.text, past.feedback) if text]
+        return Prompt.of("\n\n".join([self.view.plain, *shown]) + "\n\n")
 
     @property
     def text(self) -> str:

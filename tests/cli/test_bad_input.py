@@ -49,7 +49,7 @@ SOLVES: list[tuple[list[str], list[str]]] = [
     (["--strategy", "vote(n=1, n=2)"], ["n is given twice"]),
     (["--strategy", "v" * 5000], ["500 characters"]),
     (["--strategy", "nosuch.py"], ["nosuch.py", "no such file"]),
-    (["--strategy", "token-beam"], ["token-beam", "cannot honour"]),
+    (["--strategy", "token-beam"], ["needs a policy with token beam", "use another engine"]),
     (["--task", "nosuch"], ["unknown task 'nosuch'", "countdown", "words"]),
     (["--task", "nosuch.py"], ["nosuch.py"]),
     (["--strategy", "vote(n=4)", "--samples", "8"], ["contradicts", "give one of the two"]),

@@ -20,7 +20,8 @@ from mull.cli.main import app
 
 ROW = {"id": "1", "problem": "2 + 2?", "answer": "4", "response": "The answer is 4."}
 HOSTILE = "\x1b[31mred\x1b]0;title\x07\x9b2J\u202eevil\u2028\r\x00[bold]"
-COMMANDS = ["solve", "run", "report", "select", "grade", "models", "strategies", "tasks", "bench"]
+COMMANDS = ["solve", "run", "report", "select", "grade", "models", "strategies", "verifiers"]
+COMMANDS += ["tasks", "bench"]
 
 
 def obeyed(text: str) -> list[str]:

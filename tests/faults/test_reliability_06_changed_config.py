@@ -36,6 +36,8 @@ OTHER: dict[str, st.SearchStrategy[Any]] = {
     "seeds": st.integers(1, 2**40) | st.just([0, 1]),
     "cost_model": st.just("2P"),
     "engine": st.just({"slots": 3}),
+    "engines": st.sampled_from([{"judge": "simulated"}, {"judge": {"model": "simulated"}}]),
+    "verifiers": st.sampled_from([{"prm": "checker"}, {"prm": "nosuch"}]),
     "split": st.sampled_from(["train", "validation"]),
 }
 """Another value for every field; ``file`` is tried apart."""

@@ -62,6 +62,7 @@ OTHER: dict[type[Any], dict[str, list[Any]]] = {
         "assistant_ids": [(1,)],
         "separator": ["\n\n"],
         "values": [True],
+        "logprobs": [False],
     },
 }
 IDENTITY = ("kind", "model", "revision", "tokenizer", "template", "adapter", "url", "dtype")

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 from tests.strategies.common import TASK, job, one, problem, rows
+from tests.strategies.whole import broken, constant, nan, solve, verifiers_of
 
 from mull.budget import Budget, Meter, Purpose
 from mull.engines.base import check_supported
@@ -15,6 +16,8 @@ from mull.engines.simulated import SimulatedEngine, StepModel
 from mull.errors import BudgetError, SpecError, UnsupportedError
 from mull.strategies.base import Ended, Generate, Room, Start, Strategy
 from mull.strategies.best_of_n import BestOfN, TokenBeamSearch
+from mull.strategies.needs import Needs
+from mull.strategies.vote import Vote
 from mull.types import (
     Capabilities,
     Completion,
@@ -152,3 +155,37 @@ def test_samples_are_no_hypotheses() -> None:
     solved = one(job(TokenBeamSearch(), candidates=sampled), engine)
     assert [request.n for request in engine.requests] == [4]
     assert rows(solved)[Purpose.POLICY, "beam"][3] == 4
+
+
+def test_a_verifier_picks_the_sample_that_it_scores_best() -> None:
+    for number in range(6):
+        result = solve(BestOfN(n=12, verifier="prm"), number=number, success=0.6).result
+        best = max(result.candidates, key=lambda c: c.scores["prm"])
+        assert result.answer == best.answer
+        assert result.parts[0].index == result.candidates.index(best)
+
+
+def test_a_constant_verifier_gives_the_first_sample() -> None:
+    for number in range(12):
+        scores = verifiers_of(constant)
+        result = solve(
+            BestOfN(n=9, verifier="prm"), verifiers=scores, number=number, success=0.4
+        ).result
+        assert result.answer == result.candidates[0].answer
+        assert result.parts[0].index == 0
+
+
+def test_a_verifier_that_scores_nothing_leaves_the_majority() -> None:
+    voted = one(job(Vote(n=9), success=0.5), ENGINE).result
+    for score in (nan, broken):
+        result = solve(
+            BestOfN(n=9, verifier="prm"), verifiers=verifiers_of(score), success=0.5
+        ).result
+        assert result.answer == voted.answer
+        assert len(result.failures) == 9
+
+
+def test_a_score_and_a_verifier_contradict_each_other() -> None:
+    with pytest.raises(SpecError, match="give one of the two"):
+        BestOfN(score="logprob", verifier="prm")
+    assert BestOfN(verifier="orm").needs == Needs(verifiers=("orm",))

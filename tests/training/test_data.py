@@ -100,3 +100,40 @@ def test_foreign_text_is_refused_with_the_text() -> None:
 def test_no_examples_is_an_error() -> None:
     with pytest.raises(InputError, match="no training examples"):
         encode([], build_tokenizer(["a"]), 100)
+
+
+def test_a_text_outside_the_vocabulary_is_refused_or_left_out() -> None:
+    tokenizer = build_tokenizer(e.prompt + e.solution for e in TEXTS)
+    strange = Example("Wherefore?\n", "- x = 1\n")
+    with pytest.raises(InputError, match="outside the tokenizer's vocabulary"):
+        encode([TEXTS[0], strange], tokenizer, 10**9)
+    kept = encode([TEXTS[0], strange, TEXTS[1]], tokenizer, 10**9, drop_unknown=True)
+    assert len(kept) == 2
+
+
+def test_exact_tokens_stand_as_they_are() -> None:
+    tokenizer = build_tokenizer(e.prompt + e.solution for e in TEXTS)
+    made = Example(TEXTS[0].prompt, "whatever it reads as", ids=(7, 5, 2))
+    corpus = encode([made], tokenizer, 10**9)
+    assert corpus.ids[corpus.prompts[0] :].tolist() == [7, 5, 2]
+
+
+def test_rows_are_taken_in_the_order_asked_for(corpus: Corpus) -> None:
+    some = corpus.rows([5, 2, 9])
+    for row, origin in enumerate((5, 2, 9)):
+        span = slice(int(corpus.starts[origin]), int(corpus.starts[origin + 1]))
+        mine = slice(int(some.starts[row]), int(some.starts[row + 1]))
+        np.testing.assert_array_equal(some.ids[mine], corpus.ids[span])
+    assert some.prompts.tolist() == corpus.prompts[[5, 2, 9]].tolist()
+
+
+def test_labels_stand_on_the_inputs_of_a_batch() -> None:
+    starts = np.array([0, 3, 8], dtype=np.int64)
+    labels = np.array([np.nan, 0.5, 1, np.nan, np.nan, 0, 0.25, 0.75], dtype=np.float32)
+    labelled = Corpus(np.arange(8, dtype=np.uint16), starts, np.ones(2, np.int32), labels)
+    batch = collate(labelled, np.array([1, 0]))
+    assert batch.labels is not None
+    assert batch.labels.shape == batch.inputs.shape
+    known = np.isfinite(batch.labels)
+    assert batch.labels[known].tolist() == [0, 0.25, 0.75, 0.5, 1]
+    assert batch.inputs[known].tolist() == [5, 6, 7, 1, 2]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -45,6 +45,42 @@ def model_card(model: str) -> dict[str, Any] | None:
     return card
 
 
+def trained_for(card: Mapping[str, Any] | None) -> tuple[str, ...]:
+    """(model, revision) of the policy that a card's model belongs to; empty where it says none.
+
+    >>> trained_for({"kind": "prm", "policy": {"model": "words-s", "revision": "1f"}})
+    ('words-s', '1f')
+    """
+    policy = (card or {}).get("policy")
+    if policy is None:
+        return ()
+    if not isinstance(policy, dict) or not isinstance(policy.get("model"), str):
+        raise ModelLoadError(
+            f'a card\'s policy is {{"model": name, "revision": digest}}, not {policy!r}'
+        )
+    return policy["model"], str(policy.get("revision") or "")
+
+
+def shipped_for(kind: str, policy: str) -> str:
+    """The shipped model of a kind (``prm``, ``orm``, ``reviser``) for a policy's name.
+
+    Raises ``SpecError`` that lists the policies which have one.
+    """
+    found = {
+        name: trained_for(card)[:1]
+        for name, card in shipped_models().items()
+        if card.get("kind") == kind
+    }
+    ours = [name for name, model in found.items() if model == (policy,)]
+    if not ours:
+        shipped = ", ".join(f"{name} (for {(*model, 'any')[0]})" for name, model in found.items())
+        raise SpecError(
+            f"no {kind} for policy {policy!r} comes with Mull; there are: {shipped or 'none'}. "
+            f"Train one (mull train {kind}), or name another"
+        )
+    return f"{policy}-{kind}" if f"{policy}-{kind}" in ours else ours[0]
+
+
 def load_engine(model: str | Engine, **options: Any) -> Engine:
     """An engine from a model's name; ``options`` go to the engine's loader (slots, dtype …).
 
@@ -71,6 +107,16 @@ def load_engine(model: str | Engine, **options: Any) -> Engine:
     raise SpecError(f"{unknown('model', model[:200], shipped_models())} A model is {FORMS}.")
 
 
+def model_folder(model: str) -> Path:
+    """The directory of a shipped model or of a checkpoint; ``SpecError`` for anything else."""
+    if model in shipped_models():
+        return MODELS / model
+    path = _existing(model)
+    if path is None or not path.is_dir():
+        raise SpecError(f"{unknown('model', model[:200], shipped_models())} Or give a directory.")
+    return path
+
+
 def _existing(model: str) -> Path | None:
     """The path that a model's name is, if there is something at it."""
     try:
@@ -89,7 +135,7 @@ def _load(loader: Callable[..., Engine], model: str | Path, options: dict[str, A
     parameters = list(inspect.signature(loader).parameters.values())[1:]
     # A loader that takes more than it names (an endpoint's own options) checks those itself.
     known = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD]
-    hints = _hints(loader, known)
+    hints = hints_of(loader, known)
     for name, value in options.items():
         if name not in known and len(known) == len(parameters):
             raise unknown(f"option of the engine for {model}", name, known)
@@ -104,7 +150,7 @@ def _load(loader: Callable[..., Engine], model: str | Path, options: dict[str, A
         raise SpecError(f"the engine for {model} cannot be made: {error}") from error
 
 
-def _hints(loader: Callable[..., Engine], names: list[str]) -> dict[str, Any]:
+def hints_of(loader: Callable[..., Any], names: Iterable[str]) -> dict[str, Any]:
     """The types of a loader's options; its result may be a type that is not imported."""
     annotations = inspect.get_annotations(loader)
     holder = type("Options", (), {"__annotations__": {name: annotations[name] for name in names}})

@@ -15,11 +15,28 @@ from mull.strategies.base import Strategy
 
 GROUP = "mull.strategies"
 BUILTIN: Mapping[str, str] = {
+    "ab-mcts": "mull.strategies.ab_mcts:AbMcts",
+    "beam": "mull.strategies.beam:Beam",
     "best-of-n": "mull.strategies.best_of_n:BestOfN",
+    "budget-forcing": "mull.strategies.budget_forcing:BudgetForcing",
+    "confident-vote": "mull.strategies.confident_vote:ConfidentVote",
+    "dvts": "mull.strategies.dvts:Dvts",
+    "filter-vote": "mull.strategies.filter_vote:FilterVote",
     "greedy": "mull.strategies.single:Greedy",
+    "lookahead": "mull.strategies.beam:Lookahead",
+    "mcts": "mull.strategies.mcts:Mcts",
+    "mixed": "mull.strategies.revise:Mixed",
+    "particles": "mull.strategies.particles:Particles",
+    "rebase": "mull.strategies.rebase:Rebase",
+    "revise": "mull.strategies.revise:Revise",
     "sample": "mull.strategies.single:Sample",
+    "self-refine": "mull.strategies.self_refine:SelfRefine",
+    "speculative-rejection": "mull.strategies.speculative_rejection:SpeculativeRejection",
+    "synthesis": "mull.strategies.synthesis:Synthesis",
     "token-beam": "mull.strategies.best_of_n:TokenBeamSearch",
+    "tot": "mull.strategies.tot:Tot",
     "vote": "mull.strategies.vote:Vote",
+    "weighted-vote": "mull.strategies.weighted_vote:WeightedVote",
 }
 
 
@@ -90,6 +107,9 @@ def fits(value: Any, hint: Any) -> bool:
         return any(value == option and type(value) is type(option) for option in get_args(hint))
     if get_origin(hint) in (Union, UnionType):
         return any(fits(value, option) for option in get_args(hint))
+    if get_origin(hint) is tuple:
+        parts = get_args(hint)
+        return type(value) is tuple and len(value) == len(parts) and all(map(fits, value, parts))
     return type(value) is hint or (hint is float and type(value) is int)
 
 
@@ -99,5 +119,7 @@ def in_words(hint: Any) -> str:
         return " or ".join(map(str, get_args(hint)))
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(map(in_words, get_args(hint)))
+    if get_origin(hint) is tuple:
+        return f"a list of {len(get_args(hint))} numbers"
     names = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     return "none" if hint is type(None) else names.get(hint, str(hint))

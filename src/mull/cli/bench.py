@@ -24,6 +24,7 @@ def bench(context: typer.Context) -> None:
     """Measure engines and driver side by side, as ratios; without a name, all of them."""
     if context.invoked_subcommand is None:
         driver()
+        search()
         engine()
         batching()
 
@@ -60,6 +61,24 @@ def driver(repeats: Repeats = REPEATS, as_json: options.AsJson = False) -> None:
         "under 500",
     )
     _show(table)
+
+
+@app.command("search")
+def search(
+    repeats: Repeats = REPEATS,
+    problems: Annotated[int, typer.Option(min=1, help="Problems of each flight.")] = 64,
+    as_json: options.AsJson = False,
+) -> None:
+    """Slots that work on what counts, tokens wasted on guesses, and what guesses win."""
+    from mull.bench.search import SEARCHES, alone, flights, search_table
+
+    flown = list(flights(problems))
+    lone = [alone(spec, repeats) for spec in SEARCHES]
+    if as_json:
+        rows = {"flights": [asdict(f) for f in flown], "alone": [asdict(f) for f in lone]}
+        print(json.dumps(rows))
+    else:
+        _show(search_table(flown, lone))
 
 
 @app.command("engine")

@@ -1,4 +1,4 @@
-"""`mull models`, `mull strategies`, `mull tasks`: what there is to choose from."""
+"""`mull models`, `strategies`, `verifiers`, `tasks`: what there is to choose from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,18 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mull.catalog import load_task, shipped_models, strategy_class, strategy_names, task_names
+from mull.catalog import (
+    load_task,
+    shipped_models,
+    strategy_class,
+    strategy_names,
+    task_names,
+    verifier_class,
+    verifier_names,
+    verifier_parameters,
+)
+from mull.catalog.models import trained_for
+from mull.catalog.verifiers import KINDS
 from mull.cli import options
 
 
@@ -18,7 +29,7 @@ def models(as_json: options.AsJson = False) -> None:
     if as_json:
         options.print_json(cards)
         return
-    table = Table("model", "task", "parameters", "pass@1", "trained on", box=None)
+    table = Table("model", "kind", "task", "parameters", "pass@1", "trained on", box=None)
     for name, card in cards.items():
         table.add_row(name, *_card_cells(card))
     _show(table)
@@ -39,6 +50,19 @@ def strategies(as_json: options.AsJson = False) -> None:
     _show(table)
 
 
+def verifiers(as_json: options.AsJson = False) -> None:
+    """List the verifiers and their parameters."""
+    found = {name: _verifier(name) for name in verifier_names()}
+    if as_json:
+        options.print_json({n: {"about": a, "parameters": p} for n, (a, p) in found.items()})
+        return
+    table = Table("verifier", "what it does", "parameters", box=None)
+    for name, (about, parameters) in found.items():
+        given = ", ".join(f"{key}={value}" for key, value in parameters.items())
+        table.add_row(name, about, given)
+    _show(table)
+
+
 def tasks(as_json: options.AsJson = False) -> None:
     """List the tasks."""
     found = {name: _about(type(load_task(name))) for name in task_names()}
@@ -51,11 +75,23 @@ def tasks(as_json: options.AsJson = False) -> None:
     _show(table)
 
 
+def _verifier(name: str) -> tuple[str, dict[str, Any]]:
+    """What a verifier does, and its parameters with their defaults."""
+    card = shipped_models().get(name)
+    if card is not None:
+        owner = (*trained_for(card), "any policy")[0]
+        return f"The {card['kind']} of {owner}.", verifier_parameters(name)
+    if name in KINDS:
+        return f"The shipped {name} of the policy.", verifier_parameters(name)
+    return _about(verifier_class(name)), verifier_parameters(name)
+
+
 def _card_cells(card: dict[str, Any]) -> tuple[str, ...]:
     pass_1 = card.get("pass_at_1")
     shown = f"{pass_1:.3f}" if isinstance(pass_1, float) else ""
     tokens = card.get("tokens")
     return (
+        str(card.get("kind", "policy")),
         str(card.get("task", "")),
         f"{card.get('parameters', 0):,}",
         shown,

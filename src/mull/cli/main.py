@@ -13,7 +13,7 @@ from typing import cast
 
 import typer
 
-from mull.cli import bench, grade, listings, report, run, select, solve, train
+from mull.cli import bench, grade, listings, report, run, select, solve, train, train_from_run
 from mull.errors import MullError
 from mull.report.tables import safe_terminal
 
@@ -36,8 +36,12 @@ app.command("select")(select.select)
 app.command("grade")(grade.grade)
 app.command("models")(listings.models)
 app.command("strategies")(listings.strategies)
+app.command("verifiers")(listings.verifiers)
 app.command("tasks")(listings.tasks)
 app.add_typer(bench.app, name="bench")
+train.app.command("prm")(train_from_run.prm)
+train.app.command("orm")(train_from_run.orm)
+train.app.command("revision")(train_from_run.revision)
 app.add_typer(train.app, name="train")
 
 

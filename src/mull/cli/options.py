@@ -27,6 +27,20 @@ Tokens = Annotated[int | None, typer.Option(help="Budget: generated tokens.")]
 Flops = Annotated[float | None, typer.Option(help="Budget: FLOPs.")]
 Seconds = Annotated[float | None, typer.Option(help="Budget: seconds of wall clock.")]
 Cost = Annotated[float | None, typer.Option(help="Budget: money, in the engine's price unit.")]
+Prices = Annotated[
+    str | None,
+    typer.Option(
+        "--price", help="Money per million new prompt, cached, generated tokens: 1,0.1,2."
+    ),
+]
+Verifiers = Annotated[
+    list[str] | None,
+    typer.Option("--verifier", help="NAME=SPEC, as in prm=words-s-prm; may be repeated."),
+]
+Engines = Annotated[
+    list[str] | None,
+    typer.Option("--engine", help="ROLE=MODEL, as in judge=words-m; may be repeated."),
+]
 Seed = Annotated[int, typer.Option(help="Seed; equal seeds give equal samples.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -50,6 +64,43 @@ def sampling_of(temperature: float, top_k: int, top_p: float, min_p: float) -> S
         return Sampling(temperature, top_k, top_p, min_p)
     except ValueError as error:
         raise UsageError(str(error)) from error
+
+
+def price_of(text: str | None) -> dict[str, tuple[float, ...]]:
+    """The engine's option that ``--price`` gives: three amounts, ranges are the engine's business.
+
+    >>> price_of("1,0.1,2")
+    {'price': (1.0, 0.1, 2.0)}
+    """
+    if text is None:
+        return {}
+    try:
+        amounts = tuple(float(each) for each in text.split(","))
+    except ValueError:
+        amounts = ()
+    if len(amounts) != 3:
+        raise UsageError(
+            f"--price {text[:80]!r} is not valid; expected three amounts, as in 1,0.1,2: money per "
+            "million new prompt, cached prompt and generated tokens"
+        )
+    return {"price": amounts}
+
+
+def table_of(option: str, pairs: list[str] | None) -> dict[str, str]:
+    """The table that a repeated ``NAME=VALUE`` option gives.
+
+    >>> table_of("--verifier", ["prm=checker(false_positive=0.1)"])
+    {'prm': 'checker(false_positive=0.1)'}
+    """
+    table: dict[str, str] = {}
+    for pair in pairs or ():
+        name, equals, value = (part.strip() for part in pair.partition("="))
+        if not (name and equals and value):
+            raise UsageError(f"{option} {pair[:80]!r} is not valid; expected NAME=VALUE")
+        if name in table:
+            raise UsageError(f"{option} gives {name[:80]!r} twice")
+        table[name] = value
+    return table
 
 
 def read_text(path: str) -> str:

@@ -21,6 +21,7 @@ from rich.table import Table
 from mull.catalog import load_engine
 from mull.report.console import summary
 from mull.report.load import Runs
+from mull.report.tables import safe_terminal
 from mull.runs import Config, Estimate, Summary, default_directory, estimate, load_config, prepare
 from mull.runs import Progress as RunProgress
 from mull.runs import run as run_config
@@ -55,6 +56,8 @@ async def _estimate(config: Config) -> Estimate:
     plan = prepare(config)
     engine = load_engine(config.model, **config.engine)
     try:
+        equipment = plan.equip(engine)
+        await equipment.aclose()  # that it can be loaded is all that is asked of it
         return await estimate(plan, engine)
     finally:
         await engine.aclose()
@@ -73,6 +76,7 @@ def _table(found: Estimate) -> Table:
         ("hours", hours),
         ("cost", f"{found.cost:.4g}"),
         ("measured on", f"{found.measured} completions"),
+        ("not counted", ", ".join(map(safe_terminal, found.left_out)) or "nothing"),
     ):
         table.add_row(name, value)
     return table

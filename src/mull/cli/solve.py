@@ -33,6 +33,9 @@ def solve(
     flops: options.Flops = None,
     seconds: options.Seconds = None,
     cost: options.Cost = None,
+    price: options.Prices = None,
+    verifier: options.Verifiers = None,
+    engine: options.Engines = None,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="0 is off.")] = 0,
     top_p: Annotated[float, typer.Option(help="1 is off.")] = 1.0,
@@ -56,6 +59,9 @@ def solve(
         sampling=options.sampling_of(temperature, top_k, top_p, min_p),
         until=Until(max_tokens) if max_tokens is not None else None,
         seed=seed,
+        engine_options=options.price_of(price),
+        engines=options.table_of("--engine", engine),
+        verifiers=options.table_of("--verifier", verifier),
     )
     _refuse_what_cannot_be(solution)
     if as_json:
@@ -126,12 +132,16 @@ def _print(solution: Solution, trace: bool) -> None:
     if len(failures) > _SHOWN_FAILURES:
         console.print(f"failed: for {len(failures) - _SHOWN_FAILURES} more reasons", style="red")
     if trace:
-        table = Table("answer", "log-prob a token", "tokens", "stop", "text")
+        given = {name for candidate in solution.candidates for name in candidate.scores}
+        verifiers = sorted(given - {"logprob", "mean_logprob"})
+        names = ["mean_logprob", *verifiers]
+        heads = map(safe_terminal, verifiers)
+        table = Table("answer", "log-prob a token", *heads, "tokens", "stop", "text")
         for candidate in solution.candidates:
-            likelihood = candidate.scores.get("mean_logprob")
+            scores = [candidate.scores.get(name) for name in names]
             table.add_row(
                 safe_terminal(candidate.answer or f"({candidate.unanswered})"),
-                "" if likelihood is None else f"{likelihood:.3f}",
+                *("" if score is None else f"{score:.3f}" for score in scores),
                 str(candidate.tokens),
                 candidate.stop.value,
                 safe_terminal(candidate.text),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -43,8 +45,7 @@ def policy(
     threads: Annotated[int | None, typer.Option(help="Torch threads; default: torch's.")] = None,
 ) -> None:
     """Train a policy from scratch on a task's own solutions (Hugging Face layout, bfloat16)."""
-    if Path(out).exists() and not Path(out).is_dir():
-        raise UsageError(f"--out {out} is a file; expected a directory, made where there is none")
+    folder = directory(out)
     chosen = load_task(task)
     if not (isinstance(chosen, GeneratedTask) and isinstance(chosen, ProcessTask)):
         raise UsageError(
@@ -56,7 +57,6 @@ def policy(
     except ModuleNotFoundError as error:
         raise MissingExtraError.of("mull train", "torch") from error
     from mull.tasks.demonstrations import demonstrations
-    from mull.training.loop import Progress as Step
 
     config = TrainPolicy(size=size, tokens=tokens, seed=seed, device=device, threads=threads)
     if batch_tokens is not None:
@@ -67,6 +67,18 @@ def policy(
         example.prompt + example.solution
         for example in islice(demonstrations(chosen), VOCABULARY_EXAMPLES)
     )
+    with training_bar(tokens) as on_progress:
+        trained = train_policy(
+            config, demonstrations(chosen), texts, folder, on_progress=on_progress
+        )
+    facts = {**asdict(trained), "folder": str(trained.folder), "task": task}
+    write_atomic(folder / "trained.json", json.dumps(facts, indent=1) + "\n")
+    say_trained(trained.parameters, trained.tokens, trained.seconds, trained.loss, trained.folder)
+
+
+@contextmanager
+def training_bar(tokens: int) -> Iterator[Callable[[Any], None]]:
+    """A progress bar over training tokens; gives what a training calls with its progress."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -78,17 +90,23 @@ def policy(
     with bar:
         shown = bar.add_task("encoding", total=tokens, state="")
 
-        def on_progress(step: Step) -> None:
+        def on_progress(step: Any) -> None:
             state = f"loss {step.loss:.3f} · {step.tokens_per_second:,.0f} tokens/s"
             bar.update(shown, description="training", completed=step.tokens, state=state)
 
-        trained = train_policy(
-            config, demonstrations(chosen), texts, Path(out), on_progress=on_progress
-        )
-    facts = {**asdict(trained), "folder": str(trained.folder), "task": task}
-    write_atomic(Path(out) / "trained.json", json.dumps(facts, indent=1) + "\n")
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"{trained.parameters:,} parameters, {trained.tokens:,} tokens in "
-        f"{trained.seconds / 60:.1f} minutes, loss {trained.loss:.3f}: {trained.folder}"
+        yield on_progress
+
+
+def say_trained(parameters: int, tokens: int, seconds: float, loss: float, folder: Path) -> None:
+    """The line that ends a training."""
+    Console(highlight=False, markup=False, soft_wrap=True).print(
+        f"{parameters:,} parameters, {tokens:,} tokens in {seconds / 60:.1f} minutes, "
+        f"loss {loss:.3f}: {folder}"
     )
+
+
+def directory(out: str) -> Path:
+    """The directory of a model to be written; ``UsageError`` where a file stands there."""
+    if Path(out).exists() and not Path(out).is_dir():
+        raise UsageError(f"--out {out} is a file; expected a directory, made where there is none")
+    return Path(out)

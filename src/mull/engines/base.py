@@ -7,11 +7,12 @@ made until then stays charged. Nothing is configured on an engine between reques
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol, runtime_checkable
 
 from mull.budget import Meter
-from mull.errors import UnsupportedError
+from mull.errors import SpecError, UnsupportedError
 from mull.types import (
     Capabilities,
     Completion,
@@ -46,6 +47,15 @@ class Engine(Protocol):
     async def aclose(self) -> None:
         """Free sockets, threads and memory. A closed engine refuses requests."""
         ...
+
+
+def check_price(price: tuple[float, float, float]) -> None:
+    """Raise ``SpecError`` for a price that is not three amounts of 0 or more."""
+    if len(price) != 3 or not all(0.0 <= each < math.inf for each in price):
+        raise SpecError(
+            f"price = {list(price)} is not valid; expected money per million new prompt, cached "
+            "prompt and generated tokens, as in [1.0, 0.1, 2.0]"
+        )
 
 
 def check_supported(request: Request, info: EngineInfo) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from mull.types import EMPTY, Usage
+from mull.types import EMPTY, TreeNode, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,8 @@ class ProblemResult:
 
     ``answer``, ``correct`` and ``confidence`` are the strategy's own selection; ``level`` is the
     task's difficulty, ``None`` without one; ``failure`` the recorded error of a problem that has
-    no result.
+    no result. Of a tree search: the ``tree`` in key order, how many nodes of it were ``left_out``,
+    the key of the ``chosen`` end, and what was ``spent`` on this problem.
     """
 
     id: str
@@ -51,6 +52,10 @@ class ProblemResult:
     correct: bool | None
     confidence: float = 0.0
     failure: str | None = None
+    tree: tuple[TreeNode, ...] = ()
+    left_out: int = 0
+    chosen: tuple[int, ...] | None = None
+    spent: tuple[LedgerRow, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -158,6 +158,15 @@ def _problem(problem: ProblemRecord, result: ResultRecord) -> data.ProblemResult
         correct=result.correct,
         confidence=result.confidence,
         failure=result.failures[0] if result.failures else None,
+        tree=result.tree,
+        left_out=result.left_out,
+        chosen=None if result.index is None else result.candidates[result.index].key,
+        spent=tuple(
+            data.LedgerRow(row.purpose, row.model, row.usage, row.completions)
+            for row in result.spent
+        )
+        if result.tree
+        else (),
     )
 
 

@@ -22,6 +22,7 @@ from mull.report import plots
 from mull.report.contents import Study, headline
 from mull.report.data import Run
 from mull.report.tables import Table, display, safe_terminal
+from mull.report.trees import Stand
 
 _INLINE = {
     plots.INK: "var(--ink)",
@@ -60,6 +61,7 @@ def render(
     chapters: Sequence[Chapter],
     comparisons: Sequence[Figure],
     tables: Mapping[str, Table],
+    stands: Sequence[Stand],
     browser: Sequence[Mapping[str, Any]],
     remark: str,
     version: str,
@@ -84,6 +86,7 @@ def render(
         chapters=chapters,
         comparisons=comparisons,
         tables=tables,
+        stands=stands,
         tiles=_tiles(chapters[0].study) if chapters else [],
         remark=remark,
         version=version,

@@ -6,6 +6,7 @@ Bytes depend on the records alone: no dates, no host, no order of arrival.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from mull.report.data import Run
 from mull.report.digest import UNITS, digest
 from mull.report.page import Chapter, Figure, render
 from mull.report.tables import Table, markdown, to_csv
+from mull.report.trees import Grove
 
 DRAWS = 1000
 CHAPTERS = 8
@@ -33,7 +35,8 @@ def write_report(
     time) of the numbers. Raises ``MissingExtraError`` without matplotlib and jinja2.
     """
     texts = TextBudget()
-    studies = study_all(runs, texts, resamples, draws)
+    grove = Grove()
+    studies = study_all(runs, texts, resamples, draws, grove)
     texts.settle()
     pooled = [study for study in studies if study.points][:CHAPTERS]
     chapters = [_chapter(study, studies, titled=len(pooled) > 1) for study in pooled]
@@ -49,19 +52,35 @@ def write_report(
         for study in studies
         for d in study.line.digests
     ]
-    page = render(runs, chapters, comparisons, tables, browser, texts.remark, version("mull"))
+    page = render(
+        runs,
+        chapters,
+        comparisons,
+        tables,
+        grove.stands(),
+        browser,
+        texts.remark,
+        version("mull"),
+    )
     every = [*tables.values(), *(table for chapter in chapters for table in chapter.tables)]
     figures = [*comparisons, *(f for c in chapters for f in (*c.compute, *c.figures))]
     return _write(out, page, every, figures)
 
 
 def study_all(
-    runs: Sequence[Run], texts: TextBudget, resamples: int = RESAMPLES, draws: int = DRAWS
+    runs: Sequence[Run],
+    texts: TextBudget,
+    resamples: int = RESAMPLES,
+    draws: int = DRAWS,
+    grove: Grove | None = None,
 ) -> list[contents.Study]:
-    """Every series of the runs with its numbers."""
+    """Every series of the runs with its numbers; ``grove`` sees every problem go by."""
     studies: list[contents.Study] = []
+    grove = grove or Grove()
     for run in runs:
-        digests = [digest(cell, texts) for cell in run.cells]
+        name = run.name if len(runs) > 1 else ""
+        watched = (replace(cell, problems=grove.watch(cell, name)) for cell in run.cells)
+        digests = [digest(cell, texts) for cell in watched]
         lines = curves.series(digests, prefix=f"{run.name} · " if len(runs) > 1 else "")
         largest = _largest(lines)
         for line in lines:

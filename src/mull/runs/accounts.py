@@ -6,7 +6,7 @@ recorded. Knows ledgers; knows no disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from mull.budget import Ledger, Purpose
@@ -29,9 +29,12 @@ class _Open:
 
 
 class Accounts:
-    """Books of one session."""
+    """Books of one session. Scores are not recorded: what ``verifiers`` (their models' names) cost
+    in a problem that is solved again is paid anew.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, verifiers: Collection[str] = ()) -> None:
+        self._verifiers = frozenset(verifiers)
         self._open: dict[int, _Open] = {}
         self._waste: dict[tuple[str, str, str], tuple[Usage, int]] = {}
 
@@ -51,7 +54,7 @@ class Accounts:
     def again(self, record: ResultRecord) -> None:
         """A problem with failures is tried again: what failed before was paid all the same."""
         for row in record.spent:
-            if row.purpose in SETTLED_AGAIN:
+            if row.purpose in SETTLED_AGAIN or row.model in self._verifiers:
                 self._add("tried again", row.purpose, row.model, row.usage)
 
     def usage_of(self, ledger: Ledger, root: Prompt) -> Callable[[Candidate], Usage | None]:
@@ -74,6 +77,9 @@ class Accounts:
         for entry in self._open.values():
             for lost in entry.lost:
                 self._add("interrupted", lost.purpose.value, lost.model, lost.usage)
+            for purpose, model, usage, _ in entry.ledger.rows():
+                if model in self._verifiers:
+                    self._add("interrupted", purpose.value, model, usage)
         self._open.clear()
         return [Waste(*key, usage, count) for key, (usage, count) in sorted(self._waste.items())]
 

@@ -24,6 +24,10 @@ def _listed(value: Any) -> Any:
 
 Texts = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 Wholes = Annotated[tuple[int, ...], BeforeValidator(_listed)]
+Price = Annotated[
+    tuple[float, float, float], BeforeValidator(lambda v: tuple(v) if isinstance(v, list) else v)
+]
+Option = bool | int | float | str | Price
 Numbers = Annotated[tuple[float, ...], BeforeValidator(_listed)]
 
 
@@ -74,8 +78,17 @@ class Config(BaseModel):
         (0,), description="a list of whole numbers, as in [0, 1, 2]", min_length=1
     )
     cost_model: str = Field("2P+4LWc", description=f"one of {', '.join(COST_MODELS)}")
-    engine: dict[str, bool | int | float | str] = Field(
+    engine: dict[str, Option] = Field(
         default_factory=dict, description="a table of the engine's own options, as in slots = 32"
+    )
+    engines: dict[str, str | dict[str, Option]] = Field(
+        default_factory=dict,
+        description='a table of the other models that strategies ask, as in judge = "words-m", '
+        'or judge = {model = "words-m", slots = 8}',
+    )
+    verifiers: dict[str, str] = Field(
+        default_factory=dict,
+        description='a table of verifiers by name, as in prm = "words-s-prm(aggregate=min)"',
     )
 
     @field_validator("cost_model")
@@ -135,12 +148,15 @@ class Config(BaseModel):
         """The fields as JSON values, paths without their folders: what a run is recognised by.
 
         What the paths hold is recognised by content (problems, task file, engine identity).
+        Empty tables are left out.
         """
         fields = self.model_dump(mode="json")
         for name in ("file", "task", "model"):
-            value = fields[name]
-            if value is not None and "://" not in value and Path(value).exists():
-                fields[name] = Path(value).name
+            fields[name] = _nameless(fields[name])
+        for table in ("engines", "verifiers"):
+            named = fields.pop(table)
+            if named:
+                fields[table] = {name: _nameless(value) for name, value in named.items()}
         return fields
 
     def sampling(self, temperature: float) -> Sampling:
@@ -195,6 +211,14 @@ def load_config(path: str | Path) -> Config:
         ) from error
     for name in ("file", "task", "model"):
         fields = _beside(source.parent, fields, name)
+    for table in ("engines", "verifiers"):
+        named = fields.get(table)
+        if isinstance(named, dict):
+            for name, value in named.items():
+                if isinstance(value, dict):
+                    named[name] = _beside(source.parent, value, "model")
+                else:
+                    named[name] = _beside(source.parent, named, name)[name]
     return make_config(fields, str(source))
 
 
@@ -203,11 +227,23 @@ def _beside(folder: Path, fields: dict[str, Any], name: str) -> dict[str, Any]:
     value = fields.get(name)
     if not isinstance(value, str) or not value or "://" in value or "\x00" in value:
         return fields
-    path = folder / value
-    looks_like_path = name == "file" or "/" in value or value.endswith(".py")
-    if looks_like_path and not Path(value).is_absolute() and path.exists():
-        return {**fields, name: str(path.resolve())}
+    place, bracket, parameters = value.partition("(")
+    path = folder / place
+    looks_like_path = name == "file" or "/" in place or place.endswith(".py")
+    if looks_like_path and not Path(place).is_absolute() and path.exists():
+        return {**fields, name: f"{path.resolve()}{bracket}{parameters}"}
     return fields
+
+
+def _nameless(value: Any) -> Any:
+    """A path, alone, before parameters or as a table's model, without its folders."""
+    if isinstance(value, dict):
+        return {**value, "model": _nameless(value["model"])} if "model" in value else value
+    if not isinstance(value, str) or "://" in value:
+        return value
+    place, bracket, parameters = value.partition("(")
+    exists = "\x00" not in place and len(place) < 4096 and Path(place).exists()
+    return f"{Path(place).name}{bracket}{parameters}" if place and exists else value
 
 
 def _one_line(error: ValidationError) -> str:

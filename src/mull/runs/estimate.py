@@ -10,13 +10,14 @@ import asyncio
 import math
 from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from mull.budget import COST_MODELS, Ledger, Meter, Purpose
 from mull.engines.base import Engine
 from mull.runs.cells import Cell
 from mull.runs.prepare import Plan
 from mull.strategies.base import Generate, Room, Start, prompt_of
+from mull.strategies.needs import POLICY, needs_of
 from mull.types import Branch, Completion, Problem, Request, TokenBeam, Usage
 
 CALIBRATION = 16
@@ -28,8 +29,10 @@ class Estimate:
     """The cost of a run, as far as it can be known.
 
     ``samples`` counts distinct completions; searches that decide as they go, and votes that may
-    stop early, are counted at their most. ``hours`` keeps all slots busy. ``measured`` is the
-    number of completions that the figures rest on, 0 where ``max_tokens`` was assumed.
+    stop early, are counted at their most, a search by steps as that many whole solutions. ``hours``
+    keeps all slots busy. ``measured`` is the number of completions that the figures rest on, 0
+    where ``max_tokens`` was assumed. ``left_out`` names what the run asks besides and no figure
+    counts: verifiers, other engines.
     """
 
     cells: int
@@ -42,6 +45,7 @@ class Estimate:
     cost: float
     measured: int
     cost_model: str
+    left_out: tuple[str, ...] = ()
 
 
 async def estimate(plan: Plan, engine: Engine, completions: int = CALIBRATION) -> Estimate:
@@ -78,7 +82,15 @@ async def estimate(plan: Plan, engine: Engine, completions: int = CALIBRATION) -
         cost=cost,
         measured=measured,
         cost_model=plan.config.cost_model,
+        left_out=_left_out(plan),
     )
+
+
+def _left_out(plan: Plan) -> tuple[str, ...]:
+    asked = [needs_of(strategy) for strategy in plan.strategies.values()]
+    verifiers = {f"verifier {name}" for needs in asked for name in needs.verifiers}
+    engines = {f"engine {name}" for needs in asked for name in needs.engines if name != POLICY}
+    return (*sorted(verifiers), *sorted(engines))
 
 
 def _asked(plan: Plan, slots: int) -> list[tuple[int, Generate]]:
@@ -89,9 +101,11 @@ def _asked(plan: Plan, slots: int) -> list[tuple[int, Generate]]:
             own = cell.budget.samples if cell.budget is not None else None
             own = own or getattr(plan.strategies[cell.strategy], "n", None)
             count = max(own or 0, action.first + action.count)
-            pool = (action.engine, action.branch.key, action.decoding, action.until, cell.seed)
+            # Samples of the root are shared by all cells; a search by steps shares its first alone.
+            alone = cell.id if action.until.steps or action.until.tokens else ""
+            pool = (action.branch.key, action.decoding, action.until, cell.seed, alone)
             if pool not in most or most[pool][0] < count:
-                most[pool] = (count, action)
+                most[pool] = (count, replace(action, until=plan.until) if alone else action)
     return list(most.values())
 
 
@@ -99,7 +113,7 @@ def _first_actions(plan: Plan, cell: Cell, slots: int) -> Sequence[Generate]:
     sampling = plan.config.sampling(1.0 if cell.temperature is None else cell.temperature)
     start = Start(plan.problems[0], plan.task, cell.budget, sampling, plan.until)
     actions = plan.strategies[cell.strategy].start(start).ask(Room(slots))
-    return [action for action in actions if isinstance(action, Generate)]
+    return [a for a in actions if isinstance(a, Generate) and a.engine == POLICY]
 
 
 async def _measure(

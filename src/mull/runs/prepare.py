@@ -13,14 +13,18 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from mull.catalog import load_task
+from mull.budget import check_countable
+from mull.catalog import Equipment, equip, load_task
+from mull.engines.base import Engine
 from mull.errors import ConfigError, InputError
 from mull.runs.cells import Cell, cells_of, check_cells, load_strategies
 from mull.runs.config import Config
 from mull.store import canonical, plain
 from mull.strategies.base import Strategy
+from mull.strategies.needs import POLICY, needs_of
 from mull.tasks.base import FileTask, GeneratedTask, Task
-from mull.types import EngineInfo, Problem, Until
+from mull.types import Message, Problem, Prompt, Until
+from mull.verifiers.base import Verifier
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +38,40 @@ class Plan:
     cells: Sequence[Cell]
     until: Until
 
-    def resolved(self, info: EngineInfo) -> dict[str, Any]:
+    def resolved(self, equipment: Equipment) -> dict[str, Any]:
         """What the run is recognised by: the fields, and the content behind their names."""
         fields = dict(self.config.portable)
         fields["problems_digest"] = problems_digest(self.problems)
         fields["task_digest"] = _file_digest(self.config.task)
-        fields["engine_identity"] = list(info.identity)
-        return fields
+        fields["engine_identity"] = list(equipment.engines[POLICY].info.identity)
+        digests = {name: _file_digest(spec) for name, spec in self.config.verifiers.items()}
+        if any(digests.values()):
+            fields["verifier_digests"] = digests
+        return {**fields, **equipment.identities}
+
+    def equip(
+        self,
+        policy: Engine,
+        engines: Mapping[str, Engine] | None = None,
+        verifiers: Mapping[str, Verifier] | None = None,
+    ) -> Equipment:
+        """The engines and verifiers that the strategies need: those given, else the config's.
+
+        Raises ``UsageError`` or ``ModelLoadError`` for what is missing, unknown or does not fit,
+        and for a budget in a unit in which an engine's work costs nothing known.
+        """
+        config = self.config
+        equipment = equip(
+            self.strategies.values(),
+            policy,
+            self.task,
+            engines={**config.engines, **(engines or {})},
+            verifiers={**config.verifiers, **(verifiers or {})},
+        )
+        for cell in self.cells:
+            for name in needs_of(self.strategies[cell.strategy]).engines:
+                check_countable(cell.budget, equipment.engines[name].info)
+        return equipment
 
 
 def prepare(
@@ -111,6 +142,19 @@ def problem_to_json(problem: Problem) -> dict[str, Any]:
         "answer": problem.answer,
         "meta": plain(problem.meta),
     }
+
+
+def problem_from_json(data: Mapping[str, Any]) -> Problem:
+    """The problem that ``problem_to_json`` was given."""
+    prompt = data["prompt"]
+    if prompt["messages"]:
+        turns = (Message(turn["role"], turn["content"]) for turn in prompt["messages"])
+        view = Prompt.chat(*turns)
+    elif prompt["token_ids"] is not None:
+        view = Prompt(token_ids=tuple(prompt["token_ids"]))
+    else:
+        view = Prompt.of(prompt["text"])
+    return Problem(data["id"], view, data["answer"], data["meta"])
 
 
 def problems_digest(problems: Sequence[Problem]) -> str:

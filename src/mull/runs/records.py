@@ -85,6 +85,11 @@ class Records:
             data = json.loads(raw)
             yield ProblemRecord(position, data["id"], data["text"], data["answer"], data["meta"])
 
+    def raw_problems(self) -> Iterator[dict[str, Any]]:
+        """The problems in order as they were recorded, for ``problem_from_json``."""
+        for _, _, raw in self._reader.rows("problems"):
+            yield json.loads(raw)
+
     def results(self, cell: Cell) -> Iterator[ResultRecord]:
         """The results of a cell in the order of its problems, one at a time."""
         for _, _, raw in self._reader.rows("results", "WHERE cell = ?", (cell.id.encode(),)):

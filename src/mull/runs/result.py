@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,12 +20,16 @@ from mull.selection import group
 from mull.store import canonical, usage_of
 from mull.strategies.base import Result
 from mull.tasks.base import Task
-from mull.types import EMPTY, Candidate, Grade, GradeOutcome, Problem, Usage
+from mull.types import EMPTY, Candidate, Fate, Grade, GradeOutcome, Problem, TreeNode, Usage
 
 if TYPE_CHECKING:
     from mull.metrics import Pool
 
 UsageOf = Callable[[Candidate], Usage | None]
+
+TREE_NODES = 2_000
+TREE_TEXT = 500_000
+"""A recorded tree has at most so many nodes and so many characters of text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,9 @@ class ResultRecord:
     and ``outcome`` are the strategy's own selection; ``parts`` are the answers of a problem of
     several parts. ``failures`` are ``Type: message`` of samples that did not come. ``spent`` is
     what the search costs without interruptions; what those cost is in the store's ``waste``.
+    ``tree`` are the nodes that a tree search grew, in key order; of a very large one ``left_out``
+    nodes are not kept, and every node that is has its parent. Records without a tree do not
+    mention it.
     """
 
     problem: str
@@ -85,6 +92,8 @@ class ResultRecord:
     failures: tuple[str, ...]
     spent: tuple[Spent, ...]
     parts: tuple[str | None, ...] = ()
+    tree: tuple[TreeNode, ...] = ()
+    left_out: int = 0
 
     @property
     def total(self) -> Usage:
@@ -117,6 +126,10 @@ class ResultRecord:
             {**{n: getattr(row, n) for n in row.__slots__}, "usage": _usage_to_json(row.usage)}
             for row in self.spent
         ]
+        del data["tree"], data["left_out"]
+        if self.tree:
+            data["tree"] = [[n.key, n.text, n.score, n.fate.value, n.visits] for n in self.tree]
+            data["left_out"] = self.left_out
         return data
 
     @classmethod
@@ -131,6 +144,10 @@ class ResultRecord:
                 "parts": tuple(data["parts"]),
                 "spent": tuple(
                     Spent(**{**row, "usage": usage_of(row["usage"])}) for row in data["spent"]
+                ),
+                "tree": tuple(
+                    TreeNode(tuple(key), text, score, Fate(fate), visits)
+                    for key, text, score, fate, visits in data.get("tree", ())
                 ),
             }
         )
@@ -164,6 +181,7 @@ def record_of(
             groups[member] = number
     chosen = result.parts[0].index if result.parts else None
     grade = _grade(task, problem, result.answer, grades)
+    tree = kept_tree(result.tree)
     return ResultRecord(
         problem=problem.id,
         position=position,
@@ -185,7 +203,30 @@ def record_of(
             for purpose, model, used, completions in ledger.rows()
         ),
         parts=tuple(part.answer for part in result.parts),
+        tree=tree,
+        left_out=len(result.tree) - len(tree),
     )
+
+
+def kept_tree(
+    tree: Sequence[TreeNode], nodes: int = TREE_NODES, text: int = TREE_TEXT
+) -> tuple[TreeNode, ...]:
+    """What is kept of a tree: first the ways to its ends, then from the root down; in key order.
+
+    >>> made = [TreeNode(key, "", None, Fate.KEPT) for key in ((0,), (1,), (1, 0))]
+    >>> [node.key for node in kept_tree([*made, TreeNode((1, 0, 0), "", 1.0, Fate.FINISHED)], 3)]
+    [(1,), (1, 0), (1, 0, 0)]
+    """
+    ends = [node.key for node in tree if node.fate is Fate.FINISHED]
+    ways = {key[:length] for key in ends for length in range(1, len(key) + 1)}
+    ranked = sorted(tree, key=lambda node: (node.key not in ways, len(node.key), node.key))
+    kept: list[TreeNode] = []
+    for node in ranked[:nodes]:
+        text -= len(node.text)
+        if text < 0:
+            break
+        kept.append(node)
+    return tuple(sorted(kept, key=lambda node: node.key))
 
 
 def _graded(candidate: Candidate, number: int, grade: Grade, usage: UsageOf) -> GradedCandidate:

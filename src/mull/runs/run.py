@@ -13,16 +13,17 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from mull.budget import COST_MODELS, check_countable
-from mull.catalog import load_engine
+from mull.budget import COST_MODELS
+from mull.catalog import Equipment, load_engine
 from mull.engines.base import Engine
 from mull.engines.cache import RecordingEngine
 from mull.engines.simulated import VirtualLoop
@@ -38,12 +39,16 @@ from mull.store.schema import FILE, LOCK
 from mull.store.store import GROUP, insert
 from mull.strategies.base import Start, Strategy
 from mull.strategies.drive import Job, Solved, drive
-from mull.strategies.needs import POLICY, check_needs
+from mull.strategies.needs import POLICY
 from mull.tasks.base import Task
 from mull.types import Usage
+from mull.verifiers.base import Verifier, forget_prefixes
 
 GRACE = 5.0
 """Seconds that problems in flight have to finish after the first Ctrl-C."""
+
+IDENTITIES = ("engine_identities", "verifier_identities")
+"""Fields of a resolved config that are known once everything is loaded."""
 
 HARD_EXIT = 1.5
 """Seconds after the second Ctrl-C until the process ends, whatever an engine does."""
@@ -95,6 +100,8 @@ def run(
     engine: Engine | None = None,
     task: Task | None = None,
     strategies: Mapping[str, Strategy] | None = None,
+    engines: Mapping[str, Engine] | None = None,
+    verifiers: Mapping[str, Verifier] | None = None,
     on_progress: OnProgress | None = None,
     signals: bool = False,
     virtual: bool = False,
@@ -102,10 +109,10 @@ def run(
 ) -> Summary:
     """Run or resume a config in a directory; give how it ended.
 
-    ``engine``, ``task`` and ``strategies`` (by spec) stand in for what the config names; an engine
-    that is given stays open. With ``signals`` Ctrl-C stops starting problems, gives those in
-    flight ``grace`` seconds, and keeps everything; a second one ends at once. ``virtual`` runs on
-    a virtual clock (simulated engines).
+    ``engine``, ``task``, ``strategies`` (by spec), ``engines`` and ``verifiers`` (by the names that
+    strategies use) stand in for what the config names; what is given stays open. With ``signals``
+    Ctrl-C stops starting problems, gives those in flight ``grace`` seconds, and keeps everything;
+    a second one ends at once. ``virtual`` runs on a virtual clock (simulated engines).
 
     Raises ``UsageError`` before anything is written, ``RunLockedError`` if another process writes
     the run, ``ConfigChangedError`` (naming the fields) if the directory holds another run, and
@@ -116,15 +123,20 @@ def run(
     out = Path(directory) if directory is not None else default_directory(config)
     held = Store.open(out, threaded=not virtual) if (out / LOCK).exists() else None
     try:
-        answering = engine or load_engine(config.model, **config.engine)
+        policy = engine or load_engine(config.model, **config.engine)
+        try:
+            equipment = plan.equip(policy, engines, verifiers)
+        except MullError:
+            if held is not None:  # another config is what is wrong first
+                _begun(held, plan.resolved(Equipment({POLICY: policy}, {})), IDENTITIES)
+            raise
+        if engine is None:
+            equipment = replace(equipment, opened=(policy, *equipment.opened))
         if held is None:
-            for cell in plan.cells:
-                check_countable(cell.budget, answering.info)
-                check_needs(plan.strategies[cell.strategy], {POLICY: answering.info}, ())
             held = Store.open(out, threaded=not virtual)
-        runner = _Runner(plan, held, answering, on_progress, grace)
+        runner = _Runner(plan, held, equipment, on_progress, grace)
         with asyncio.Runner(loop_factory=VirtualLoop if virtual else None) as loop:
-            return loop.run(runner.run(signals, close=engine is None))
+            return loop.run(runner.run(signals))
     finally:
         if held is not None:
             held.close()
@@ -135,16 +147,16 @@ class _Runner:
         self,
         plan: Plan,
         store: Store,
-        engine: Engine,
+        equipment: Equipment,
         on_progress: OnProgress | None,
         grace: float,
     ) -> None:
         self.plan = plan
         self.store = store
-        self.engine = engine
+        self.equipment = equipment
         self.on_progress = on_progress
         self.grace = grace
-        self.accounts = Accounts()
+        self.accounts = Accounts({v.info.model for v in equipment.verifiers.values()})
         self.stopping = False
         self.cut = False
         self.done = 0
@@ -152,13 +164,11 @@ class _Runner:
         self.spent = Usage()
         self.task: asyncio.Task[object] | None = None
 
-    async def run(self, signals: bool, close: bool) -> Summary:
+    async def run(self, signals: bool) -> Summary:
         self.task = asyncio.current_task()
         try:
             self._begin()
-            recording = RecordingEngine(
-                self.engine, self.store, self.accounts.lost, self.accounts.served
-            )
+            recording = {name: self._recording(name) for name in self.equipment.engines}
             session = self._session()
             reason = "error"
             self._listen(signals)
@@ -182,28 +192,17 @@ class _Runner:
                     self._end(session, reason)
             return self._summary()
         finally:
-            if close:
-                await self.engine.aclose()
+            await self.equipment.aclose()
+
+    def _recording(self, name: str) -> RecordingEngine:
+        # The bill of a plain sample is the policy's: a reviser asked the same is another's.
+        served = self.accounts.served if name == POLICY else None
+        return RecordingEngine(self.equipment.engines[name], self.store, self.accounts.lost, served)
 
     def _begin(self) -> None:
         """Look at every row; compare the run with what was written, and write what is not there."""
-        resolved = self.plan.resolved(self.engine.info)
-        mark = digest(resolved).hex()
-        self.store.check()
-        meta = {bytes(name): json.loads(value) for name, value in self.store.rows("meta")}
-        before, known = meta.get(b"config"), meta.get(b"config_hash")
-        changed = differences(before, json.loads(canonical(resolved))) if before else []
-        if changed or known not in (mark, None):
-            raise ConfigChangedError(
-                f"{self.store.directory} holds a run with another config "
-                f"({'; '.join(changed) or 'its fields are damaged, their hash differs'}); "
-                "run it with the old config, or in a new directory"
-            )
-        if before is None and known is None and next(self.store.rows("results"), None):
-            raise CorruptRecordError(
-                f"{self.store.directory} holds results, and what they are results of is damaged; "
-                "start the run in a new directory"
-            )
+        resolved = self.plan.resolved(self.equipment)
+        mark = _begun(self.store, resolved)
         cells = [{**cell.to_json(), "id": cell.id} for cell in self.plan.cells]
         values = {"config": resolved, "config_hash": mark, "cells": cells}
         rows = [insert("meta", (name.encode(), canonical(v))) for name, v in values.items()]
@@ -221,7 +220,7 @@ class _Runner:
         waste = self.accounts.waste()
         self.store.end_session(session, ended, reason, waste)
 
-    async def _cells(self, recording: RecordingEngine) -> None:
+    async def _cells(self, recording: Mapping[str, RecordingEngine]) -> None:
         open_by_cell: dict[str, set[int]] = {}
         for cell in self.plan.cells:
             open_by_cell[cell.id] = self._open_positions(cell)
@@ -249,12 +248,16 @@ class _Runner:
         self,
         cell: Cell,
         positions: set[int],
-        recording: RecordingEngine,
+        recording: Mapping[str, RecordingEngine],
         grader: ThreadPoolExecutor,
     ) -> None:
+        # Each cell pays for what it reads, whatever the cells before it have left in a cache.
+        for each in (*self.equipment.engines.values(), *self.equipment.verifiers.values()):
+            forget_prefixes(each)
         solving = drive(
             self._jobs(cell, positions),
-            {"policy": recording},
+            recording,
+            self.equipment.verifiers,
             cost_model=COST_MODELS[self.plan.config.cost_model],
         )
         loop = asyncio.get_running_loop()
@@ -343,6 +346,32 @@ class _Runner:
         if not self.cut and self.task is not None:
             self.cut = True
             self.task.cancel()
+
+
+def _begun(store: Store, resolved: Mapping[str, Any], unknown: Collection[str] = ()) -> str:
+    """Look at every row, then compare with what the directory was begun with; the config's hash.
+
+    Fields that are ``unknown`` yet are not compared. Raises ``ConfigChangedError`` that names the
+    fields, ``CorruptRecordError`` where results are there and what they are results of is not.
+    """
+    mark = digest(resolved).hex()
+    store.check()
+    meta = {bytes(name): json.loads(value) for name, value in store.rows("meta")}
+    before, known = meta.get(b"config"), meta.get(b"config_hash")
+    past = {name: value for name, value in (before or {}).items() if name not in unknown}
+    changed = differences(past, json.loads(canonical(resolved))) if before else []
+    if changed or (known not in (mark, None) and not unknown):
+        raise ConfigChangedError(
+            f"{store.directory} holds a run with another config "
+            f"({'; '.join(changed) or 'its fields are damaged, their hash differs'}); "
+            "run it with the old config, or in a new directory"
+        )
+    if before is None and known is None and next(store.rows("results"), None):
+        raise CorruptRecordError(
+            f"{store.directory} holds results, and what they are results of is damaged; "
+            "start the run in a new directory"
+        )
+    return mark
 
 
 def is_run(directory: str | Path) -> bool:

@@ -26,7 +26,6 @@ from mull.types import (
     Candidate,
     Completion,
     Decoding,
-    Message,
     Problem,
     Prompt,
     Sampling,
@@ -235,31 +234,9 @@ class Strategy(Protocol):
         ...
 
 
-AGAIN = "That may be wrong. Look at it once more and solve the problem again."
-
-
 def prompt_of(branch: Branch) -> Prompt:
-    """A branch's view with the earlier attempts behind it, oldest first.
-
-    Chat prompts get one assistant turn an attempt, answered by its feedback; text prompts get the
-    attempts as text, each closed by a blank line.
-    """
-    if not branch.history:
-        return branch.view
-    if branch.view.messages:
-        turns = [
-            turn
-            for attempt in branch.history
-            for turn in (
-                Message("assistant", attempt.text),
-                Message("user", attempt.feedback or AGAIN),
-            )
-        ]
-        return Prompt.chat(*branch.view.messages, *turns)
-    shown = [
-        text for attempt in branch.history for text in (attempt.text, attempt.feedback) if text
-    ]
-    return Prompt.of("\n\n".join([branch.view.plain, *shown]) + "\n\n")
+    """What a model is asked to continue: the branch's view with its history (``Branch.prompt``)."""
+    return branch.prompt
 
 
 class Inbox:

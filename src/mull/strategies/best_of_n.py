@@ -1,4 +1,4 @@
-"""Sample n solutions, answer with the one that scores best: by likelihood, or the token beam's."""
+"""Sample n solutions, answer with the best: by likelihood, by a verifier, or a token beam's."""
 
 from __future__ import annotations
 
@@ -12,36 +12,48 @@ from mull.selection import Best, Same, Selection, best, exact
 from mull.strategies.base import Search, Start
 from mull.strategies.needs import Needs
 from mull.strategies.sample import WINDOW, SampleSearch, check_options, samples_of
+from mull.strategies.scored import ByScore, FirstBest, ScoredSearch
 from mull.types import Candidate, TokenBeam
 
 
 @dataclass(frozen=True, slots=True)
 class BestOfN:
-    """Best of n by the policy's own log-probability of the whole solution.
+    """Best of n by likelihood, or by a verifier's score (Cobbe et al. 2021, arXiv 2110.14168).
 
-    ``score`` is ``mean_logprob`` (a token; does not favour short texts) or ``logprob`` (the sum).
+    Without a ``verifier``, by the policy's own log-probability of the whole solution: ``score`` is
+    ``mean_logprob`` (a token; does not favour short texts; the default) or ``logprob`` (the sum).
+    Of samples that a verifier scores alike the first answers; where it scores none, the majority.
     """
 
     n: int | None = None
-    score: Literal["mean_logprob", "logprob"] = "mean_logprob"
+    score: Literal["mean_logprob", "logprob"] | None = None
+    verifier: str | None = None
     window: int = WINDOW
     quorum: float = 0.5
 
     def __post_init__(self) -> None:
-        if self.score not in ("mean_logprob", "logprob"):
+        if self.score not in (None, "mean_logprob", "logprob"):
             raise SpecError(f"best-of-n(score={self.score!r}): score is mean_logprob or logprob")
+        if self.score and self.verifier:
+            raise SpecError("best-of-n ranks by a score or by a verifier: give one of the two")
         check_options("best-of-n", self.window, self.quorum)
 
     @property
     def needs(self) -> Needs:
-        """A policy that tells its log-probabilities."""
+        """The verifier, or a policy that tells its log-probabilities."""
+        if self.verifier is not None:
+            return Needs(verifiers=(self.verifier,))
         return Needs(capabilities=("logprobs",))
 
     def start(self, start: Start) -> Search:
         n = samples_of("best-of-n", self.n, start.budget)
-        select = Best(self.score)
-        return SampleSearch(
-            start, n, select, start.sampling, window=self.window, quorum=self.quorum
+        how, window, quorum = start.sampling, self.window, self.quorum
+        if self.verifier is None:
+            select = Best(self.score or "mean_logprob")
+            return SampleSearch(start, n, select, how, window=window, quorum=quorum)
+        by_score = ByScore(self.verifier, FirstBest(self.verifier))
+        return ScoredSearch(
+            start, n, by_score, how, window=window, quorum=quorum, mark=self.verifier
         )
 
 

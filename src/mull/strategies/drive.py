@@ -44,7 +44,7 @@ from mull.verifiers.base import Verifier
 OnDelta = Callable[[Job, Generate, Delta], None]
 SHORT = Failure("ProtocolError", "the engine ended without all completions asked for")
 
-__all__ = ["Job", "OnDelta", "Solved", "drive"]
+__all__ = ["Job", "OnDelta", "Solved", "drive", "request_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -376,7 +376,10 @@ class _Driver:
         """Run one request; what the turns still ``coming`` at its end failed of."""
         purpose = Purpose.SPECULATIVE if action.speculative else action.purpose
         meter = live.meter(action, Meter(live.ledger, purpose, lane.info))
-        request = _request(live, action, lane, self.on_delta is not None)
+        deltas = self.on_delta is not None and action.final and lane.info.capabilities.deltas
+        request = replace(
+            request_of(action, lane.info, live.job.seed), priority=live.order, deltas=deltas
+        )
         for index in coming:
             if live.row(action.id, index) is not purpose:
                 live.book(action.id, index)
@@ -494,8 +497,12 @@ class _Driver:
         return self.benches[name]
 
 
-def _request(live: LiveJob, action: Generate, lane: _Lane, deltas: bool) -> Request:
-    branch, can = action.branch, lane.info.capabilities
+def request_of(action: Generate, info: EngineInfo, seed: int) -> Request:
+    """The request that a drive with this run's seed makes of an action; what records are found by.
+
+    An exact continuation goes by token ids where the policy itself made them.
+    """
+    branch, can = action.branch, info.capabilities
     exact = can.token_ids and action.engine == "policy"
     return Request(
         prompt_of(branch),
@@ -505,8 +512,6 @@ def _request(live: LiveJob, action: Generate, lane: _Lane, deltas: bool) -> Requ
         action.count,
         action.first,
         action.decoding,
-        derive(live.job.seed, live.job.start.problem.id, branch.key, action.engine),
-        priority=live.order,
-        deltas=deltas and action.final and can.deltas,
+        derive(seed, branch.problem.id, branch.key, action.engine),
         logprobs=can.logprobs,
     )

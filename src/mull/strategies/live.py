@@ -30,6 +30,23 @@ class Job:
     tag: Any = None
 
 
+def counts_as_sample(action: Generate) -> bool:
+    """Whether an action makes paths of the solution: the policy's own, or a reviser's."""
+    if action.purpose is Purpose.JUDGE:
+        return False
+    return action.engine == "policy" or action.purpose is Purpose.REVISION
+
+
+def cost_in_samples(action: Generate) -> tuple[int, int]:
+    """(depth, samples) at which an action counts.
+
+    A rollout of k steps costs k samples more, beside the path whose step it is made to judge.
+    """
+    if action.purpose is Purpose.LOOKAHEAD:
+        return action.branch.depth - 1, action.count * (action.until.steps or 1)
+    return action.branch.depth, action.count
+
+
 @dataclass(slots=True, eq=False)
 class LiveJob:
     """A job's search, its ledger, and its turns."""
@@ -72,9 +89,13 @@ class LiveJob:
         self.awaited += len(self.missing[action.id])
 
     def count(self, action: Generate) -> None:
-        """Count an action's samples: sibling paths of the policy at the same depth."""
-        if action.engine == "policy":
-            self.samples[action.branch.depth] += action.count
+        """Count an action's samples: sibling paths at the same depth, revisions among them.
+
+        A verdict is no sample, whichever engine gives it.
+        """
+        if counts_as_sample(action):
+            depth, count = cost_in_samples(action)
+            self.samples[depth] += count
 
     def over_samples(self, action: Generate) -> bool:
         """Whether an action just opened exceeds the budget's samples; it is not counted then."""
@@ -82,8 +103,9 @@ class LiveJob:
         if action.speculative or budget is None or budget.samples is None:
             return False
         over = max(self.samples.values(), default=0) > budget.samples
-        if over:
-            self.samples[action.branch.depth] -= action.count
+        if over and counts_as_sample(action):
+            depth, count = cost_in_samples(action)
+            self.samples[depth] -= count
         return over
 
     def affordable(self) -> bool:

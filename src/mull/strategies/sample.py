@@ -17,9 +17,10 @@ from mull.errors import BudgetError, SpecError
 from mull.selection import NOTHING, Selector
 from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result
 from mull.strategies.stopping import StopRule, samples_needed
-from mull.types import Branch, Candidate, Completion, Decoding
+from mull.types import Branch, Candidate, Completion, Decoding, Problem, Step
 
 WINDOW = 8
+UNSAID = 16  # samples of a strategy that must know how many, where n and the budget do not say
 FAR = 1 << 20  # "no limit of its own": the budget's other units end the search
 
 
@@ -52,6 +53,12 @@ def check_options(name: str, window: int, quorum: float = 0.0) -> None:
         raise SpecError(f"{name}(quorum={quorum}): quorum must lie in 0..1")
 
 
+def branch_of(problem: Problem, candidate: Candidate) -> Branch:
+    """The branch of a candidate that exists already: its text as one step, without tokens."""
+    step = Step(candidate.text, candidate.stop, tokens=candidate.tokens)
+    return Branch(problem, problem.prompt, candidate.key, steps=(step,))
+
+
 @dataclass
 class SampleSearch(OrderedSearch):
     """Up to ``n`` samples, a stopping rule if given, a selection at any moment.
@@ -81,14 +88,15 @@ class SampleSearch(OrderedSearch):
             for candidate in self.start.candidates[: self.n]:
                 self._asked += 1
                 self._came += 1
-                self._add(candidate)
+                self._add(candidate, branch_of(self.start.problem, candidate))
         self._go_on()
 
     def take(self, outcome: Outcome) -> None:
         self._came += 1
         self._in_vain += 1
         if isinstance(outcome.value, Completion):
-            self._add(self._candidate(outcome.value))
+            branch = Branch.root(self.start.problem).child(outcome.value)
+            self._add(self.start.candidate(branch), branch)
             if outcome.value.usage.generated:
                 self._in_vain = 0
         self._go_on()
@@ -96,20 +104,28 @@ class SampleSearch(OrderedSearch):
     def result(self) -> Result:
         """The selection so far. Before the end, what came before its turn counts as well."""
         candidates, failures, came = list(self.candidates), list(self.failures), self._came
-        for outcome in self._inbox.held() if self.ended is Ended.UNFINISHED else ():
+        for outcome in self._early():
             came += 1
             if isinstance(outcome.value, Completion):
-                candidates.append(self._candidate(outcome.value))
+                branch = Branch.root(self.start.problem).child(outcome.value)
+                candidates.append(self.start.candidate(branch))
             elif isinstance(outcome.value, Failure):
                 failures.append(outcome.value)
+        candidates = self._marked(candidates)
         enough = len(candidates) >= self.quorum * came
         selection = self.select(candidates, self.start.same) if enough else NOTHING
         return Result((selection,), tuple(candidates), tuple(failures), self.ended)
 
-    def _candidate(self, completion: Completion) -> Candidate:
-        return self.start.candidate(Branch.root(self.start.problem).child(completion))
+    def _early(self) -> list[Outcome]:
+        """Samples that came before their turn, while their turn may still come."""
+        return self._inbox.held() if self.ended is Ended.UNFINISHED else []
 
-    def _add(self, candidate: Candidate) -> None:
+    def _marked(self, candidates: list[Candidate]) -> list[Candidate]:
+        """The candidates as the selection sees them; a subclass adds scores."""
+        return candidates
+
+    def _add(self, candidate: Candidate, branch: Branch) -> None:
+        """One sample took effect; a subclass asks about ``branch``."""
         self.candidates.append(candidate)
         if self.rule is None or candidate.answer is None:
             return

@@ -7,7 +7,7 @@ training sees the very batches that an unbroken one sees.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -29,10 +29,30 @@ _ENCODE_AT_ONCE: Final = 2048
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One training text: what is asked and what is to be said."""
+    """One training text: what is asked and what is to be said.
+
+    ``ids`` are the solution's exact tokens where a model made it, the end token among them if it
+    ended; text that a model made need not give the same tokens when it is read again.
+    """
 
     prompt: str
     solution: str
+    ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A solution with what is known of it.
+
+    ``labels`` [steps] are probabilities in 0..1, NaN for a step that says nothing; a step ends with
+    ``separator``, and the solution's last step with its end. ``ids`` as in ``Example``.
+    """
+
+    prompt: str
+    solution: str
+    labels: tuple[float, ...]
+    separator: str = "\n"
+    ids: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +83,16 @@ class Corpus:
         """Tokens of each example [examples]."""
         return np.diff(self.starts)
 
+    def rows(self, rows: Sequence[int]) -> Corpus:
+        """Some of the examples, in the given order."""
+        spans = [slice(int(self.starts[r]), int(self.starts[r + 1])) for r in rows]
+        starts = np.concatenate([[0], np.cumsum(self.lengths[list(rows)])]).astype(np.int64)
+        labels = None
+        if self.labels is not None:
+            labels = np.concatenate([self.labels[span] for span in spans])
+        ids = np.concatenate([self.ids[span] for span in spans])
+        return Corpus(ids, starts, self.prompts[list(rows)], labels)
+
     def take(self, tokens: int) -> Corpus:
         """The first examples that hold at least ``tokens`` tokens."""
         count = min(int(np.searchsorted(self.starts, tokens)), len(self))
@@ -71,8 +101,13 @@ class Corpus:
         return Corpus(self.ids[:end], self.starts[: count + 1], self.prompts[:count], labels)
 
 
-def encode(examples: Iterable[Example], tokenizer: Tokenizer, tokens: int) -> Corpus:
+def encode(
+    examples: Iterable[Example], tokenizer: Tokenizer, tokens: int, *, drop_unknown: bool = False
+) -> Corpus:
     """Encode examples until there are ``tokens`` tokens or no examples are left.
+
+    ``drop_unknown`` leaves out examples that hold something outside the vocabulary: what a model
+    said need not read back as its own tokens.
 
     Raises:
         InputError: there is no example, or a text holds something outside the vocabulary.
@@ -86,8 +121,11 @@ def encode(examples: Iterable[Example], tokenizer: Tokenizer, tokens: int) -> Co
         asked = tokenizer.encode_batch([e.prompt for e in chunk], add_special_tokens=False)
         said = tokenizer.encode_batch([e.solution for e in chunk], add_special_tokens=False)
         for example, prompt, solution in zip(chunk, asked, said, strict=True):
-            ids = [begin, *prompt.ids, *solution.ids, end]
-            if unknown in ids:
+            made = [*solution.ids, end] if example.ids is None else [*example.ids]
+            ids = [begin, *prompt.ids, *made]
+            if unknown in (ids if example.ids is None else prompt.ids):
+                if drop_unknown:
+                    continue
                 text = (example.prompt + example.solution)[:120]
                 raise InputError(f"training text outside the tokenizer's vocabulary: {text!r}")
             pieces.append(np.array(ids, dtype=np.uint16))

@@ -19,7 +19,7 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, cast
+from typing import Final, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -262,7 +262,15 @@ def save_model(model: Llama, folder: Path) -> None:
     write_atomic(folder / "generation_config.json", json.dumps(generation, indent=2) + "\n")
 
 
+Model = TypeVar("Model", bound=Llama)
+
+
 def load_model(folder: Path) -> Llama:
+    """Read what :func:`save_model` wrote of a policy; see :func:`load_as`."""
+    return load_as(Llama, folder)
+
+
+def load_as(kind: type[Model], folder: Path) -> Model:
     """Read what :func:`save_model` wrote, in float32.
 
     Raises:
@@ -278,7 +286,7 @@ def load_model(folder: Path) -> Llama:
             hidden=config["intermediate_size"],
             context=config["max_position_embeddings"],
         )
-        model = Llama(shape)
+        model = kind(shape)
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise ModelLoadError(f"{folder} holds no model written by mull train: {error}") from error

@@ -1,4 +1,4 @@
-"""The verifier contract: branches in, one score a branch out."""
+"""The verifier contract: branches in, one score a branch out; and whose branches it may judge."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from mull.budget import Meter
+from mull.errors import SpecError
 from mull.types import Branch, EngineInfo
 
 
 @runtime_checkable
 class Verifier(Protocol):
-    """Scores branches, batched across problems; higher is better.
+    """Scores branches, batched across problems; higher is better, 0..1 unless it says otherwise.
 
-    ``policy`` is the identity of the policy it was trained for, empty where it fits any.
+    ``policy`` is (model, revision) of the policy it was trained for, empty where it fits any. A
+    score is NaN where the verifier has no verdict on a branch. One that holds an engine or workers
+    has ``aclose`` as well (``close``).
     """
 
     @property
@@ -25,3 +28,50 @@ class Verifier(Protocol):
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch, in order; charges sample index = position."""
         ...
+
+
+def check_policy(verifier: Verifier, policy: EngineInfo) -> None:
+    """Raise ``SpecError`` where a verifier was trained for another policy than this one.
+
+    >>> from mull.verifiers.simulated import SimulatedVerifier
+    >>> check_policy(SimulatedVerifier(), EngineInfo("simulated", "m"))
+    """
+    check_trained_for(verifier.info.model, verifier.policy, policy)
+
+
+def check_trained_for(name: str, trained_for: tuple[str, ...], policy: EngineInfo) -> None:
+    """Raise ``SpecError`` where ``name`` belongs to another policy: (model, revision), or ().
+
+    Weights are compared by revision where both are known, else by name.
+    """
+    if not trained_for:
+        return
+    model, revision = (*trained_for, "")[:2]
+    by_weights = bool(revision and policy.revision)
+    if not (revision == policy.revision if by_weights else model == policy.model):
+        ours, theirs = _named(policy.model, policy.revision), _named(model, revision)
+        raise SpecError(
+            f"{name} was trained for policy {theirs}, not for {ours}: how good it is on another "
+            "policy's solutions was never measured; use one of this policy, or say "
+            "any_policy=true to use it all the same"
+        )
+
+
+async def close(verifier: Verifier) -> None:
+    """Close what a verifier holds: an engine, workers; nothing where it holds nothing."""
+    aclose = getattr(verifier, "aclose", None)
+    if aclose is not None:
+        await aclose()
+
+
+def forget_prefixes(thing: object) -> None:
+    """Empty the prefix cache of an engine or verifier that keeps one, so that what comes next pays
+    for what it reads.
+    """
+    forget = getattr(thing, "forget", None)
+    if forget is not None:
+        forget()
+
+
+def _named(model: str, revision: str) -> str:
+    return f"{model!r} (revision {revision})" if revision else repr(model)

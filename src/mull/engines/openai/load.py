@@ -6,6 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from mull.engines.base import check_price
 from mull.engines.openai.endpoint import Endpoint, find_key, parse_address
 from mull.engines.openai.engine import OpenAIEngine, information
 from mull.engines.spread import SpreadEngine
@@ -56,6 +57,7 @@ def load_openai(
             raise SpecError(f"{name} must be a whole number, 0 if unknown, not {value!r}")
     if type(slots) is not int or slots < 1:
         raise SpecError(f"slots must be at least 1, not {slots!r}")
+    check_price(price)
     engines = []
     for one in addresses:
         endpoint = Endpoint(*parse_address(one), **options)

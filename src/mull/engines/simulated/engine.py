@@ -181,7 +181,7 @@ class SimulatedEngine:
             scored.append(
                 Scored(
                     tuple(ids),
-                    tuple(content.score(prompt, request.assistant)),
+                    tuple(content.score(prompt, request.assistant)) if request.logprobs else (),
                     meter.usage(position),
                     tuple(values),
                 )

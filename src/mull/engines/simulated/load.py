@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mull.engines.base import check_price
 from mull.engines.simulated.content import Content, Echo
 from mull.engines.simulated.engine import SimulatedEngine
 from mull.engines.simulated.latency import Latency
@@ -19,16 +20,19 @@ def load_simulated(
     prefill_ms: float = 0.0,
     parameters: int = 0,
     context: int = 0,
+    price: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> SimulatedEngine:
     """The engine that a model string names.
 
     ``simulated`` (or ``simulated:steps``) answers the problems of ``levels()``, and anything
     else, with the step model; ``simulated:echo`` says ``answer: 1`` to everything. Raises
-    ``SpecError`` otherwise.
+    ``SpecError`` otherwise. ``price`` is money per million (new prompt, cached prompt, generated)
+    tokens.
 
     >>> load_simulated("simulated:echo").info.model
     'simulated:echo'
     """
+    check_price(price)
     content: Content
     if model in ("simulated", "simulated:steps"):
         content = StepModel(closing="answer: ")
@@ -43,4 +47,5 @@ def load_simulated(
         model=model,
         parameters=parameters,
         context=context,
+        price=price,
     )

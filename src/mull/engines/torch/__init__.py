@@ -6,9 +6,11 @@ imported when an engine is loaded, so that ``import mull`` stays light.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from mull.engines.base import check_price
 from mull.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ def load_torch_engine(
     one_row: bool = False,
     context: int | None = None,
     name: str | None = None,
+    price: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> TorchEngine:
     """Load a Hugging Face checkpoint directory as an engine.
 
@@ -46,6 +49,7 @@ def load_torch_engine(
             are byte-identical at any concurrency; slow.
         context: a shorter context than the model's own, in tokens.
         name: the model's name in records; the directory's name if ``None``.
+        price: money per million (new prompt, cached prompt, generated) tokens.
 
     Raises:
         ModelLoadError: no model there, an unsafe or unsupported one, or a wrong tensor.
@@ -57,7 +61,8 @@ def load_torch_engine(
         if getattr(error, "name", None) in ("torch", "transformers", "safetensors", "tokenizers"):
             raise MissingExtraError.of("the torch engine", "torch") from error
         raise
-    return open_engine(
+    check_price(price)
+    engine = open_engine(
         Path(path),
         dtype=dtype,
         device=device,
@@ -67,3 +72,5 @@ def load_torch_engine(
         context=context,
         name=name,
     )
+    engine.info = replace(engine.info, price=price)
+    return engine

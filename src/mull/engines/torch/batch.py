@@ -98,6 +98,10 @@ class Batch:
         self.rows = Rows(self.model, self.memory_cap)
         self.tree = PrefixTree(self.model.kv_bytes)
 
+    def forget(self) -> None:
+        """Empty the prefix tree; running rows hold their own keys and values."""
+        self.tree = PrefixTree(self.model.kv_bytes)
+
     def step(self) -> None:
         """Admit, feed one token to every row, sample, and settle what ended."""
         while self._admit():

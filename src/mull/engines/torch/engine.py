@@ -109,6 +109,11 @@ class TorchEngine:
             if not all(job.over for job in jobs) and not self._worker.closed:
                 self._worker.withdraw([job for job in jobs if not job.over])
 
+    def forget(self) -> None:
+        """Empty the prefix tree: what is asked from here on is computed, and charged, anew."""
+        self._check_open()
+        self._worker.forget()
+
     async def aclose(self) -> None:
         """Stop the model's thread; what runs ends with ``EngineError``."""
         await asyncio.to_thread(self._worker.close)

@@ -88,8 +88,9 @@ class Scorer:
         return groups
 
     def _known(self, job: ScoreJob) -> int:
-        """Tokens that need not be encoded again: their keys, log-probabilities and (if asked)
-        values are in the tree. The one before the first new token is encoded again, for its logits.
+        """Tokens that need not be encoded again: their keys and what is asked of them are in the
+        tree. For log-probabilities the one before the first new token is encoded again: its output
+        is the first new token's probability.
         """
         if self.batch.one_row:
             return 0
@@ -97,7 +98,7 @@ class Scorer:
         if not match.length:
             return 0
         logprobs, scores = _joined(match.nodes)
-        missing = np.isnan(logprobs)
+        missing = np.isnan(logprobs) if job.request.logprobs else np.zeros(match.length, np.bool_)
         missing[: job.prompt] = False
         if job.request.values:
             needed = [end for end in job.ends if end < match.length]
@@ -105,7 +106,9 @@ class Scorer:
             absent[needed] = np.isnan(scores[needed])
             missing |= absent
         known = int(missing.argmax()) if missing.any() else match.length
-        return known if known == len(job.ids) else max(known - 1, 0)
+        if known == len(job.ids) or not job.request.logprobs:
+            return known
+        return max(known - 1, 0)
 
     def _together(self, group: list[ScoreJob], starts: dict[ScoreJob, int]) -> bool:
         """Whether padding this group to one size stays inside the context and wastes little."""
@@ -148,7 +151,7 @@ class Scorer:
         logprobs = np.full(size, np.nan, np.float32)
         scores = np.full(size, np.nan, np.float32)
         # Position i gives token i + 1; nothing before the text's first token is wanted.
-        begin = max(job.prompt - 1 - start, 0)
+        begin = max(job.prompt - 1 - start, 0) if job.request.logprobs else size
         step = max(1, LOGIT_CELLS // self.model.config.vocab)
         targets = torch.tensor(job.ids[start + 1 :], device=hidden.device)
         for low in range(begin, size - 1, step):
@@ -174,8 +177,9 @@ class Scorer:
     ) -> ScoredText:
         """A result from arrays whose first entry belongs to token ``start``."""
         values = tuple(float(scores[end - start]) for end in job.ends)
+        wanted = logprobs[job.prompt - start :].tolist() if job.request.logprobs else ()
         return ScoredText(
-            tuple(logprobs[job.prompt - start :].tolist()),
+            tuple(wanted),
             values if job.request.values else (),
             len(job.ids),
             cached,

@@ -46,6 +46,10 @@ class Worker:
         """Queue texts to be scored."""
         self._put(lambda: self._texts.extend(jobs))
 
+    def forget(self) -> None:
+        """Empty the prefix tree."""
+        self._put(self._batch.forget)
+
     def withdraw(self, jobs: list[ScoreJob]) -> None:
         """Drop texts whose caller has gone."""
 

@@ -1,0 +1,312 @@
+"""The study of search, verification and revision: runs → rows → tables, plots and verdicts.
+
+    mull run recipes/study/words.toml --out build/study/words       # hours; stop and go on at will
+    python recipes/study.py rows build/study/words                  # its finished cells
+    python recipes/study.py tables                                  # docs/study.md and its plots
+
+A row keeps which problems were right (a bit each), so that cells from different sittings are still
+compared problem by problem; the raw samples stay with whoever ran them. ``make study-quick`` does
+all three on few problems in at most half an hour.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mull.budget import Purpose
+from mull.fileio import write_atomic
+from mull.metrics import Interval, mean_interval, paired_difference
+from mull.runs.records import Records
+
+ROWS = Path(__file__).parent.parent / "docs" / "study" / "rows"
+PAGE = Path(__file__).parent.parent / "docs" / "study.md"
+PLOTS = Path(__file__).parent.parent / "docs" / "images"
+VERIFYING = (Purpose.VERIFIER.value, Purpose.JUDGE.value)
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finished cell: a strategy at a number of samples on the problems of a task."""
+
+    task: str
+    policy: str
+    strategy: str
+    n: int
+    seed: int
+    problems: int
+    digest: str
+    verifiers: dict[str, str]
+    right: str
+    levels: str
+    policy_flops: float
+    verifier_flops: float
+    tokens: float
+    unanswered: float
+    config_hash: str
+
+    @property
+    def correct(self) -> Floats:
+        """One 0 or 1 a problem, in the problems' order."""
+        bits = np.unpackbits(np.frombuffer(bytes.fromhex(self.right), np.uint8))
+        return bits[: self.problems].astype(np.float64)
+
+    @property
+    def flops(self) -> float:
+        """FLOPs a problem, the verifier's included."""
+        return self.policy_flops + self.verifier_flops
+
+    @property
+    def key(self) -> tuple[str, str, str, int, int, str]:
+        return self.task, self.policy, self.strategy, self.n, self.seed, self.digest
+
+
+def rows_of(directory: Path) -> Iterator[Row]:
+    """The finished cells of a run."""
+    with Records(directory) as records:
+        config = records.config
+        problems = list(records.problems())
+        for cell in records.cells:
+            results = list(records.results(cell))
+            if len(results) < len(problems) or cell.budget is None or cell.budget.samples is None:
+                continue
+            spent = [row for result in results for row in result.spent]
+            flops = {True: 0.0, False: 0.0}
+            for row in spent:
+                flops[row.purpose in VERIFYING] += row.usage.flops
+            right = np.array([result.correct is True for result in results], dtype=np.uint8)
+            levels = ",".join(str(problem.level) for problem in problems)
+            count = len(problems)
+            yield Row(
+                task=str(config["task"]),
+                policy=str(config["model"]),
+                strategy=cell.strategy,
+                n=cell.budget.samples,
+                seed=cell.seed,
+                problems=count,
+                digest=str(config["problems_digest"])[:16],
+                verifiers=dict(config.get("verifiers") or {}),
+                right=np.packbits(right).tobytes().hex(),
+                levels=levels,
+                policy_flops=flops[False] / count,
+                verifier_flops=flops[True] / count,
+                tokens=sum(row.usage.generated for row in spent) / count,
+                unanswered=sum(result.answer is None for result in results) / count,
+                config_hash=records.config_hash[:16],
+            )
+
+
+def save(rows: Sequence[Row], folder: Path = ROWS) -> Path:
+    """Add rows to the file of their task and policy; a row that is there already is replaced."""
+    path = folder / f"{rows[0].task}-{rows[0].policy}.jsonl"
+    known = {row.key: row for row in load(path)}
+    known.update({row.key: row for row in rows})
+    folder.mkdir(parents=True, exist_ok=True)
+    ordered = sorted(known.values(), key=lambda row: row.key)
+    write_atomic(path, "".join(json.dumps(asdict(row)) + "\n" for row in ordered))
+    return path
+
+
+def load(path: Path) -> list[Row]:
+    """The rows of a file, none where there is none."""
+    if not path.exists():
+        return []
+    return [Row(**json.loads(line)) for line in path.read_text().splitlines()]
+
+
+# --- comparisons ---------------------------------------------------------------------------------
+
+
+def at_flops(rows: Sequence[Row], flops: float) -> Floats | None:
+    """A strategy's chance of being right on each problem at so many FLOPs a problem.
+
+    Between two measured budgets the chance is interpolated in the logarithm of the FLOPs; outside
+    the measured range nothing is said.
+    """
+    ordered = sorted(rows, key=lambda row: row.flops)
+    for low, high in pairwise(ordered):
+        if low.flops <= flops <= high.flops:
+            share = math.log(flops / low.flops) / max(1e-12, math.log(high.flops / low.flops))
+            return (1 - share) * low.correct + share * high.correct
+    return None
+
+
+def difference(a: Sequence[Row], b: Sequence[Row]) -> Interval | None:
+    """a - b on the same problems, policies averaged: a problem is drawn with all its rows."""
+    theirs = {(row.policy, row.seed, row.digest): row for row in b}
+    pairs = [(row, theirs[k]) for row in a if (k := (row.policy, row.seed, row.digest)) in theirs]
+    if not pairs:
+        return None
+    left = np.mean([x.correct for x, _ in pairs], axis=0)
+    right = np.mean([y.correct for _, y in pairs], axis=0)
+    return paired_difference(left, right)
+
+
+def accuracy(rows: Sequence[Row]) -> Interval:
+    """Accuracy over problems, policies averaged."""
+    return mean_interval(np.mean([row.correct for row in rows], axis=0))
+
+
+# --- page ----------------------------------------------------------------------------------------
+
+
+def tables(rows: Sequence[Row]) -> list[str]:
+    """The page's tables, task by task."""
+    lines: list[str] = []
+    for task in sorted({row.task for row in rows}):
+        own = [row for row in rows if row.task == task]
+        counts = sorted({row.n for row in own})
+        policies = sorted({row.policy for row in own})
+        lines += [f"## {task}", ""]
+        lines += [
+            f"Policies {', '.join(policies)}; {own[0].problems:,} problems; accuracy in percent, "
+            "95 % intervals over problems.",
+            "",
+            "| strategy | " + " | ".join(f"N = {n}" for n in counts) + " |",
+            "|---" * (len(counts) + 1) + "|",
+        ]
+        strategies = sorted({row.strategy for row in own})
+        for strategy in strategies:
+            cells = []
+            for n in counts:
+                found = [row for row in own if (row.strategy, row.n) == (strategy, n)]
+                cells.append(accuracy(found).percent() if found else "")
+            lines.append(f"| `{strategy}` | " + " | ".join(cells) + " |")
+        lines += ["", *_costs(own, strategies, counts), "", *_equal_flops(own, strategies), ""]
+    return lines
+
+
+def _costs(rows: Sequence[Row], strategies: Sequence[str], counts: Sequence[int]) -> list[str]:
+    lines = [
+        "FLOPs a problem in millions, verifier's share in parentheses:",
+        "",
+        "| strategy | " + " | ".join(f"N = {n}" for n in counts) + " |",
+        "|---" * (len(counts) + 1) + "|",
+    ]
+    for strategy in strategies:
+        cells = []
+        for n in counts:
+            found = [row for row in rows if (row.strategy, row.n) == (strategy, n)]
+            total = sum(row.flops for row in found) / max(1, len(found))
+            verifier = sum(row.verifier_flops for row in found) / max(1, len(found))
+            cells.append(f"{total / 1e6:.0f} ({verifier / total:.0%})" if found else "")
+        lines.append(f"| `{strategy}` | " + " | ".join(cells) + " |")
+    return lines
+
+
+def _equal_flops(rows: Sequence[Row], strategies: Sequence[str]) -> list[str]:
+    """Against the weighted vote (else the vote) at its own FLOPs, verifier included."""
+    base = "weighted-vote" if "weighted-vote" in strategies else "vote"
+    anchors = sorted((r for r in rows if r.strategy == base and r.n > 1), key=lambda r: r.n)
+    counts = sorted({row.n for row in anchors})
+    lines = [
+        f"Difference in points to `{base}` at equal FLOPs (verifier included), paired:",
+        "",
+        "| strategy | " + " | ".join(f"FLOPs of N = {n}" for n in counts) + " |",
+        "|---" * (len(counts) + 1) + "|",
+    ]
+    for strategy in strategies:
+        if strategy == base:
+            continue
+        cells = []
+        for n in counts:
+            lefts, rights = [], []
+            for anchor in (r for r in anchors if r.n == n):
+                same = [
+                    r
+                    for r in rows
+                    if (r.strategy, r.policy, r.seed, r.digest)
+                    == (strategy, anchor.policy, anchor.seed, anchor.digest)
+                ]
+                found = at_flops(same, anchor.flops)
+                if found is not None:
+                    lefts.append(found)
+                    rights.append(anchor.correct)
+            cells.append(
+                paired_difference(np.mean(lefts, 0), np.mean(rights, 0)).percent() if lefts else ""
+            )
+        lines.append(f"| `{strategy}` | " + " | ".join(cells) + " |")
+    return lines
+
+
+def plot(rows: Sequence[Row], path: Path) -> None:
+    """Accuracy against FLOPs a problem, a line a strategy."""
+    import matplotlib as mpl
+
+    mpl.use("agg")
+    import matplotlib.pyplot as plt
+
+    tasks = sorted({row.task for row in rows})
+    figure, axes = plt.subplots(1, len(tasks), figsize=(6.2 * len(tasks), 4.4), squeeze=False)
+    for axis, task in zip(axes[0], tasks, strict=True):
+        own = [row for row in rows if row.task == task]
+        for number, strategy in enumerate(sorted({row.strategy for row in own})):
+            points = []
+            for n in sorted({row.n for row in own}):
+                found = [row for row in own if (row.strategy, row.n) == (strategy, n)]
+                if found:
+                    mean = accuracy(found)
+                    flops = sum(row.flops for row in found) / len(found)
+                    points.append((flops, mean.value, mean.low, mean.high))
+            x, y, low, high = (np.array(each) for each in zip(*points, strict=True))
+            style = "--" if "checker" in strategy else "-"
+            (line,) = axis.plot(
+                x, 100 * y, style, marker="o", ms=3.5, lw=1.4, color=f"C{number % 10}"
+            )
+            axis.fill_between(x, 100 * low, 100 * high, color=line.get_color(), alpha=0.1, lw=0)
+            line.set_label(strategy)
+        axis.set_xscale("log")
+        axis.set_xlabel("FLOPs a problem, verifier included")
+        axis.set_ylabel("accuracy, %")
+        axis.set_title(task)
+        axis.legend(fontsize=7, frameon=False, loc="upper left")
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path)
+    plt.close(figure)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    rows = commands.add_parser("rows", help="save the finished cells of runs")
+    rows.add_argument("runs", nargs="+", type=Path)
+    rows.add_argument("--into", type=Path, default=ROWS)
+    page = commands.add_parser("tables", help="write the page and its plot")
+    page.add_argument("--rows", type=Path, default=ROWS)
+    page.add_argument("--page", type=Path, default=PAGE)
+    page.add_argument("--plot", type=Path, default=PLOTS / "study.svg")
+    given: Any = parser.parse_args()
+    if given.command == "rows":
+        for directory in given.runs:
+            found = list(rows_of(directory))
+            if found:
+                print(f"{len(found)} cells: {save(found, given.into)}")
+            else:
+                print(f"{directory}: no finished cell yet")
+        return
+    known = [row for path in sorted(given.rows.glob("*.jsonl")) for row in load(path)]
+    if not known:
+        raise SystemExit(f"{given.rows} holds no rows: run the study first")
+    plot(known, given.plot)
+    text = given.page.read_text() if given.page.exists() else "# Study\n"
+    head = text.split("<!-- tables -->")[0].rstrip()
+    body = "\n".join(tables(known))
+    write_atomic(given.page, f"{head}\n\n<!-- tables -->\n\n{body}")
+    print(given.page)
+
+
+if __name__ == "__main__":
+    main()

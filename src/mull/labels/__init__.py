@@ -1,0 +1,1 @@
+"""Records → training examples: graded samples, rollouts, step labels, revision pairs."""

@@ -1,0 +1,89 @@
+"""Graded samples → revision examples: earlier attempts in context, a right solution to be said.
+
+The parallel-sampling recipe (Snell et al. 2024, arXiv 2408.03314, section 6.1 and appendix): each
+right sample is paired with 0 to ``most`` wrong ones of its problem; the last of them is the wrong
+one nearest to it by edit distance, so that there is something to learn from it. The ablation is
+``pairing="random"``. The multi-turn recipe (RISE, Qu et al. 2024, arXiv 2407.18219) pairs the
+model's own turns with the best answer instead: see ``turn_examples``.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal
+
+from rapidfuzz.distance import Levenshtein
+
+from mull.labels.samples import Sample
+from mull.labels.steps import distinct
+from mull.rng import derive
+from mull.strategies.base import prompt_of
+from mull.training.data import Example
+from mull.types import Attempt, Branch
+
+Pairing = Literal["nearest", "random"]
+
+
+def revision_examples(
+    samples: Sequence[Sample],
+    *,
+    pairing: Pairing = "nearest",
+    most: int = 4,
+    per_problem: int | None = None,
+    seed: int = 0,
+) -> Iterator[Example]:
+    """Examples from the samples of one problem, one a distinct right solution.
+
+    The number of wrong attempts is drawn from 0 to ``most`` (at most as many as there are), so the
+    model learns its first attempt too. ``per_problem`` bounds the examples, drawn at random.
+    """
+    known = distinct(samples)
+    right = [s for s in known if s.correct]
+    wrong = [s for s in known if not s.correct]
+    if not right:
+        return
+    rng = random.Random(derive(seed, "revision", right[0].problem.id))
+    if per_problem is not None and len(right) > per_problem:
+        right = rng.sample(right, per_problem)
+    for target in right:
+        count = rng.randint(0, min(most, len(wrong)))
+        yield _example(target, _attempts(target, wrong, count, pairing, rng))
+
+
+def _attempts(
+    target: Sample, wrong: Sequence[Sample], count: int, pairing: Pairing, rng: random.Random
+) -> list[Sample]:
+    if count == 0:
+        return []
+    if pairing == "random":
+        return rng.sample(list(wrong), count)
+    nearest = min(wrong, key=lambda s: (Levenshtein.distance(s.text, target.text), s.index))
+    others = [s for s in wrong if s is not nearest]
+    return [*rng.sample(others, count - 1), nearest]
+
+
+def turn_examples(
+    turns: Iterable[Sequence[Sample]], *, best: Sample | None = None
+) -> Iterator[Example]:
+    """RISE's second source: after each prefix of the model's own turns, the best answer follows.
+
+    ``turns`` are chains of one problem's attempts in order; a chain that never comes out right is
+    continued by ``best``, a right sample from elsewhere (distillation), or left out without one.
+    """
+    for chain in turns:
+        target = next((s for s in chain if s.correct), best)
+        if target is None:
+            continue
+        for end in range(len(chain)):
+            if chain[end].correct:
+                break
+            yield _example(target, chain[: end + 1])
+
+
+def _example(target: Sample, attempts: Sequence[Sample]) -> Example:
+    """What the model reads is what the driver would show it: ``prompt_of`` with the history."""
+    root = Branch.root(target.problem)
+    history = tuple(Attempt(sample.text) for sample in attempts)
+    prompt = prompt_of(Branch(root.problem, root.view, (), history))
+    return Example(prompt.plain, target.text, target.ids)

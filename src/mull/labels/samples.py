@@ -1,0 +1,128 @@
+"""A run's records → the policy's own samples, graded, with their exact tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mull.catalog import load_task
+from mull.errors import InputError, StoreError
+from mull.runs.config import Config
+from mull.runs.prepare import problem_from_json
+from mull.runs.records import Records
+from mull.runs.result import grade_answer
+from mull.store.keys import request_key
+from mull.store.reader import Reader
+from mull.strategies.base import Generate, Start
+from mull.strategies.drive import request_of
+from mull.tasks.base import Task
+from mull.types import Branch, EngineInfo, Problem, StopReason
+
+_ALL = range(1 << 30)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One recorded solution: sample ``index`` of its problem.
+
+    ``ids`` are the tokens as the policy made them, the end token among them, ``None`` where the
+    engine gave none. ``answer`` is ``None`` where the task reads none; it then counts as wrong.
+    """
+
+    problem: Problem
+    index: int
+    text: str
+    ids: tuple[int, ...] | None
+    answer: str | None
+    correct: bool
+    stop: StopReason
+    mean_logprob: float = math.nan
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The samples of a run, problem by problem, and who made them of what task."""
+
+    directory: Path
+    task: Task
+    policy: EngineInfo
+
+    def problems(self) -> Iterator[tuple[Sample, ...]]:
+        """The samples of each problem in index order, equal ones included; problems in order.
+
+        All plain samples of the root count, whatever strategy asked for them; samples of another
+        seed or temperature follow behind.
+        """
+        with Records(self.directory) as records, Reader(self.directory) as reader:
+            config = config_of(records)
+            until = self.task.until
+            draws = dict.fromkeys((cell.seed, cell.temperature) for cell in records.cells)
+            for row in records.raw_problems():
+                problem = problem_from_json(row)
+                found: list[Sample] = []
+                for seed, temperature in draws:
+                    if temperature is None:
+                        continue
+                    start = Start(problem, self.task, None, config.sampling(temperature), until)
+                    limit = start.limit
+                    if config.max_tokens is not None:
+                        limit = type(limit)(config.max_tokens, separator=limit.separator)
+                    root = Generate(0, Branch.root(problem), limit, decoding=start.sampling)
+                    key = request_key(request_of(root, self.policy, seed), self.policy)
+                    found += self._graded(problem, reader, key, len(found))
+                yield tuple(found)
+
+    def _graded(self, problem: Problem, reader: Reader, key: bytes, first: int) -> list[Sample]:
+        out = []
+        for index, made in sorted(reader.samples(key, _ALL).items()):
+            answer = self.task.extract(problem, made.text).answer
+            grade = grade_answer(self.task, problem, answer)
+            likely = math.nan if made.mean_logprob is None else made.mean_logprob
+            out.append(
+                Sample(
+                    problem,
+                    first + index,
+                    made.text,
+                    made.token_ids,
+                    answer,
+                    grade.correct is True,
+                    made.stop,
+                    likely,
+                )
+            )
+        return out
+
+
+def read_run(directory: str | Path, task: Task | None = None) -> Recorded:
+    """Open a run's records as samples of one policy.
+
+    Raises ``StoreError`` where the directory holds no run or more than one policy answered, and
+    ``InputError`` where it holds no plain sample.
+    """
+    path = Path(directory)
+    with Records(path) as records, Reader(path) as reader:
+        named = str(records.config["model"])
+        engines = [info for info in reader.engines() if _is_policy(info, named)]
+        if len(engines) != 1:
+            known = ", ".join(sorted(info.model for info in reader.engines())) or "none"
+            raise StoreError(
+                f"{path}: expected the records of one policy {named!r}, found engines: {known}"
+            )
+        recorded = Recorded(path, task or load_task(str(records.config["task"])), engines[0])
+    if not any(recorded.problems()):
+        raise InputError(
+            f"{path} holds no plain samples: run a config with the strategy sample or vote first"
+        )
+    return recorded
+
+
+def config_of(records: Records) -> Config:
+    """The config of recorded fields, without what was added to recognise it by."""
+    fields = {k: v for k, v in records.config.items() if k in Config.model_fields}
+    return Config(**{k: v for k, v in fields.items() if v is not None})
+
+
+def _is_policy(info: EngineInfo, named: str) -> bool:
+    return info.model in (named, Path(named).name) or named.endswith(f"#{info.model}")

@@ -1,0 +1,184 @@
+"""Graded samples → labelled solutions: what a reward model is trained on.
+
+A step's label is what is known of the solution up to it:
+
+- ``exact``: 1 while the task's process checker finds no error, 0 from the first one on;
+- ``soft``: the share of rollouts from there that come out right (Math-Shepherd's soft estimate,
+  Wang et al. 2023, arXiv 2312.08935; the recipe of Snell et al. 2024, arXiv 2408.03314);
+- ``hard``: 1 if any of those rollouts comes out right, else 0;
+- ``search``: 1 up to the first step without a right rollout, 0 from it on, found by bisection
+  (OmegaPRM, Luo et al. 2024, arXiv 2406.06592): log2(steps) rollouts instead of one a step;
+- ``outcome``: the solution's own grade on its last step alone (an outcome reward model).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from mull.engines.base import Engine
+from mull.errors import UsageError
+from mull.labels.rollouts import Value, prefixes, values
+from mull.labels.samples import Sample
+from mull.rng import derive
+from mull.tasks.base import ProcessTask, Task
+from mull.training.data import Labelled
+from mull.types import Branch, Sampling, Step, StopReason, Usage
+
+Kind = Literal["exact", "soft", "hard", "search", "outcome"]
+KINDS: tuple[Kind, ...] = ("exact", "soft", "hard", "search", "outcome")
+
+
+def split(text: str, separator: str = "\n") -> list[str]:
+    """The steps of a text, separators included; they join to the text.
+
+    >>> split("a\\nb")
+    ['a\\n', 'b']
+    """
+    steps = [piece + separator for piece in text.split(separator)]
+    steps[-1] = steps[-1].removesuffix(separator)
+    return steps if steps[-1] else steps[:-1]
+
+
+def branch_of(sample: Sample, separator: str = "\n") -> Branch:
+    """A sample as a branch of steps; its key is the sample's index."""
+    texts = split(sample.text, separator)
+    steps = [Step(text, StopReason.STEP) for text in texts[:-1]]
+    steps += [Step(text, sample.stop) for text in texts[-1:]]
+    root = Branch.root(sample.problem)
+    return Branch(root.problem, root.view, (sample.index,), (), tuple(steps))
+
+
+def distinct(samples: Iterable[Sample], answered: bool = True) -> list[Sample]:
+    """One sample of each text; without those that have no answer, which teach a PRM nothing.
+
+    (Snell et al. 2024, appendix: solutions without a final answer hurt the PRM.)
+    """
+    seen: dict[tuple[str, str], Sample] = {}
+    for sample in samples:
+        if sample.text and (sample.answer is not None or not answered):
+            seen.setdefault((sample.problem.id, sample.text), sample)
+    return list(seen.values())
+
+
+@dataclass
+class Labeller:
+    """Labels samples by one rule; rollouts of equal prefixes are paid once.
+
+    ``engine`` is the policy (needed for ``soft``, ``hard`` and ``search``), ``usage`` what the
+    rollouts cost so far. Under ``soft`` and ``hard`` only a ``share`` of the samples, drawn by a
+    hash, has its steps rolled out; the others are labelled by their grade at the end alone.
+    """
+
+    kind: Kind
+    task: Task
+    engine: Engine | None = None
+    rollouts: int = 16
+    sampling: Sampling = Sampling()
+    seed: int = 0
+    share: float = 1.0
+    usage: Usage = field(default=Usage(), init=False)
+    _known: dict[tuple[str, str], float] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise UsageError(f"labels {self.kind!r}: expected one of {', '.join(KINDS)}")
+        if self.kind == "exact" and not isinstance(self.task, ProcessTask):
+            raise UsageError(
+                f"labels=exact needs a task with a process checker, and {self.task.name} has none: "
+                "use soft"
+            )
+        if not 0.0 <= self.share <= 1.0:
+            raise UsageError(f"share must lie in 0..1, not {self.share}")
+        if self.kind in ("soft", "hard", "search") and self.engine is None:
+            raise UsageError(f"labels={self.kind} needs the policy's engine for its rollouts")
+
+    async def label(self, samples: Sequence[Sample]) -> list[Labelled]:
+        """The samples with their labels, in order."""
+        if self.kind == "search":
+            return await self._searched(samples)
+        if self.kind in ("soft", "hard"):
+            chosen = [s for s in samples if self._rolled(s)]
+            await self._roll([p for s in chosen for p in self._prefixes(s)[:-1]])
+        return [self._labelled(sample, self._labels(sample)) for sample in samples]
+
+    def _labels(self, sample: Sample) -> list[float]:
+        steps = len(split(sample.text, self._separator))
+        own = float(sample.correct)
+        if self.kind == "outcome" or (self.kind != "exact" and not self._rolled(sample)):
+            return [math.nan] * (steps - 1) + [own]
+        if self.kind == "exact":
+            task = self.task
+            wrong = (
+                task.first_error(sample.problem, sample.text)
+                if isinstance(task, ProcessTask)
+                else None
+            )
+            labels = [float(wrong is None or at < wrong) for at in range(steps)]
+            return [*labels[:-1], min(labels[-1], own)]
+        means = [self._known[_place(p)] for p in self._prefixes(sample)[:-1]]
+        if self.kind == "hard":
+            means = [float(mean > 0) for mean in means]
+        return [*means, own]
+
+    async def _searched(self, samples: Sequence[Sample]) -> list[Labelled]:
+        """Bisect all samples side by side: a round asks one prefix of each that is still open."""
+        bounds = {at: [0, len(self._prefixes(s)) - 1] for at, s in enumerate(samples)}
+        for at, sample in enumerate(samples):
+            if sample.correct:  # a right solution has no first error to look for
+                bounds[at] = [bounds[at][1] + 1] * 2
+        while open_ := {at: (low + high) // 2 for at, (low, high) in bounds.items() if low < high}:
+            asked = {at: self._prefixes(samples[at])[middle] for at, middle in open_.items()}
+            await self._roll(list(asked.values()))
+            for at, middle in open_.items():
+                if self._known[_place(asked[at])] > 0:
+                    bounds[at][0] = middle + 1
+                else:
+                    bounds[at][1] = middle
+        found = []
+        for at, sample in enumerate(samples):
+            steps = len(split(sample.text, self._separator))
+            labels = [float(step < bounds[at][0]) for step in range(steps)]
+            found.append(self._labelled(sample, labels))
+        return found
+
+    def _rolled(self, sample: Sample) -> bool:
+        draw = derive(self.seed, "rolled", sample.problem.id, sample.index)
+        return draw % 1_000_000 < self.share * 1_000_000
+
+    async def _roll(self, branches: Sequence[Branch]) -> None:
+        """Know the value of every branch."""
+        new = {_place(b): b for b in branches if _place(b) not in self._known}
+        if not new or self.engine is None:
+            return
+        found = values(
+            new.values(),
+            self.engine,
+            self.task,
+            rollouts=self.rollouts,
+            sampling=self.sampling,
+            seed=self.seed,
+        )
+        async for value in found:
+            self._note(value)
+
+    def _note(self, value: Value) -> None:
+        self.usage = self.usage + value.usage
+        self._known[_place(value.branch)] = value.mean
+
+    def _prefixes(self, sample: Sample) -> list[Branch]:
+        return list(prefixes(branch_of(sample, self._separator)))
+
+    @property
+    def _separator(self) -> str:
+        return self.task.until.separator
+
+    def _labelled(self, sample: Sample, labels: Sequence[float]) -> Labelled:
+        prompt = sample.problem.prompt.plain
+        return Labelled(prompt, sample.text, tuple(labels), self._separator, sample.ids)
+
+
+def _place(branch: Branch) -> tuple[str, str]:
+    return branch.problem.id, branch.text

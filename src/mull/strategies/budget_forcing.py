@@ -1,0 +1,98 @@
+"""A solution that ends too early is made to go on: the turn continues behind a word like "Wait"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from mull.errors import SpecError
+from mull.selection import Majority, PerField, Selector
+from mull.strategies.base import Outcome, Result, Search, Start
+from mull.strategies.chains import SampleChains, chains_for, chunk_of, length_of
+from mull.strategies.needs import Needs
+from mull.strategies.sample import WINDOW, check_options, samples_of
+from mull.types import Branch, Completion, Step, StopReason
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetForcing:
+    """A turn that ends goes on behind "Wait": budget forcing (s1; Muennighoff et al. 2025).
+
+    Source: arXiv 2501.19393. When the model ends its turn, ``word`` is appended on a line of its
+    own and the same turn goes on, up to ``waits`` times; with ``min_tokens``, only while the
+    solution has fewer tokens. The answer is read from the whole turn, so a later one replaces an
+    earlier one. ``n`` such samples (default: one) vote; ``flight`` are under way under a budget in
+    tokens, FLOPs or money. The upper end of a solution is the task's (or the caller's) limit.
+    """
+
+    n: int | None = None
+    waits: int = 1
+    min_tokens: int | None = None
+    word: str = "Wait"
+    flight: int = WINDOW
+
+    def __post_init__(self) -> None:
+        if self.waits < 1 or (self.min_tokens is not None and self.min_tokens < 1):
+            raise SpecError(
+                f"budget-forcing(waits={self.waits}, min_tokens={self.min_tokens}): both must be "
+                "at least 1"
+            )
+        if not self.word.strip():
+            raise SpecError("budget-forcing(word=…): give a word that is not blank")
+        check_options("budget-forcing", self.flight)
+
+    @property
+    def needs(self) -> Needs:
+        """A policy that can continue a turn."""
+        return Needs(capabilities=("continue_assistant",))
+
+    def start(self, start: Start) -> Search:
+        given = start.budget.samples if start.budget else None
+        n = samples_of("budget-forcing", self.n if given or self.n else 1, start.budget)
+        count = chains_for(n, start.budget, self.flight)
+        return ForcingSearch(start, count, n, start.limit, self)
+
+
+@dataclass
+class ForcingSearch(SampleChains):
+    """Each sample goes on where it ended; what it had when it ended counts if it cannot."""
+
+    config: BudgetForcing
+    _ended: dict[int, Branch] = field(default_factory=dict, init=False)
+    _waits: list[int] = field(default_factory=list, init=False)
+
+    def begin(self) -> None:
+        self._waits = [0] * self.count
+        # Samples that exist already were not forced: they are drawn again, at the same seeds.
+        self.begin_all(0, self.n)
+
+    def take(self, at: int, outcome: Outcome) -> None:
+        before = self._ended.get(at)
+        branch = self.child(outcome) if isinstance(outcome.value, Completion) else before
+        if branch is not None and branch is not before and self._goes_on(at, branch):
+            self._ended[at] = branch
+            self._waits[at] += 1
+            return
+        if branch is not None:
+            self.chains[at].candidates.append(self.start.candidate(branch))
+        self._ended.pop(at, None)
+        self._waits[at] = 0
+        self.begin_next(at, self.n)
+
+    def result(self) -> Result:
+        """The vote so far; a sample that is being continued counts as it stood."""
+        unfinished = [self.start.candidate(branch) for branch in self._ended.values()]
+        candidates = tuple(sorted([*self.found(), *unfinished], key=lambda c: c.key))
+        per_field = getattr(self.start.task, "per_field", False)
+        select: Selector = PerField() if per_field else Majority()
+        return Result((select(candidates, self.start.same),), candidates, self.failed(), self.ended)
+
+    def _goes_on(self, at: int, branch: Branch) -> bool:
+        """Ask for more of a sample that ended by itself, if there is room and money for it."""
+        short = self.config.min_tokens is None or length_of(branch) < self.config.min_tokens
+        own_end = branch.steps[-1].stop in (StopReason.END, StopReason.STOP)
+        until = chunk_of(self.start.limit, length_of(branch), None)
+        if not (short and own_end and self._waits[at] < self.config.waits) or until is None:
+            return False
+        gap = "" if branch.text.endswith("\n") or not branch.text else "\n"
+        word = Step(f"{gap}{self.config.word}", StopReason.STEP, logprobs=())
+        return self.generate(at, replace(branch, steps=(*branch.steps, word)), until)

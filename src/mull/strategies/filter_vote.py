@@ -1,0 +1,105 @@
+"""Sample n solutions, have each judged, vote among those judged correct."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mull.budget import Purpose
+from mull.errors import SpecError
+from mull.selection import Majority, PerField, Same, Selection, Selector, exact, filtered
+from mull.strategies.base import Failure, Outcome, Search, Start
+from mull.strategies.judge import (
+    JUDGE_CHILD,
+    VERDICT_TOKENS,
+    read_verdict,
+    reply_of,
+    verdict_prompt,
+)
+from mull.strategies.needs import POLICY, Needs
+from mull.strategies.sample import WINDOW, check_options, samples_of
+from mull.strategies.scored import FollowedSearch
+from mull.types import GREEDY, Branch, Candidate, Until
+
+
+@dataclass(frozen=True, slots=True)
+class Approved:
+    """A vote among the candidates that more than half of their verdicts call correct.
+
+    If none is approved, among all.
+    """
+
+    score: str
+    then: Selector
+
+    def __call__(self, candidates: Sequence[Candidate], same: Same = exact) -> Selection:
+        return filtered(candidates, self._approved, same, self.then)
+
+    def _approved(self, candidate: Candidate) -> bool:
+        return candidate.scores.get(self.score, 0.0) > 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class FilterVote:
+    """Majority vote among the samples that a judge calls correct (Chen et al. 2024).
+
+    Source: arXiv 2403.02419. ``judge`` names the engine that judges; ``policy`` judges itself. Each
+    sample gets ``votes`` verdicts (one is greedy, more are sampled) and survives if more than half
+    of those that came approve it. If none survives, all vote. A reply without a verdict is a
+    failure and no approval. A verdict is no sample; it takes at most ``judge_tokens``.
+    """
+
+    n: int | None = None
+    judge: str = "judge"
+    votes: int = 1
+    judge_tokens: int = VERDICT_TOKENS
+    window: int = WINDOW
+    quorum: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.votes < 1 or self.judge_tokens < 1:
+            raise SpecError(
+                f"filter-vote(votes={self.votes}, judge_tokens={self.judge_tokens}): both must be "
+                "at least 1"
+            )
+        check_options("filter-vote", self.window, self.quorum)
+
+    @property
+    def needs(self) -> Needs:
+        """The policy and the judge."""
+        return Needs(engines=tuple(dict.fromkeys((POLICY, self.judge))))
+
+    def start(self, start: Start) -> Search:
+        per_field = getattr(start.task, "per_field", False)
+        return FilterSearch(
+            start,
+            samples_of("filter-vote", self.n, start.budget),
+            Approved("judge", PerField() if per_field else Majority()),
+            start.sampling,
+            window=self.window,
+            quorum=self.quorum,
+            mark="judge",
+            config=self,
+        )
+
+
+@dataclass
+class FilterSearch(FollowedSearch):
+    """Each sample is judged; the score is the share of its verdicts that say correct."""
+
+    config: FilterVote = field(default_factory=FilterVote)
+
+    def follow(self, candidate: Candidate, branch: Branch) -> int:
+        view = verdict_prompt(branch.problem, candidate.text)
+        return self.generate(
+            Branch(branch.problem, view, (*branch.key, JUDGE_CHILD)),
+            Until(self.config.judge_tokens),
+            self.config.votes,
+            engine=self.config.judge,
+            decoding=GREEDY if self.config.votes == 1 else None,
+            purpose=Purpose.JUDGE,
+        )
+
+    def read(self, outcome: Outcome) -> float | Failure:
+        reply = reply_of(outcome.value, read_verdict)
+        return reply if isinstance(reply, Failure) else float(reply)

@@ -1,0 +1,145 @@
+"""Best-of-n that drops what a verifier likes least while it is still being written."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+
+from mull.errors import SpecError
+from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result, Search, Start
+from mull.strategies.chains import chunk_of, length_of
+from mull.strategies.needs import Needs
+from mull.strategies.sample import FAR, UNSAID, branch_of, samples_of
+from mull.strategies.scored import ByScore, FirstBest, score_of
+from mull.types import Branch, Candidate, Completion
+
+
+@dataclass(frozen=True, slots=True)
+class SpeculativeRejection:
+    """Best of n, of which the worst are dropped while they are written (Sun et al. 2024).
+
+    Source: arXiv 2410.20290. All n solutions are written ``chunk`` tokens at a time. After each
+    chunk the verifier scores those in the race, and the share ``alpha`` with the lowest scores
+    leaves it, rounded down; what has ended stays in the race by its score. The last one left is
+    written to its end. The best final score answers, the first of equals. Where nothing is scored
+    the majority answers.
+    """
+
+    n: int | None = None
+    verifier: str = "prm"
+    alpha: float = 0.5
+    chunk: int = 64
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.alpha < 1.0:
+            raise SpecError(f"speculative-rejection(alpha={self.alpha}): alpha must lie in [0, 1)")
+        if self.chunk < 1:
+            raise SpecError(f"speculative-rejection(chunk={self.chunk}): must be at least 1")
+
+    @property
+    def needs(self) -> Needs:
+        """The policy and the verifier."""
+        return Needs(verifiers=(self.verifier,))
+
+    def start(self, start: Start) -> Search:
+        n = samples_of("speculative-rejection", self.n, start.budget)
+        return RejectionSearch(start, UNSAID if n == FAR else n, self)
+
+
+@dataclass
+class RejectionSearch(OrderedSearch):
+    """The race: rounds of a chunk each, the scores asked as the chunks take effect."""
+
+    n: int
+    config: SpeculativeRejection
+    ended: Ended = field(default=Ended.COMPLETE, init=False)
+    _racing: dict[tuple[int, ...], Branch] = field(default_factory=dict, init=False)
+    _finished: dict[tuple[int, ...], Candidate] = field(default_factory=dict, init=False)
+    _scores: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
+    _parents: dict[int, Branch] = field(default_factory=dict, init=False)
+    _about: dict[int, tuple[int, ...]] = field(default_factory=dict, init=False)
+    _waiting: int = field(default=0, init=False)
+
+    def begin(self) -> None:
+        given = self.start.candidates[: self.n]
+        root = Branch.root(self.start.problem)
+        if len(given) < self.n:
+            chunk = self.config.chunk if self.n > 1 else None
+            until = chunk_of(self.start.limit, 0, chunk)
+            if until is not None:
+                count = self.n - len(given)
+                self._parents[self.generate(root, until, count, first=len(given))] = root
+                self._waiting += count
+        for candidate in given:
+            self._landed(branch_of(self.start.problem, candidate), candidate)
+
+    def take(self, outcome: Outcome) -> None:
+        self._waiting -= 1
+        if outcome.action in self._about:
+            reading = score_of(self.config.verifier, outcome.value)
+            if not isinstance(reading, Failure):
+                self._scores[self._about[outcome.action]] = reading
+            elif reading is not outcome.value:
+                self.failures.append(reading)
+        elif isinstance(outcome.value, Completion):
+            branch = self._parents[outcome.action].child(outcome.value)
+            self._landed(branch, self.start.candidate(branch) if branch.finished else None)
+        if not self._waiting:
+            self._check()
+
+    def result(self) -> Result:
+        """The best finished solution so far; what is still being written has no answer yet."""
+        name = self.config.verifier
+        finished, scores, failures = dict(self._finished), dict(self._scores), list(self.failures)
+        for outcome in self._inbox.held():
+            if outcome.action in self._about:
+                reading = score_of(name, outcome.value)
+                if isinstance(reading, Failure):
+                    failures.append(reading)
+                else:
+                    scores[self._about[outcome.action]] = reading
+            elif isinstance(outcome.value, Completion):
+                branch = self._parents[outcome.action].child(outcome.value)
+                if branch.finished:
+                    finished[branch.key] = self.start.candidate(branch)
+            elif isinstance(outcome.value, Failure):
+                failures.append(outcome.value)
+        candidates = tuple(
+            replace(c, scores={**c.scores, name: scores[key]}) if key in scores else c
+            for key, c in sorted(finished.items())
+        )
+        selection = ByScore(name, FirstBest(name))(candidates, self.start.same)
+        ended = self.ended if self.done else Ended.UNFINISHED
+        return Result((selection,), candidates, tuple(failures), ended)
+
+    def _landed(self, branch: Branch, candidate: Candidate | None) -> None:
+        """A branch came to the end of its chunk, or (a candidate) to its own end."""
+        self._racing[branch.key] = branch
+        if candidate is not None:
+            self._finished[branch.key] = candidate
+        known = (
+            math.nan if candidate is None else candidate.scores.get(self.config.verifier, math.nan)
+        )
+        if math.isfinite(known):
+            self._scores[branch.key] = known
+        elif candidate is None or candidate.answer is not None:
+            self._about[self.score((branch,), self.config.verifier)] = branch.key
+            self._waiting += 1
+
+    def _check(self) -> None:
+        """All chunks and scores of a round are in: drop the worst, go on with the rest."""
+        ranked = sorted(self._racing, key=lambda key: (-self._scores.get(key, -math.inf), key))
+        keep = len(ranked) - math.floor(self.config.alpha * len(ranked))
+        racing = {key: self._racing[key] for key in sorted(ranked[:keep])}
+        self._racing = {key: b for key, b in racing.items() if key in self._finished}
+        alive = [branch for key, branch in racing.items() if key not in self._finished]
+        budget = self.start.budget
+        if alive and budget is not None and budget.exhausted(self.spent):
+            self.ended = Ended.BUDGET
+            return
+        for branch in alive:
+            chunk = self.config.chunk if len(racing) > 1 else None
+            until = chunk_of(self.start.limit, length_of(branch), chunk)
+            if until is not None:
+                self._parents[self.generate(branch, until)] = branch
+                self._waiting += 1

@@ -1,0 +1,162 @@
+"""Tree of Thoughts, breadth first: a judge grades every next step, the best are kept.
+
+Source: Yao et al. 2023 (arXiv 2305.10601), ToT-BFS with independent valuation. The same search with
+a scalar verifier in the judge's place is a step beam, and is built as one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from mull.budget import Purpose
+from mull.errors import SpecError
+from mull.strategies.base import Failure, Generate, Outcome, Search, Start
+from mull.strategies.beam import BeamRule, Finished, beam_size
+from mull.strategies.judge import (
+    VERDICT_TOKENS,
+    grade_prompt,
+    question,
+    read_grade,
+    reply_of,
+)
+from mull.strategies.levels import LevelSearch, Select, check_level_options, level_needs
+from mull.strategies.levels_lane import Lane
+from mull.strategies.levels_tree import Node
+from mull.strategies.needs import POLICY, Needs
+from mull.types import GREEDY, Branch, Problem, Prompt, Until, Usage
+
+JUDGE_CHILD = -2
+"""The child index of a judge's question behind a branch's key; -1 is a revision's."""
+JUDGE = "judge"
+"""The name of the judge's grade among a candidate's scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tot:
+    """Tree of Thoughts (BFS): ``keep`` states, each with ``branch`` next steps, graded 0 to 10.
+
+    A state's value is the mean of ``votes`` grades by the engine ``judge`` (``policy`` grades
+    itself; one grade is greedy, several are sampled); a reply without a grade is a failure and has
+    no say, and a state without any grade comes last. With ``verifier`` its score takes the place of
+    the judge. Samples are the policy's, keep x branch of them at a depth; what the judge spends
+    stands on its own row, at most ``judge_tokens`` a grade. The rest is as in ``beam``.
+    """
+
+    keep: int | None = None
+    branch: int | None = None
+    judge: str = JUDGE
+    verifier: str | None = None
+    votes: int = 1
+    judge_tokens: int = VERDICT_TOKENS
+    finished: Finished = "reserve"
+    select: Select = "best"
+    max_steps: int = 40
+
+    def __post_init__(self) -> None:
+        for name in ("keep", "branch", "votes", "judge_tokens"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SpecError(f"tot({name}={value}): must be at least 1")
+        if self.verifier is not None and self.votes != 1:
+            raise SpecError(f"tot(votes={self.votes}): a verifier gives one score; leave out votes")
+        if self.finished not in ("compete", "bank", "reserve"):
+            raise SpecError(f"tot(finished={self.finished!r}): compete, bank or reserve")
+        check_level_options("tot", self.select, self.max_steps)
+
+    @property
+    def needs(self) -> Needs:
+        """A policy that continues a turn, and the judge or the verifier."""
+        if self.verifier is not None:
+            return level_needs(self.verifier)
+        engines = tuple(dict.fromkeys((POLICY, self.judge)))
+        return Needs(engines, capabilities=("continue_assistant",))
+
+    def start(self, start: Start) -> Search:
+        samples = start.budget.samples if start.budget else None
+        n, branch = beam_size("tot", self.keep, self.branch, samples)
+        rule = BeamRule(n, branch, self.finished)
+        if self.verifier is not None:
+            return LevelSearch(
+                start, rule, (n,), self.verifier, self.select, max_steps=self.max_steps
+            )
+        return TotSearch(
+            start,
+            rule,
+            (n,),
+            JUDGE,
+            self.select,
+            max_steps=self.max_steps,
+            speculate=False,  # a guess would pay for grades that nobody asks for
+            config=self,
+        )
+
+
+def state_prompt(problem: Problem, branch: Branch) -> Prompt:
+    """Asks for a grade of a state: of a solution as it stands, or of how far it will lead."""
+    if branch.finished:
+        return grade_prompt(problem, branch.text)
+    return question(
+        problem,
+        [("Unfinished solution", branch.text)],
+        "Check the steps so far. How likely does going on from here lead to the right answer? Then "
+        "end with a line that holds nothing but a grade, from [[0]] (impossible) to [[10]] (sure).",
+    )
+
+
+@dataclass(slots=True)
+class _Grades:
+    """The replies to one question and what they cost, by their index."""
+
+    missing: int
+    found: dict[int, tuple[float | Failure, Usage]] = field(default_factory=dict)
+
+
+@dataclass(eq=False)
+class TotSearch(LevelSearch):
+    """A level search that asks a judge where it would ask a verifier."""
+
+    config: Tot = field(default_factory=Tot)
+    _grades: dict[int, _Grades] = field(default_factory=dict, init=False)
+
+    def judge(self, lane: Lane, node: Node, guess: bool) -> int:
+        """Ask the judge for its grades of a state."""
+        branch, config = node.there, self.config
+        view = state_prompt(branch.problem, branch)
+        asked = Generate(
+            self._id(),
+            Branch(branch.problem, view, (*branch.key, JUDGE_CHILD)),
+            Until(config.judge_tokens),
+            config.votes,
+            engine=config.judge,
+            decoding=GREEDY if config.votes == 1 else self.start.sampling,
+            purpose=Purpose.JUDGE,
+            speculative=guess,
+        )
+        node.verdict = asked.id
+        self._grades[asked.id] = _Grades(config.votes)
+        self._put(asked, lane, node)
+        return asked.id
+
+    def tell(self, outcome: Outcome) -> None:
+        grades = self._grades.get(outcome.action)
+        if grades is None:
+            super().tell(outcome)
+            return
+        grades.missing -= 1
+        grades.found[outcome.index] = reply_of(outcome.value, read_grade), outcome.usage
+        if not grades.missing:
+            super().tell(self._valued(outcome.action, grades))
+
+    def _valued(self, action: int, grades: _Grades) -> Outcome:
+        """All grades of a state as one outcome: their mean, or why there is none."""
+        _, node = self._works[action]
+        rows = [grades.found[index] for index in sorted(grades.found)]
+        replies, used = [reply for reply, _ in rows], sum((cost for _, cost in rows), Usage())
+        given = [reply for reply in replies if isinstance(reply, float)]
+        failures = [reply for reply in replies if isinstance(reply, Failure)]
+        if not given:
+            return Outcome(action, 0, failures[0], used)
+        if isinstance(node, Node):
+            node.doubts += failures
+        return Outcome(action, 0, (math.fsum(given) / len(given),), used)

@@ -1,0 +1,247 @@
+"""What tree searches share: nodes, simulations in flight, scores, the final choice, the record.
+
+A tree search grows one tree a problem. ``flight`` simulations are under way at a time; the next
+starts as soon as one has taken effect, wherever the tree has room, so nothing waits for a level to
+be complete. Everything is decided in the order of the actions, so timing changes nothing.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from mull.errors import SpecError
+from mull.selection import Selection, best, vote_fields, weighted
+from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result, Start
+from mull.types import Branch, Candidate, Completion, Fate, TreeNode
+
+Select = Literal["weighted", "best", "majority"]
+SELECTS = ("weighted", "best", "majority")
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A node of the tree: a branch, what it is worth, and how often the search came by.
+
+    ``worth`` is what one visit to it brings, 0..1; ``value`` sums what was backed up through it in
+    ``visits`` visits; ``virtual`` simulations are in flight below it. ``copies`` equal siblings are
+    merged in it, of which ``joined`` wait for its score. In the prior each copy weighs ``weight``,
+    all children ``mass``. ``end`` is its rollout, ``lost`` the keys of children that did not come,
+    ``texts`` its children by text.
+    """
+
+    branch: Branch
+    parent: Node | None = None
+    children: list[Node] = field(default_factory=list)
+    lost: list[tuple[int, ...]] = field(default_factory=list)
+    score: float | None = None
+    settled: bool = False
+    asked: int = 0
+    worth: float = 0.0
+    value: float = 0.0
+    visits: int = 0
+    virtual: int = 0
+    copies: int = 1
+    joined: int = 0
+    weight: float = 1.0
+    mass: float = 0.0
+    end: Node | None = None
+    texts: dict[tuple[str, bool], Node] = field(default_factory=dict)
+
+    def path(self) -> Iterator[Node]:
+        """The node and its ancestors, upwards."""
+        node: Node | None = self
+        while node is not None:
+            yield node
+            node = node.parent
+
+    def adopt(self, completion: Completion, branch: Branch) -> tuple[Node, bool]:
+        """The child of that text, and whether it is new: an equal sibling takes it in."""
+        made = branch.child(completion)
+        same = (completion.text, made.finished)
+        child = self.texts.get(same)
+        if child is not None:
+            child.copies += 1
+            return child, False
+        child = self.texts[same] = Node(made, self)
+        self.children.append(child)
+        return child, True
+
+    def walk(self) -> Iterator[Node]:
+        """All nodes below this one, in no particular order."""
+        stack = list(self.children)
+        while stack:
+            node = stack.pop()
+            yield node
+            stack.extend(node.children)
+            if node.end is not None:
+                stack.append(node.end)
+
+
+def check_tree(name: str, flight: int, select: str) -> None:
+    """Raise ``SpecError`` for options out of range that all tree searches have."""
+    if flight < 1:
+        raise SpecError(f"{name}(flight={flight}): at least 1 simulation must be in flight")
+    if select not in SELECTS:
+        raise SpecError(f"{name}(select={select!r}): select is {' or '.join(SELECTS)}")
+
+
+def read_score(verifier: str, branch: Branch, value: object) -> float | Failure:
+    """A verifier's score of one branch, or why there is none. NaN is no score.
+
+    >>> from mull.types import Branch, Problem, Prompt
+    >>> root = Branch.root(Problem("p", Prompt.of("")))
+    >>> read_score("prm", root, (0.5,)), read_score("prm", root, (float("nan"),)).error
+    (0.5, 'ScoreError')
+    """
+    if isinstance(value, Failure):
+        return value
+    if isinstance(value, tuple) and len(value) == 1 and math.isfinite(value[0]):
+        return float(value[0])
+    return Failure("ScoreError", f"verifier {verifier!r} gave {value} for branch {branch.key}")
+
+
+def choose(
+    select: Select,
+    verifier: str,
+    candidates: Sequence[Candidate],
+    votes: Mapping[tuple[int, ...], int],
+    start: Start,
+) -> Selection:
+    """The answer of a tree search; the plain majority where no answered candidate has a score.
+
+    ``votes`` are how many equal samples each candidate stands for, by its key.
+    """
+    scored = any(c.answer is not None and verifier in c.scores for c in candidates)
+    if select == "majority" or not scored:
+        if getattr(start.task, "per_field", False):
+            return vote_fields(candidates, start.same)
+        return weighted(candidates, lambda c: float(votes[c.key]), start.same)
+    if select == "best":
+        return best(candidates, verifier, start.same)
+
+    def weight(candidate: Candidate) -> float | None:
+        score = candidate.scores.get(verifier)
+        return None if score is None else votes[candidate.key] * unit(score)
+
+    return weighted(candidates, weight, start.same)
+
+
+def unit(score: float) -> float:
+    """A score as the tree counts with it: within 0..1."""
+    return min(max(score, 0.0), 1.0)
+
+
+@dataclass
+class TreeSearch(OrderedSearch):
+    """One tree, up to ``flight`` simulations at a time, a choice among its ends at any moment.
+
+    A subclass starts a simulation in ``grow``, takes its completions in ``came``, and learns in
+    ``land`` what a node is worth; each simulation ends in one call of ``end``.
+    """
+
+    verifier: str
+    select: Select
+    flight: int
+    root: Node = field(init=False)
+    flying: int = field(default=0, init=False)
+    ended: Ended = field(default=Ended.UNFINISHED, init=False)
+    _scoring: dict[int, Node] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.root = Node(Branch.root(self.start.problem))
+
+    @abstractmethod
+    def grow(self) -> bool:
+        """Start one simulation; ``False`` where there is nothing to start now."""
+
+    @abstractmethod
+    def came(self, outcome: Outcome) -> None:
+        """A completion, or its failure."""
+
+    @abstractmethod
+    def land(self, node: Node) -> None:
+        """A node has its score, or will have none: ``node.score`` is ``None`` then."""
+
+    @abstractmethod
+    def complete(self) -> bool:
+        """Whether the algorithm has nothing more to start, ever."""
+
+    def begin(self) -> None:
+        self._go_on()
+
+    def take(self, outcome: Outcome) -> None:
+        node = self._scoring.pop(outcome.action, None)
+        if node is None:
+            self.came(outcome)
+        else:
+            read = read_score(self.verifier, node.branch, outcome.value)
+            if isinstance(read, float):
+                node.score = read
+            elif read is not outcome.value:  # a failed outcome is in the list already
+                self.failures.append(read)
+            node.settled = True
+            self.land(node)
+        self._go_on()
+
+    def result(self) -> Result:
+        """The choice among the ends so far, and the tree."""
+        nodes = sorted(self.root.walk(), key=lambda node: node.branch.key)
+        ends = [node for node in nodes if node.branch.finished]
+        candidates = [self._candidate(node) for node in ends]
+        votes = {node.branch.key: node.copies for node in ends}
+        chosen = choose(self.select, self.verifier, candidates, votes, self.start)
+        return Result(
+            (chosen,),
+            tuple(candidates),
+            tuple(self.failures),
+            self.ended if self._over() else Ended.UNFINISHED,
+            self._record(nodes),
+        )
+
+    def judge(self, node: Node) -> None:
+        """Ask for a node's score."""
+        self._scoring[self.score((node.branch,), self.verifier)] = node
+
+    def end(self) -> None:
+        """A simulation is over."""
+        self.flying -= 1
+
+    def _go_on(self) -> None:
+        budget = self.start.budget
+        spent = budget is not None and budget.exhausted(self.spent)
+        while not spent and self.flying < self.flight and self.grow():
+            self.flying += 1
+        if not self.flying:
+            self.ended = Ended.BUDGET if spent and not self.complete() else Ended.COMPLETE
+
+    def _over(self) -> bool:
+        """``done``, without waking a search that was not begun."""
+        return self._begun and not self._queue and (self._stopped or not len(self._inbox))
+
+    def _candidate(self, node: Node) -> Candidate:
+        made = self.start.candidate(node.branch)
+        if node.score is None:
+            return made
+        return replace(made, scores={**made.scores, self.verifier: node.score})
+
+    def _record(self, nodes: Sequence[Node]) -> tuple[TreeNode, ...]:
+        made = [
+            TreeNode(n.branch.key, n.branch.steps[-1].text, n.score, self._fate(n), n.visits)
+            for n in nodes
+        ]
+        lost = [TreeNode(key, "", None, Fate.FAILED, 0) for n in nodes for key in n.lost]
+        lost += [TreeNode(key, "", None, Fate.FAILED, 0) for key in self.root.lost]
+        return tuple(sorted([*made, *lost], key=lambda node: node.key))
+
+    def _fate(self, node: Node) -> Fate:
+        if node.branch.finished:
+            return Fate.FINISHED
+        if node.children or node.asked:
+            return Fate.KEPT
+        if node.settled and node.score is None and node.end is None:
+            return Fate.FAILED
+        return Fate.PRUNED

@@ -1,0 +1,151 @@
+"""A policy and more examples → the same policy, trained on: revision models, other surfaces.
+
+The loss is on the solutions alone. Of a revision model the validation loss is no good guide to
+when to stop (Snell et al. 2024, appendix: it is best slightly after the loss has begun to rise), so
+training takes its tokens to the end and the validation losses are recorded beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from mull.errors import ConfigError, InputError
+from mull.training.data import Corpus, Example, batches, encode
+from mull.training.loop import Progress, Recipe, Trainer, fit, next_token
+from mull.training.model import Llama, load_model, save_model
+from mull.training.policy import Trained
+from mull.training.tokenizer import load_tokenizer, save_tokenizer
+
+_RATES: Final = (1e-3, 5e-4)
+_ALL: Final = 1 << 62
+
+
+@dataclass(frozen=True)
+class FineTune:
+    """A policy to train on. ``base`` is its folder, ``context`` the longest text in tokens that the
+    result takes (at least the base's); the other fields as in ``TrainPolicy``.
+    """
+
+    base: Path
+    tokens: int = 4_000_000
+    seed: int = 0
+    context: int = 1024
+    batch_tokens: int = 2048
+    matrix_rate: float = _RATES[0]
+    rate: float = _RATES[1]
+    checks: int = 10
+    precision: str = "float32"
+    device: str = "cpu"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.checks < 1:
+            raise ConfigError(f"train: checks must be at least 1, not {self.checks}")
+        self.recipe()
+
+    def recipe(self) -> Recipe:
+        """The loop's part of this config."""
+        return Recipe(
+            tokens=self.tokens,
+            batch_tokens=self.batch_tokens,
+            matrix_rate=self.matrix_rate,
+            rate=self.rate,
+            precision=self.precision,
+            device=self.device,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class FineTuned(Trained):
+    """``validation`` is the held-out loss after each check, nats a token."""
+
+    validation: tuple[float, ...] = ()
+
+
+def fine_tune(
+    config: FineTune,
+    examples: Sequence[Example],
+    validation: Sequence[Example],
+    folder: Path,
+    *,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> FineTuned:
+    """Train a policy on and write it to ``folder`` (Hugging Face layout, bfloat16).
+
+    Examples longer than the context are left out, as are texts outside the vocabulary (what a
+    model said need not read back as its own tokens). Raises ``InputError`` where none is left.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    tokenizer = load_tokenizer(config.base)
+    corpus = fitting(encode(examples, tokenizer, _ALL, drop_unknown=True), config.context)
+    held_out = fitting(encode(validation, tokenizer, _ALL, drop_unknown=True), config.context)
+    model = _with_context(load_model(config.base), config.context)
+    trainer = Trainer(model, corpus, config.recipe())
+    losses: list[float] = []
+
+    def watch(progress: Progress) -> bool:
+        if progress.tokens >= (len(losses) + 1) * config.tokens / config.checks:
+            losses.append(held_out_loss(model, held_out))
+        return False
+
+    # Log lines are where the training may be looked at: no fewer of them than checks.
+    between = config.tokens // (config.batch_tokens * config.checks)
+    final = fit(
+        trainer,
+        folder,
+        log_every=max(1, min(50, between)),
+        on_progress=on_progress,
+        enough=watch,
+    )
+    losses.append(held_out_loss(model, held_out))
+    save_model(model, folder)
+    save_tokenizer(tokenizer, folder, config.context)
+    return FineTuned(
+        folder=folder,
+        parameters=model.shape.parameters,
+        tokens=trainer.seen,
+        examples=len(corpus),
+        epochs=trainer.seen / corpus.tokens,
+        seconds=trainer.seconds,
+        loss=final.loss,
+        config={**asdict(config), "base": config.base.name},
+        validation=tuple(losses),
+    )
+
+
+def fitting(corpus: Corpus, context: int) -> Corpus:
+    """The examples that fit a context of so many tokens; ``InputError`` where none does."""
+    rows = [row for row, length in enumerate(corpus.lengths) if length <= context]
+    if not rows:
+        raise InputError(f"every example is longer than the context of {context} tokens")
+    return corpus if len(rows) == len(corpus) else corpus.rows(rows)
+
+
+@torch.no_grad()
+def held_out_loss(model: Llama, corpus: Corpus, batch_tokens: int = 8192) -> float:
+    """Mean loss over a corpus, nats a token that is said."""
+    total, count, seen = 0.0, 0, 0
+    for batch in batches(corpus, batch_tokens, seed=0):
+        said = int((batch.targets >= 0).sum())
+        total += float(next_token(model, batch)) * said
+        count += said
+        seen += len(batch.inputs)
+        if seen >= len(corpus):
+            break
+    return total / max(1, count)
+
+
+def _with_context(model: Llama, context: int) -> Llama:
+    """The same weights with room for longer texts: rotary positions need no new parameters."""
+    if context < model.shape.context:
+        raise ConfigError(f"context {context} is less than the base's {model.shape.context}")
+    longer = Llama(replace(model.shape, context=context))
+    longer.load_state_dict(model.state_dict())
+    return longer

@@ -1,0 +1,340 @@
+"""Labelled solutions → a reward model: a policy's trunk with a value head, read at step ends.
+
+A process reward model has a label at the end of every step, an outcome reward model at the end of
+the solution; both are the same weights and the same loss. Labels are probabilities: exact verdicts
+(0 or 1) or shares of rollouts that came out right (Math-Shepherd, Wang et al. 2023, arXiv
+2312.08935; Snell et al. 2024, arXiv 2408.03314). The loss is the cross-entropy of the soft label.
+
+Shapes: B rows, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from mull.errors import ConfigError, InputError
+from mull.training.data import Batch, Corpus, Example, Labelled, batches, encode
+from mull.training.loop import Progress, Recipe, Trainer, fit
+from mull.training.model import Llama, Shape, load_as, load_model, save_model
+from mull.training.policy import CONTEXT, SIZES
+from mull.training.tokenizer import load_tokenizer, save_tokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+BEST: Final = "best.safetensors"
+# Fine-tuning from a policy wants smaller steps than training from nothing.
+_RATES: Final = {"s": (1e-3, 5e-4), "m": (1e-3, 5e-4), "l": (7e-4, 3e-4)}
+
+
+class RewardModel(Llama):
+    """A Llama with a value head: one logit a token."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__(shape)
+        self.value_head = nn.Linear(shape.width, 1)
+        nn.init.zeros_(self.value_head.weight)
+        nn.init.zeros_(self.value_head.bias)
+
+    def values(self, ids: Tensor) -> Tensor:
+        """[B, T] → logits [B, T] that the solution so far is right."""
+        out: Tensor = self.value_head(self.hidden(ids)).squeeze(-1)
+        return out
+
+    @classmethod
+    def of_policy(cls, folder: Path) -> RewardModel:
+        """The trunk of a policy with a head that says one half to everything."""
+        policy = load_model(folder)
+        model = cls(policy.shape)
+        model.load_state_dict(policy.state_dict(), strict=False)
+        return model
+
+    @classmethod
+    def of_folder(cls, folder: Path) -> RewardModel:
+        """What ``train_reward`` wrote, in float32. ``ModelLoadError`` for anything else."""
+        return load_as(cls, folder)
+
+
+def encode_labelled(
+    examples: Iterable[Labelled], tokenizer: Tokenizer, tokens: int = 1 << 62
+) -> Corpus:
+    """Encode solutions with their labels at the tokens that end the steps.
+
+    The label of the last step stands on the end token too, so that a text is valued alike with and
+    without it. Raises ``InputError`` where an example has not one label a step, or a label is no
+    probability.
+    """
+    given = list(examples)
+    corpus = encode((Example(e.prompt, e.solution, e.ids) for e in given), tokenizer, tokens)
+    labels = np.full(corpus.tokens, np.nan, dtype=np.float32)
+    pieces = _pieces(tokenizer)
+    for row in range(len(corpus)):
+        example = given[row]
+        start, stop = int(corpus.starts[row]), int(corpus.starts[row + 1])
+        first = start + int(corpus.prompts[row])
+        ends = _step_ends([pieces[i] for i in corpus.ids[first:stop]], example.separator)
+        if len(ends) != len(example.labels):
+            raise InputError(
+                f"a solution of {len(ends)} steps has {len(example.labels)} labels; "
+                f"expected one a step: {example.solution[:80]!r}"
+            )
+        if not all(math.isnan(x) or 0.0 <= x <= 1.0 for x in example.labels):
+            raise InputError(f"labels must lie in 0..1, not {example.labels}")
+        for end, label in zip(ends, example.labels, strict=True):
+            labels[first + end] = label
+        if example.labels:
+            labels[stop - 1] = example.labels[-1]
+    return Corpus(corpus.ids, corpus.starts, corpus.prompts, labels)
+
+
+def _pieces(tokenizer: Tokenizer) -> list[str]:
+    """The text of every token; special ones have none."""
+    size = tokenizer.get_vocab_size()
+    special = tokenizer.get_added_tokens_decoder()
+    return ["" if i in special else tokenizer.id_to_token(i) or "" for i in range(size)]
+
+
+def _step_ends(pieces: Sequence[str], separator: str) -> list[int]:
+    """The tokens that complete the steps of a text given in pieces; the last may be unclosed.
+
+    >>> _step_ends(["a", "\\n", "b", ""], "\\n")
+    [1, 2]
+    """
+    ends: list[int] = []
+    text, known, last = "", 0, -1
+    for position, piece in enumerate(pieces):
+        text += piece
+        last = position if piece else last
+        if (found := text.find(separator, known)) >= 0:
+            while found >= 0:
+                known = found + len(separator)
+                found = text.find(separator, known)
+            ends.append(position)
+    if known < len(text):
+        ends.append(last)
+    return ends
+
+
+def value_loss(model: Llama, batch: Batch) -> Tensor:
+    """Mean cross-entropy of the value head against the labels, nats a label.
+
+    Solutions that end in the middle of a batch weigh by their labels: every label counts once.
+    """
+    if not isinstance(model, RewardModel) or batch.labels is None:
+        raise TypeError("a value loss needs a reward model and labelled examples")
+    device = model.value_head.weight.device
+    inputs = torch.from_numpy(batch.inputs).to(device)
+    labels = torch.from_numpy(batch.labels).to(device)
+    known = ~labels.isnan()
+    hidden = model.hidden(inputs)[known]
+    logits = model.value_head(hidden).squeeze(-1)
+    return F.binary_cross_entropy_with_logits(logits.float(), labels[known])
+
+
+@torch.no_grad()
+def read_values(
+    model: RewardModel, corpus: Corpus, batch_tokens: int = 8192
+) -> list[NDArray[np.float32]]:
+    """The head's probabilities at every labelled token, a row an example, in order."""
+    out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(corpus)
+    order = np.argsort(corpus.lengths, kind="stable")
+    at = 0
+    while at < len(order):
+        longest, end = 0, at
+        while end < len(order):
+            longest = max(longest, int(corpus.lengths[order[end]]))
+            if end > at and longest * (end + 1 - at) > batch_tokens:
+                break
+            end += 1
+        rows = order[at:end]
+        ids = np.zeros((len(rows), longest), dtype=np.int64)
+        for line, row in enumerate(rows):
+            span = corpus.ids[corpus.starts[row] : corpus.starts[row + 1]]
+            ids[line, : len(span)] = span
+        values = torch.sigmoid(model.values(torch.from_numpy(ids)).float()).numpy()
+        for line, row in enumerate(rows):
+            labels = corpus.labels
+            if labels is None:
+                raise TypeError("examples without labels have no places to read")
+            known = np.isfinite(labels[corpus.starts[row] : corpus.starts[row + 1]])
+            out[row] = values[line, : len(known)][known]
+        at = end
+    return out
+
+
+@dataclass(frozen=True)
+class TrainReward:
+    """A reward model to train.
+
+    ``base`` is the policy's folder whose weights it starts from (it may be larger than the policy
+    it will judge); ``None`` starts from nothing in the given ``size``. ``tokens`` is the most that
+    is seen, examples repeated where they are fewer; training ends early once the validation loss
+    has not fallen for ``patience`` checks, ``checks`` of them to a training, and the best weights
+    are kept.
+    """
+
+    base: Path | None = None
+    size: str = "s"
+    tokens: int = 4_000_000
+    seed: int = 0
+    batch_tokens: int = 2048
+    matrix_rate: float | None = None
+    rate: float | None = None
+    patience: int = 4
+    checks: int = 20
+    precision: str = "float32"
+    device: str = "cpu"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.size not in SIZES:
+            raise ConfigError(f"train: unknown size {self.size!r}: one of {', '.join(SIZES)}")
+        for name in ("patience", "checks"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"train: {name} must be at least 1, not {getattr(self, name)}")
+        self.recipe()
+
+    def recipe(self) -> Recipe:
+        """The loop's part of this config."""
+        matrix_rate, rate = _RATES[self.size]
+        return Recipe(
+            tokens=self.tokens,
+            batch_tokens=self.batch_tokens,
+            matrix_rate=matrix_rate if self.matrix_rate is None else self.matrix_rate,
+            rate=rate if self.rate is None else self.rate,
+            precision=self.precision,
+            device=self.device,
+            seed=self.seed,
+        )
+
+
+@dataclass(frozen=True)
+class TrainedReward:
+    """What a training gave; losses in nats a label, ``validation`` one a check."""
+
+    folder: Path
+    parameters: int
+    tokens: int
+    examples: int
+    epochs: float
+    seconds: float
+    loss: float
+    best: float
+    validation: tuple[float, ...]
+    config: dict[str, object] = field(default_factory=dict)
+
+
+def train_reward(
+    config: TrainReward,
+    examples: Sequence[Labelled],
+    validation: Sequence[Labelled],
+    tokenizer_folder: Path,
+    folder: Path,
+    *,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> TrainedReward:
+    """Train a reward model and write it to ``folder`` (Hugging Face layout, bfloat16).
+
+    ``validation`` are solutions to other problems. Raises ``InputError`` for labels that do not fit
+    their solutions.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    tokenizer = load_tokenizer(tokenizer_folder)
+    corpus = encode_labelled(examples, tokenizer)
+    held_out = encode_labelled(validation, tokenizer)
+    if config.base is not None:
+        model = RewardModel.of_policy(config.base)
+    else:
+        shape = Shape(tokenizer.get_vocab_size(), context=CONTEXT, **SIZES[config.size])
+        model = RewardModel(shape)
+        model.initialise(config.seed)
+        nn.init.zeros_(model.value_head.weight)
+    trainer = Trainer(model, corpus, config.recipe(), value_loss)
+    keeper = _Keeper(model, held_out, folder / BEST, config)
+    # Log lines are where the training may be looked at: no fewer of them than checks.
+    between = config.tokens // (config.batch_tokens * config.checks)
+    final = fit(
+        trainer,
+        folder,
+        log_every=max(1, min(50, between)),
+        on_progress=on_progress,
+        enough=keeper.enough,
+    )
+    keeper.check()
+    keeper.restore()
+    save_model(model, folder)
+    save_tokenizer(tokenizer, folder, CONTEXT)
+    return TrainedReward(
+        folder=folder,
+        parameters=sum(weight.numel() for weight in model.parameters()),
+        tokens=trainer.seen,
+        examples=len(corpus),
+        epochs=trainer.seen / corpus.tokens,
+        seconds=trainer.seconds,
+        loss=final.loss,
+        best=min(keeper.losses),
+        validation=tuple(keeper.losses),
+        config={**asdict(config), "base": None if config.base is None else config.base.name},
+    )
+
+
+class _Keeper:
+    """Watches the validation loss, keeps the best weights, says when it is enough."""
+
+    def __init__(
+        self, model: RewardModel, held_out: Corpus, path: Path, config: TrainReward
+    ) -> None:
+        self.model = model
+        self.held_out = held_out
+        self.path = path
+        self.every = config.tokens / config.checks
+        self.patience = config.patience
+        self.next = self.every
+        self.losses: list[float] = []
+
+    def enough(self, progress: Progress) -> bool:
+        if progress.tokens < self.next:
+            return False
+        self.next = progress.tokens + self.every
+        self.check()
+        best = self.losses.index(min(self.losses))
+        return len(self.losses) - 1 - best >= self.patience
+
+    def check(self) -> None:
+        loss = validation_loss(self.model, self.held_out)
+        if not self.losses or loss < min(self.losses):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            save_file(self.model.state_dict(), self.path)
+        self.losses.append(loss)
+
+    def restore(self) -> None:
+        self.model.load_state_dict(load_file(self.path))
+        self.path.unlink()
+
+
+@torch.no_grad()
+def validation_loss(model: RewardModel, corpus: Corpus, batch_tokens: int = 8192) -> float:
+    """Mean cross-entropy over all labels of a corpus, nats."""
+    total, count, seen = 0.0, 0, 0
+    for batch in batches(corpus, batch_tokens, seed=0):
+        if batch.labels is None:
+            raise TypeError("a validation loss needs labelled examples")
+        labels = int(np.isfinite(batch.labels).sum())
+        total += float(value_loss(model, batch)) * labels
+        count += labels
+        seen += len(batch.inputs)
+        if seen >= len(corpus):
+            break
+    return total / max(1, count)

@@ -1,0 +1,67 @@
+"""`mull train prm | orm | revision`: a run's records to a model on disk, from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.cli.command import Mull
+
+pytestmark = pytest.mark.timeout(120)
+
+CONFIG = """
+name = "samples"
+task = "words"
+model = "words-s"
+strategies = ["sample"]
+split = "train"
+problems = 24
+samples = 4
+"""
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from mull.runs import load_config, run
+
+    folder = tmp_path_factory.mktemp("run")
+    (folder / "samples.toml").write_text(CONFIG)
+    run(load_config(folder / "samples.toml"), folder / "out")
+    return folder / "out"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "kind"),
+    [
+        (("prm", "--labels", "exact"), "prm"),
+        (("prm", "--rollouts", "2"), "prm"),
+        (("orm",), "orm"),
+        (("revision", "--pairing", "random"), "reviser"),
+    ],
+)
+def test_a_run_becomes_a_model(
+    mull: Mull, run_folder: Path, command: tuple[str, ...], kind: str
+) -> None:
+    said = mull("train", *command, "--run", str(run_folder), "--out", "m", "--tokens", "3000")
+    assert said.code == 0, said.err
+    assert "parameters" in said.out
+    assert json.loads(Path("m/card.json").read_text())["kind"] == kind
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("prm", "--labels", "vague"), "expected soft, hard, search or exact"),
+        (("revision", "--pairing", "far"), "expected nearest or random"),
+        (("orm", "--run", "nowhere"), "nowhere"),
+    ],
+)
+def test_wrong_arguments_are_one_line(mull: Mull, arguments: tuple[str, ...], message: str) -> None:
+    given = arguments if "--run" in arguments else (*arguments, "--run", "r")
+    said = mull("train", *given, "--out", "m")
+    assert said.code == 2
+    assert message in said.err
+    assert said.err.count("\n") == 1
+    assert not Path("m").exists()

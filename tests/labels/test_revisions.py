@@ -1,0 +1,76 @@
+"""Revision examples: wrong attempts in context, the nearest last, a right solution to be said."""
+
+from __future__ import annotations
+
+from rapidfuzz.distance import Levenshtein
+
+from mull.labels.revisions import revision_examples, turn_examples
+from mull.labels.samples import Sample
+from mull.types import Problem, Prompt, StopReason
+
+PROBLEM = Problem("p", Prompt.of("What?\n"))
+
+
+def sample(index: int, text: str, correct: bool) -> Sample:
+    return Sample(PROBLEM, index, text, None, text[-1:], correct, StopReason.END)
+
+
+RIGHT = [sample(0, "a b c 1", True), sample(1, "c b a 1", True)]
+WRONG = [sample(2 + n, text, False) for n, text in enumerate(["a b c 2", "c b x 3", "zzzzzzz 4"])]
+ALL = [*RIGHT, *WRONG]
+
+
+def attempts(prompt: str) -> list[str]:
+    """The attempts that a prompt shows, oldest first."""
+    return [part for part in prompt.removeprefix("What?\n").split("\n\n") if part]
+
+
+def test_the_last_attempt_is_the_nearest_wrong_one() -> None:
+    seen = set()
+    for seed in range(60):
+        for example in revision_examples(ALL, seed=seed):
+            shown = attempts(example.prompt)
+            seen.add(len(shown))
+            assert example.solution in {s.text for s in RIGHT}
+            assert set(shown) <= {s.text for s in WRONG}
+            assert len(set(shown)) == len(shown)
+            if shown:
+                gaps = [Levenshtein.distance(s.text, example.solution) for s in WRONG]
+                assert Levenshtein.distance(shown[-1], example.solution) == min(gaps)
+    assert seen == {0, 1, 2, 3}
+
+
+def test_random_pairing_has_other_last_attempts_too() -> None:
+    last = {
+        attempts(e.prompt)[-1]
+        for seed in range(60)
+        for e in revision_examples(ALL, pairing="random", seed=seed)
+        if attempts(e.prompt)
+    }
+    assert last == {s.text for s in WRONG}
+
+
+def test_examples_depend_on_the_seed_and_nothing_else() -> None:
+    assert list(revision_examples(ALL, seed=4)) == list(revision_examples(ALL, seed=4))
+    assert any(
+        list(revision_examples(ALL, seed=4)) != list(revision_examples(ALL, seed=s))
+        for s in range(5, 9)
+    )
+
+
+def test_without_a_right_sample_there_is_nothing_to_say() -> None:
+    assert list(revision_examples(WRONG)) == []
+    assert len(list(revision_examples(ALL, per_problem=1))) == 1
+
+
+def test_turns_are_continued_by_their_own_right_answer_or_the_best_elsewhere() -> None:
+    chain = [WRONG[0], WRONG[1], RIGHT[0]]
+    own = list(turn_examples([chain]))
+    assert [attempts(e.prompt) for e in own] == [
+        [WRONG[0].text],
+        [WRONG[0].text, WRONG[1].text],
+    ]
+    assert {e.solution for e in own} == {RIGHT[0].text}
+    assert list(turn_examples([WRONG])) == []
+    taught = list(turn_examples([WRONG], best=RIGHT[1]))
+    assert [e.solution for e in taught] == [RIGHT[1].text] * 3

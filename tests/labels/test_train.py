@@ -1,0 +1,79 @@
+"""A run's records to a verifier and a reviser that name their policy and answer to the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from mull.catalog.models import model_folder
+from mull.engines.torch import load_torch_engine
+from mull.errors import InputError
+from mull.labels.samples import Recorded
+from mull.labels.train import hold_out, train_reviser, train_verifier
+from mull.training.finetune import FineTune
+from mull.training.reward import TrainReward
+
+pytestmark = pytest.mark.timeout(90)
+POLICY = model_folder("words-s")
+
+
+def test_whole_problems_are_held_out(recorded: Recorded) -> None:
+    train, held = hold_out(recorded)
+    ids = [{samples[0].problem.id for samples in side} for side in (train, held)]
+    assert not ids[0] & ids[1]
+    assert held
+    assert len(train) + len(held) == sum(1 for _ in recorded.problems())
+    with pytest.raises(InputError, match="a tenth can be held out"):
+        hold_out(type(recorded)(recorded.directory, recorded.task, _other(recorded)))
+
+
+def _other(recorded: Recorded):  # type: ignore[no-untyped-def]
+    from dataclasses import replace
+
+    return replace(recorded.policy, model="nobody")
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"), [("exact", "prm"), ("outcome", "orm"), ("soft", "prm")]
+)
+def test_a_verifier_is_trained_and_says_what_it_belongs_to(
+    recorded: Recorded, tmp_path: Path, labels: str, kind: str
+) -> None:
+    engine = load_torch_engine(POLICY, dtype="float32") if labels == "soft" else None
+
+    async def work() -> None:
+        config = TrainReward(base=POLICY, tokens=4000, checks=2, threads=1)
+        await train_verifier(
+            recorded,
+            config,
+            tmp_path,
+            POLICY,
+            labels=labels,  # type: ignore[arg-type]
+            rollouts=2,
+            engine=engine,
+        )
+        if engine is not None:
+            await engine.aclose()
+
+    asyncio.run(work())
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert card["kind"] == kind
+    assert card["policy"] == {"model": "words-s", "revision": recorded.policy.revision}
+    assert card["base"] == "words-s"
+    trained = load_torch_engine(tmp_path)
+    assert trained.info.capabilities.values
+    asyncio.run(trained.aclose())
+
+
+def test_a_reviser_is_a_policy_with_a_longer_context(recorded: Recorded, tmp_path: Path) -> None:
+    config = FineTune(POLICY, tokens=3000, checks=1, context=768, threads=1)
+    tuned = train_reviser(recorded, config, tmp_path)
+    assert len(tuned.validation) >= 1
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert (card["kind"], card["policy"]["model"]) == ("reviser", "words-s")
+    engine = load_torch_engine(tmp_path)
+    assert engine.info.context == 768
+    asyncio.run(engine.aclose())

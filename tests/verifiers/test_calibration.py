@@ -1,0 +1,172 @@
+"""Calibration: calibrated scores lie on the diagonal; ranks are counted where they pay."""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mull.errors import InputError
+from mull.metrics import Pool
+from mull.selection import majority, weighted
+from mull.types import Candidate
+from mull.verifiers.calibration import (
+    Labelled,
+    LogitWeight,
+    auc,
+    auc_pooled,
+    auc_within,
+    calibration_error,
+    errors_at,
+    fit_weight,
+    logit,
+    reliability,
+)
+
+LABELS = st.lists(st.booleans(), min_size=2, max_size=40)
+
+
+def drawn(problems: int = 200, each: int = 16, power: float = 1.0, seed: int = 0) -> Labelled:
+    """Scores whose probability of being right is score**power: calibrated at power 1."""
+    draw = np.random.default_rng(seed)
+    scores = draw.random(problems * each)
+    right = draw.random(problems * each) < scores**power
+    return Labelled.of(scores, right.tolist(), np.repeat(np.arange(problems), each).tolist())
+
+
+def test_a_calibrated_verifier_lies_on_the_diagonal() -> None:
+    curve = reliability(drawn(), resamples=500)
+    assert len(curve) == 10
+    assert [each.n for each in curve] == [320] * 10
+    inside = [each.right.low <= each.score <= each.right.high for each in curve]
+    assert sum(inside) >= 8
+    assert calibration_error(curve) < 0.03
+    assert calibration_error(reliability(drawn(power=4.0), resamples=10)) > 0.2
+
+
+@given(st.lists(st.sampled_from([0.0, 0.2, 0.5, 1.0]), min_size=1, max_size=60), st.integers(1, 12))
+def test_equal_scores_share_a_bin_and_every_branch_has_one(scores: list[float], bins: int) -> None:
+    right = [score > 0.3 for score in scores]
+    curve = reliability(Labelled.of(scores, right, [0] * len(scores)), bins, resamples=10)
+    assert sum(each.n for each in curve) == len(scores)
+    assert len(curve) <= bins
+    assert all(a.high < b.low for a, b in pairwise(curve))
+
+
+@given(LABELS, st.integers(0, 99))
+def test_auc_is_the_share_of_pairs_in_the_right_order(right: list[bool], seed: int) -> None:
+    scores = np.random.default_rng(seed).integers(0, 5, len(right)).astype(float)
+    pairs = [
+        1.0 if a > b else 0.5 if a == b else 0.0
+        for a, good in zip(scores, right, strict=True)
+        if good
+        for b, other in zip(scores, right, strict=True)
+        if not other
+    ]
+    found = auc(scores, right)
+    assert (not pairs and math.isnan(found)) or found == pytest.approx(sum(pairs) / len(pairs))
+
+
+def test_a_verifier_that_knows_hard_problems_only_has_a_pooled_rank_alone() -> None:
+    """Easy problems are mostly right and score high: .9 pooled, a coin's toss inside each."""
+    draw = np.random.default_rng(1)
+    ease = np.repeat([0.95, 0.05], 100)
+    problems = np.repeat(np.arange(200), 20)
+    right = draw.random(4000) < ease[problems]
+    given = Labelled.of(
+        ease[problems] + 0.01 * draw.random(4000), right.tolist(), problems.tolist()
+    )
+    assert auc_pooled(given) > 0.85
+    within = auc_within(given, resamples=500)
+    assert within.value == pytest.approx(0.5, abs=0.06)
+    both = sum(0 < right[problems == p].sum() < 20 for p in range(200))
+    assert within.n == both < 200
+
+
+def test_without_both_kinds_there_is_no_rank() -> None:
+    given = Labelled.of([0.1, 0.9], [True, True], [0, 1])
+    assert math.isnan(auc_pooled(given)) and auc_within(given).n == 0
+    errors = errors_at(given, 0.5, resamples=10)
+    assert math.isnan(errors.false_positive.value)
+    assert errors.false_negative.value == 0.5
+
+
+def test_rates_of_error_are_shares_of_each_kind() -> None:
+    given = Labelled.of(
+        [0.9, 0.2, 0.6, 0.4, 0.5], [True, True, False, False, False], [0, 0, 0, 1, 1]
+    )
+    errors = errors_at(given, 0.5, resamples=200)
+    assert errors.false_negative.value == pytest.approx(1 / 2)
+    assert errors.false_positive.value == pytest.approx(2 / 3)
+    assert (errors.false_negative.n, errors.false_positive.n) == (1, 2)
+
+
+def test_branches_without_a_score_are_left_out_and_columns_must_agree() -> None:
+    given = Labelled.of([0.1, math.nan, math.inf, 0.3], [True] * 4, ["a", "b", "c", "a"])
+    assert given.scores.tolist() == [0.1, 0.3]
+    assert given.problems.tolist() == [0, 0]
+    with pytest.raises(InputError, match="2 scores, 1 labels and 2 problems"):
+        Labelled.of([0.1, 0.2], [True], [0, 1])
+
+
+# Weights ------------------------------------------------------------------------------------
+
+
+def pools(problems: int, seed: int) -> list[Pool]:
+    """Right answers are rare (.3) and agree, wrong ones score as a noisy verifier says."""
+    draw = np.random.default_rng(seed)
+    made = []
+    for _ in range(problems):
+        right = draw.random(16) < 0.3
+        groups = np.where(right, 0, np.where(draw.random(16) < 0.6, 1, draw.integers(2, 9, 16)))
+        scores = 1 / (1 + np.exp(-draw.normal(np.where(right, 0.5, -1.5), 1.0)))
+        made.append(Pool(groups.astype(np.int64), right, None, scores))
+    return made
+
+
+def test_a_fitted_weight_beats_the_score_itself_on_other_problems() -> None:
+    found = fit_weight(pools(300, 0))
+    assert found.fitted >= max(found.plain, found.majority)
+    other = pools(400, 1)
+    accuracy = {
+        name: np.mean([_voted(pool, weight) for pool in other])
+        for name, weight in {"fitted": found.weight, "plain": None}.items()
+    }
+    assert accuracy["fitted"] > accuracy["plain"] + 0.02
+
+
+def _voted(pool: Pool, weight: LogitWeight | None) -> bool:
+    assert pool.weights is not None
+    candidates = [
+        Candidate((at,), "", str(group), scores={"prm": float(score)})
+        for at, (group, score) in enumerate(zip(pool.groups, pool.weights, strict=True))
+    ]
+    chosen = weighted(candidates, "prm" if weight is None else weight.of("prm"))
+    return chosen.answer == "0"
+
+
+@given(st.floats(0, 1), st.floats(-20, 20))
+def test_a_weight_is_never_negative_and_always_finite(score: float, offset: float) -> None:
+    weight = LogitWeight(offset)(score)
+    assert 0 <= weight < math.inf
+    assert weight == max(0.0, logit(score) - offset)
+
+
+def test_where_nobody_has_a_say_the_majority_answers() -> None:
+    candidates = [Candidate((at,), "", a, scores={"prm": 0.1}) for at, a in enumerate("778")]
+    chosen = weighted(candidates, LogitWeight(5.0).of("prm"))
+    assert chosen.answer == majority(candidates).answer == "7"
+    silent = [Candidate((9,), "", "8", scores={"prm": math.nan}), *candidates]
+    assert weighted(silent, LogitWeight().of("prm")).left_out == 1
+
+
+def test_a_fit_needs_scores() -> None:
+    with pytest.raises(InputError, match="pools have weights"):
+        fit_weight([])
+    bare = Pool(np.zeros(2, np.int64), np.ones(2, np.bool_), None, np.full(2, math.nan))
+    with pytest.raises(InputError, match="no candidate has a finite score"):
+        fit_weight([bare])
