@@ -171,9 +171,17 @@ class Short(SimulatedVerifier):
         return (await super().score(branches, meter))[:-1]
 
 
-def test_a_verifier_that_loses_a_score_ends_the_drive() -> None:
-    with pytest.raises(UsageError, match="gave 1 scores for 2 branches"):
-        one(job(Starts(StepBeam)), SimulatedEngine(StepModel()), verifiers={"verifier": Short()})
+def test_a_verifier_that_loses_a_score_has_failed() -> None:
+    """Which branch the others belong to cannot be known: none of them is used."""
+    engine = SimulatedEngine(StepModel())
+    solved = one(job(Starts(StepBeam)), engine, verifiers={"verifier": Short()})
+    assert {failure.error for failure in solved.result.failures} == {"ProtocolError"}
+    assert "gave 1 scores for 2 branches" in solved.result.failures[0].message
+    assert not solved.result.candidates
+    assert solved.ledger.of(Purpose.FAILED).prompt > 0
+
+
+def test_a_verifier_that_is_not_given_is_named() -> None:
     with pytest.raises(UsageError, match="asks verifier 'verifier', and only"):
         one(job(Starts(StepBeam)), SimulatedEngine(StepModel()))
 

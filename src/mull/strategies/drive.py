@@ -450,10 +450,8 @@ class _Driver:
         except EngineError as error:
             failure = Failure(type(error).__name__, str(error))
         if failure is None and len(scores) != len(branches):
-            raise UsageError(
-                f"verifier {verifier.info.model!r} gave {len(scores)} scores for {len(branches)} "
-                "branches; a verifier gives one score a branch"
-            )
+            said = f"verifier {verifier.info.model!r} gave {len(scores)} scores for {len(branches)}"
+            failure = Failure("ProtocolError", f"{said} branches; expected one a branch")
         at, alone = 0, failure is not None and len(batch) > 1
         for live, action in batch:
             end = at + len(action.branches)
