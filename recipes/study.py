@@ -142,20 +142,28 @@ def at_flops(rows: Sequence[Row], flops: float) -> Floats | None:
     return None
 
 
+def by_shard(rows: Sequence[Row]) -> dict[str, Floats]:
+    """Chance of being right on each problem of each shard, policies and seeds averaged."""
+    shards: dict[str, list[Floats]] = {}
+    for row in rows:
+        shards.setdefault(row.digest, []).append(row.correct)
+    return {digest: np.mean(found, axis=0) for digest, found in shards.items()}
+
+
 def difference(a: Sequence[Row], b: Sequence[Row]) -> Interval | None:
-    """a - b on the same problems, policies averaged: a problem is drawn with all its rows."""
-    theirs = {(row.policy, row.seed, row.digest): row for row in b}
-    pairs = [(row, theirs[k]) for row in a if (k := (row.policy, row.seed, row.digest)) in theirs]
-    if not pairs:
+    """a - b on the shards that both have, paired by problem."""
+    left, right = by_shard(a), by_shard(b)
+    both = sorted(left.keys() & right.keys())
+    if not both:
         return None
-    left = np.mean([x.correct for x, _ in pairs], axis=0)
-    right = np.mean([y.correct for _, y in pairs], axis=0)
-    return paired_difference(left, right)
+    return paired_difference(
+        np.concatenate([left[k] for k in both]), np.concatenate([right[k] for k in both])
+    )
 
 
 def accuracy(rows: Sequence[Row]) -> Interval:
-    """Accuracy over problems, policies averaged."""
-    return mean_interval(np.mean([row.correct for row in rows], axis=0))
+    """Accuracy over the problems of all shards."""
+    return mean_interval(np.concatenate(list(by_shard(rows).values())))
 
 
 # --- page ----------------------------------------------------------------------------------------
@@ -168,10 +176,11 @@ def tables(rows: Sequence[Row]) -> list[str]:
         own = [row for row in rows if row.task == task]
         counts = sorted({row.n for row in own})
         policies = sorted({row.policy for row in own})
+        problems = sum({row.digest: row.problems for row in own}.values())
         lines += [f"## {task}", ""]
         lines += [
-            f"Policies {', '.join(policies)}; {own[0].problems:,} problems; accuracy in percent, "
-            "95 % intervals over problems.",
+            f"Policies {', '.join(policies)}; {problems:,} problems; accuracy in percent, 95 % "
+            "intervals over problems.",
             "",
             "| strategy | " + " | ".join(f"N = {n}" for n in counts) + " |",
             "|---" * (len(counts) + 1) + "|",
@@ -233,9 +242,8 @@ def _equal_flops(rows: Sequence[Row], strategies: Sequence[str]) -> list[str]:
                 if found is not None:
                     lefts.append(found)
                     rights.append(anchor.correct)
-            cells.append(
-                paired_difference(np.mean(lefts, 0), np.mean(rights, 0)).percent() if lefts else ""
-            )
+            both = np.concatenate(lefts or [np.zeros(0)]), np.concatenate(rights or [np.zeros(0)])
+            cells.append(paired_difference(*both).percent() if lefts else "")
         lines.append(f"| `{strategy}` | " + " | ".join(cells) + " |")
     return lines
 

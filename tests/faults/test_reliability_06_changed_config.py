@@ -22,6 +22,7 @@ OTHER: dict[str, st.SearchStrategy[Any]] = {
     "model": st.sampled_from(["other", "simulated:echo"]),
     "strategies": st.sampled_from([["vote"], ["vote", "sample"], ["sample", "vote", "greedy"]]),
     "problems": st.integers(1, 11),
+    "skip": st.integers(1, 5),
     "samples": st.integers(1, 3) | st.just([2, 4]),
     "tokens": st.integers(100_000, 200_000),
     "total_tokens": st.integers(100_000, 200_000),

@@ -53,6 +53,7 @@ class Config(BaseModel):
     file: str | None = Field(None, description="the path of a file of problems", min_length=1)
     split: str | None = Field(None, description='a split of the task, as in "test"', min_length=1)
     problems: int | None = Field(None, description="a number of problems, at least 1", ge=1)
+    skip: int = Field(0, description="a number of problems to leave out first, 0 or more", ge=0)
     samples: Wholes | None = Field(
         None, description="a whole number of samples, 1 or more, or a list of them"
     )
@@ -148,11 +149,14 @@ class Config(BaseModel):
         """The fields as JSON values, paths without their folders: what a run is recognised by.
 
         What the paths hold is recognised by content (problems, task file, engine identity).
-        Empty tables are left out.
+        Empty tables and ``skip = 0`` are left out, so that records of before they were there still
+        are those of the same run.
         """
         fields = self.model_dump(mode="json")
         for name in ("file", "task", "model"):
             fields[name] = _nameless(fields[name])
+        if not fields["skip"]:
+            del fields["skip"]
         for table in ("engines", "verifiers"):
             named = fields.pop(table)
             if named:

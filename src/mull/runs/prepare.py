@@ -102,9 +102,10 @@ def load_problems(config: Config, task: Task) -> list[Problem]:
     if not problems:
         raise InputError(f"{config.file or config.task}: no problems in it; expected at least one")
     if config.problems is not None and len(problems) < config.problems:
+        behind = f" behind the first {config.skip}" if config.skip else ""
         raise ConfigError(
             f"problems = {config.problems}, and {config.file or config.task} has only "
-            f"{len(problems)}: ask for at most that many, or leave the field out"
+            f"{len(problems)}{behind}: ask for at most that many, or leave the field out"
         )
     seen: set[str] = set()
     for problem in problems:
@@ -123,14 +124,16 @@ def _problems(config: Config, task: Task) -> Iterator[Problem]:
             raise ConfigError(f"task {task.name} makes its own problems: leave out file")
         if config.split is not None:
             raise ConfigError("split is for tasks that make their own problems: leave it out")
-        return islice(task.load(config.file), config.problems)
+        end = None if config.problems is None else config.skip + config.problems
+        return islice(task.load(config.file), config.skip, end)
     if not isinstance(task, GeneratedTask):
         raise ConfigError(
             f'task {task.name} reads its problems from a file: add file = "problems.jsonl"'
         )
     if config.problems is None:
         raise ConfigError(f"problems is missing; expected how many problems of {task.name} to make")
-    return task.problems(config.split or "test", config.problems)
+    made = task.problems(config.split or "test", config.skip + config.problems)
+    return islice(made, config.skip, None)
 
 
 def problem_to_json(problem: Problem) -> dict[str, Any]:
