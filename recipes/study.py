@@ -31,6 +31,9 @@ from mull.runs.records import Records
 ROWS = Path(__file__).parent.parent / "docs" / "study" / "rows"
 PAGE = Path(__file__).parent.parent / "docs" / "study.md"
 PLOTS = Path(__file__).parent.parent / "docs" / "images"
+BEST = "best-of-n(verifier=prm)"
+MIXED = "mixed(ratio=1, verifier=prm)"
+CHECKED = "beam(verifier=checker)"
 VERIFYING = (Purpose.VERIFIER.value, Purpose.JUDGE.value)
 
 Floats = NDArray[np.float64]
@@ -166,6 +169,81 @@ def accuracy(rows: Sequence[Row]) -> Interval:
     return mean_interval(np.concatenate(list(by_shard(rows).values())))
 
 
+# --- claims --------------------------------------------------------------------------------------
+
+SESOI = 0.015
+"""The smallest difference of interest, as a share of the problems."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim of the literature as a paired difference ``left - right`` at some N.
+
+    With ``same_flops`` the left side is read at the right side's FLOPs instead of its N.
+    """
+
+    id: str
+    says: str
+    left: str
+    right: str
+    at: tuple[int, ...]
+    same_flops: bool = False
+
+
+CLAIMS = (
+    Claim("C7", "REBASE beats the weighted vote", "rebase", "weighted-vote", (16, 64), True),
+    Claim("C11", "the weighted vote beats the vote", "weighted-vote", "vote", (4, 16, 64)),
+    Claim("C14", "weighted beats the single best", "weighted-vote", BEST, (4, 16, 64)),
+    Claim("C16", "beam is best at small N", "beam", "weighted-vote", (4, 16)),
+    Claim("C16", "the same at equal FLOPs", "beam", "weighted-vote", (16, 64), True),
+    Claim("C17", "sampling catches up at large N", "weighted-vote", "beam", (64,)),
+    Claim("C24", "revising beats sampling", MIXED, "weighted-vote", (4, 16, 64)),
+    Claim("C28", "best-of-n beats one sample", BEST, "sample", (4, 16, 64)),
+    Claim("control", "an exact checker lifts the search", CHECKED, "beam", (4, 16, 64)),
+)
+
+
+def verdict(found: Interval) -> str:
+    """What an interval says of a claim that something is larger."""
+    if found.low > 0:
+        return "reproduced" if found.value >= SESOI else "direction only"
+    return "contradicted" if found.high < 0 else "not detected"
+
+
+def claims_table(rows: Sequence[Row]) -> list[str]:
+    """Each claim at each of its N, with the difference in points and the verdict."""
+    lines = ["| claim | | N | difference | verdict |", "|---|---|---|---|---|"]
+    for claim in CLAIMS:
+        for n in claim.at:
+            right = [row for row in rows if (row.strategy, row.n) == (claim.right, n)]
+            left = [row for row in rows if row.strategy == claim.left]
+            if claim.same_flops:
+                found = flops_difference(left, right)
+            else:
+                found = difference([row for row in left if row.n == n], right)
+            if found is not None:
+                where = f"FLOPs of {n}" if claim.same_flops else str(n)
+                lines.append(
+                    f"| {claim.id} | {claim.says} | {where} | {found.percent()} | "
+                    f"{verdict(found)} |"
+                )
+    return lines
+
+
+def flops_difference(rows: Sequence[Row], anchors: Sequence[Row]) -> Interval | None:
+    """A strategy against anchor cells at the anchors' own FLOPs, paired by problem."""
+    lefts, rights = [], []
+    for anchor in anchors:
+        own = (anchor.policy, anchor.seed, anchor.digest)
+        found = at_flops(
+            [row for row in rows if (row.policy, row.seed, row.digest) == own], anchor.flops
+        )
+        if found is not None:
+            lefts.append(found)
+            rights.append(anchor.correct)
+    return paired_difference(np.concatenate(lefts), np.concatenate(rights)) if lefts else None
+
+
 # --- page ----------------------------------------------------------------------------------------
 
 
@@ -193,6 +271,13 @@ def tables(rows: Sequence[Row]) -> list[str]:
                 cells.append(accuracy(found).percent() if found else "")
             lines.append(f"| `{strategy}` | " + " | ".join(cells) + " |")
         lines += ["", *_costs(own, strategies, counts), "", *_equal_flops(own, strategies), ""]
+        lines += [
+            "Claims (numbers as in the literature's check list), differences in points, paired; "
+            f"reproduced: the interval excludes 0 and the point is at least {100 * SESOI:g}.",
+            "",
+            *claims_table(own),
+            "",
+        ]
     return lines
 
 
@@ -230,20 +315,9 @@ def _equal_flops(rows: Sequence[Row], strategies: Sequence[str]) -> list[str]:
             continue
         cells = []
         for n in counts:
-            lefts, rights = [], []
-            for anchor in (r for r in anchors if r.n == n):
-                same = [
-                    r
-                    for r in rows
-                    if (r.strategy, r.policy, r.seed, r.digest)
-                    == (strategy, anchor.policy, anchor.seed, anchor.digest)
-                ]
-                found = at_flops(same, anchor.flops)
-                if found is not None:
-                    lefts.append(found)
-                    rights.append(anchor.correct)
-            both = np.concatenate(lefts or [np.zeros(0)]), np.concatenate(rights or [np.zeros(0)])
-            cells.append(paired_difference(*both).percent() if lefts else "")
+            own = [row for row in rows if row.strategy == strategy]
+            found = flops_difference(own, [row for row in anchors if row.n == n])
+            cells.append("" if found is None else found.percent())
         lines.append(f"| `{strategy}` | " + " | ".join(cells) + " |")
     return lines
 

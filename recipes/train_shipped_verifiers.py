@@ -53,12 +53,12 @@ class Plan:
 # are charged. Rollouts are dear: a fifth of the samples has its steps rolled out, the others their
 # grade.
 PLANS = {
-    "words-s-prm": Plan("words-s", "words-m", "soft", 8_000_000),
+    "words-s-prm": Plan("words-s", "words-m", "exact", 6_000_000),
     "words-s-orm": Plan("words-s", "words-m", "outcome", 8_000_000),
-    "words-s-reviser": Plan("words-s", "words-s", "revision", 10_000_000, "s"),
-    "countdown-s-prm": Plan("countdown-s", "countdown-m", "soft", 6_000_000),
+    "words-s-reviser": Plan("words-s", "words-s", "revision", 6_000_000, "s"),
+    "countdown-s-prm": Plan("countdown-s", "countdown-m", "exact", 6_000_000),
     "countdown-s-orm": Plan("countdown-s", "countdown-m", "outcome", 6_000_000),
-    "countdown-s-reviser": Plan("countdown-s", "countdown-s", "revision", 8_000_000, "s"),
+    "countdown-s-reviser": Plan("countdown-s", "countdown-s", "revision", 6_000_000, "s"),
 }
 
 
@@ -98,8 +98,6 @@ def train(name: str, out: Path, cache: Path, threads: int, slots: int) -> None:
             base,
             tokens=plan.tokens,
             seed=plan.seed,
-            matrix_rate=2e-3,
-            rate=1e-3,
             threads=threads,
         )
         print(train_reviser(recorded, tune, folder, on_progress=show))
@@ -109,9 +107,6 @@ def train(name: str, out: Path, cache: Path, threads: int, slots: int) -> None:
         size=plan.size,
         tokens=plan.tokens,
         seed=plan.seed,
-        batch_tokens=4096,
-        matrix_rate=2e-3,
-        rate=1e-3,
         precision="bfloat16",
         patience=6,
         threads=threads,

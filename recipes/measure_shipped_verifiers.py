@@ -1,0 +1,174 @@
+"""Measure trained verifiers and revision models on unseen problems and complete their cards.
+
+    python recipes/measure_shipped_verifiers.py words-s-prm words-s-reviser --problems 400
+
+A verifier ranks 16 samples of its policy on problems of the validation split: AUC within problems
+and over all, best-of-16, weighted vote and plain vote on the same samples, paired. A revision model
+writes chains of 8: accuracy by turn, and how often a turn made right wrong and wrong right.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mull.fileio import write_atomic
+from mull.metrics import Interval, mean_interval, paired_difference
+from mull.runs import make_config, run
+from mull.runs.records import Records
+from mull.runs.result import GradedCandidate
+from mull.verifiers.calibration import Labelled, auc_pooled, auc_within, errors_at
+
+SHIPPED = Path(__file__).parent.parent / "src" / "mull" / "models"
+SAMPLES, TURNS = 16, 8
+
+
+def records_of(name: str, fields: dict[str, Any], cache: Path) -> Records:
+    """A run of the card's policy on the validation split; resumed if it was stopped."""
+    given = {"name": name, "split": "validation", "seeds": [2], "engine": {"slots": 256}}
+    run(make_config({**given, **fields}), cache / name)
+    return Records(cache / name)
+
+
+def verifier(card: dict[str, Any], folder: Path, problems: int, cache: Path) -> dict[str, Any]:
+    """What a reward model is worth on 16 samples of each problem."""
+    fields = {
+        "task": card["task"],
+        "model": card["policy"]["model"],
+        "problems": problems,
+        "samples": SAMPLES,
+        "strategies": ["sample", "vote", "weighted-vote", "best-of-n(verifier=prm)"],
+        "verifiers": {"prm": str(folder)},
+    }
+    with records_of(folder.name, fields, cache) as records:
+        right: dict[str, list[float]] = {}
+        rated: list[tuple[float, bool, str]] = []
+        single: list[float] = []
+        for cell in records.cells:
+            for result in records.results(cell):
+                right.setdefault(cell.strategy, []).append(float(result.correct is True))
+                if cell.strategy == "weighted-vote":
+                    rated += [
+                        (c.scores.get("prm", 0.0), c.correct is True, result.problem)
+                        for c in result.candidates
+                    ]
+                if cell.strategy == "vote":
+                    single.append(float(np.mean([c.correct is True for c in result.candidates])))
+    labelled = Labelled.of(*(list(column) for column in zip(*rated, strict=True)))
+    rates = errors_at(labelled, 0.5)
+    weighted, best, vote = (
+        right[name] for name in ("weighted-vote", "best-of-n(verifier=prm)", "vote")
+    )
+    return {
+        "split": "validation",
+        "problems": problems,
+        "samples": SAMPLES,
+        "auc_within": _triple(auc_within(labelled)),
+        "problems_with_both": auc_within(labelled).n,
+        "auc_pooled": round(auc_pooled(labelled), 4),
+        "false_positive": _triple(rates.false_positive),
+        "false_negative": _triple(rates.false_negative),
+        "single": _triple(mean_interval(single)),
+        "vote": _triple(mean_interval(vote)),
+        "weighted_vote": _triple(mean_interval(weighted)),
+        "best_of_n": _triple(mean_interval(best)),
+        "weighted_vote_minus_vote": _triple(paired_difference(weighted, vote)),
+        "best_of_n_minus_single": _triple(paired_difference(best, single)),
+    }
+
+
+def reviser(card: dict[str, Any], folder: Path, problems: int, cache: Path) -> dict[str, Any]:
+    """Accuracy by turn over chains, and what a turn does to right and wrong answers."""
+    fields = {
+        "task": card["task"],
+        "model": card["policy"]["model"],
+        "problems": problems,
+        "samples": TURNS,
+        "strategies": ["revise(select=majority)"],
+        "engines": {"reviser": str(folder)},
+    }
+    with records_of(folder.name, fields, cache) as records:
+        (cell,) = records.cells
+        chains = [_turns(result.candidates) for result in records.results(cell)]
+    whole = np.array([chain for chain in chains if len(chain) == TURNS], dtype=np.float64)
+    before, after = whole[:, :-1], whole[:, 1:]
+    return {
+        "split": "validation",
+        "problems": problems,
+        "chains": len(whole),
+        "by_turn": [_triple(mean_interval(whole[:, turn])) for turn in range(TURNS)],
+        "last_minus_first": _triple(paired_difference(whole[:, -1], whole[:, 0])),
+        "right_to_wrong": round(float((before * (1 - after)).sum() / max(1, before.sum())), 4),
+        "wrong_to_right": round(
+            float(((1 - before) * after).sum() / max(1, (1 - before).sum())), 4
+        ),
+    }
+
+
+def _turns(candidates: tuple[GradedCandidate, ...]) -> list[float]:
+    """Right or wrong, first attempt first: later attempts have longer keys."""
+    ordered = sorted(candidates, key=lambda c: (len(c.key), c.key))
+    return [float(c.correct is True) for c in ordered]
+
+
+def readme(card: dict[str, Any]) -> str:
+    """The card for a human reader."""
+    what = {"prm": "process reward model", "orm": "outcome reward model"}
+    kind = what.get(card["kind"], "revision model")
+    m = card["measured"]
+    lines = [
+        f"# {card['name']}",
+        "",
+        f"A {kind} of {card['parameters']:,} parameters for the policy "
+        f"`{card['policy']['model']}` on the task `{card['task']}`, started from "
+        f"`{card['base']}`. It is refused for other policies unless told.",
+        "",
+        f"Recipe: `python recipes/train_shipped_verifiers.py {card['name']}` "
+        f"({card['tokens']:,} tokens). Measured on {m['problems']} problems of the "
+        f"{m['split']} split; percent, 95 % intervals over problems.",
+        "",
+        "| measure | |",
+        "|---|---|",
+    ]
+    for name, value in m.items():
+        if name == "by_turn":
+            lines += [f"| turn {at} | {_shown(v)} |" for at, v in enumerate(value, 1)]
+        elif isinstance(value, list):
+            lines.append(f"| {name.replace('_', ' ')} | {_shown(value)} |")
+        elif isinstance(value, float):
+            lines.append(f"| {name.replace('_', ' ')} | {100 * value:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def _triple(interval: Interval) -> list[float]:
+    return [round(interval.value, 5), round(interval.low, 5), round(interval.high, 5)]
+
+
+def _shown(triple: list[float]) -> str:
+    value, low, high = (100 * x for x in triple)
+    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("names", nargs="+", help="models to measure")
+    parser.add_argument("--models", type=Path, default=SHIPPED)
+    parser.add_argument("--cache", type=Path, default=Path("build/measured"))
+    parser.add_argument("--problems", type=int, default=400)
+    given = parser.parse_args()
+    for name in given.names:
+        folder = given.models / name
+        card = json.loads((folder / "card.json").read_text())
+        measure = reviser if card["kind"] == "reviser" else verifier
+        card["measured"] = measure(card, folder, given.problems, given.cache)
+        write_atomic(folder / "card.json", json.dumps(card, indent=1) + "\n")
+        write_atomic(folder / "README.md", readme(card))
+        print(readme(card))
+
+
+if __name__ == "__main__":
+    main()
