@@ -105,3 +105,15 @@ def test_a_checkpoint_of_another_shape_is_refused(corpus: Corpus, tmp_path: Path
 def test_bad_recipes_are_refused_by_name(field: str, value: object) -> None:
     with pytest.raises(ConfigError, match=field):
         replace(RECIPE, **{field: value})
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    """Otherwise the weights would be of neither recipe, and the record would name the second."""
+    trainer = fresh(corpus)
+    (tmp_path / CHECKPOINT).write_bytes(pack(trainer.state()))
+    other = Trainer(trainer.model, corpus, replace(trainer.recipe, rate=7e-3))
+    with pytest.raises(ModelLoadError, match=r"another recipe: rate .* -> 0.007"):
+        fit(other, tmp_path)
+    fewer = Trainer(trainer.model, corpus.rows(range(3)), trainer.recipe)
+    with pytest.raises(ModelLoadError, match="examples"):
+        fit(fewer, tmp_path)

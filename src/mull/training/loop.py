@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -133,18 +133,30 @@ class Trainer:
         self.seen += batch.tokens
         return float(loss.detach())
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What two trainings must share to be one: the recipe (but the device), and the data."""
+        recipe = {name: value for name, value in asdict(self.recipe).items() if name != "device"}
+        return {**recipe, "examples": len(self.corpus), "corpus_tokens": self.corpus.tokens}
+
     def state(self) -> dict[str, Any]:
         """Everything that :meth:`restore` needs to go on as if nothing had happened."""
         return {
             "step": self.step,
             "seen": self.seen,
             "seconds": self.seconds,
+            "recipe": self.identity,
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict()["state"] for optimizer in self.optimizers],
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a state that :meth:`state` gave."""
+        before = state.get("recipe", self.identity)  # written since it is compared
+        changed = [n for n, value in self.identity.items() if before.get(n) != value]
+        if changed:
+            was = ", ".join(f"{n} {before.get(n)} -> {self.identity[n]}" for n in changed)
+            raise ValueError(f"another recipe: {was}")
         self.step, self.seen = state["step"], state["seen"]
         self.seconds = state["seconds"]
         self.model.load_state_dict(state["model"])
