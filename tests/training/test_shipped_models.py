@@ -10,11 +10,15 @@ from transformers import AutoTokenizer
 
 import mull
 from mull.catalog import load_task
+from mull.engines.torch.load import revision
 from mull.training.data import Example
 from mull.training.model import load_model
 
 MODELS = Path(mull.__file__).parent / "models"
 CARDS = sorted(MODELS.glob("*/card.json"))
+KINDS = {path: json.loads(path.read_text()).get("kind", "policy") for path in CARDS}
+POLICIES = [path for path in CARDS if KINDS[path] == "policy"]
+BELONGING = [path for path in CARDS if KINDS[path] != "policy"]
 
 
 def card(path: Path) -> dict[str, Any]:
@@ -40,16 +44,35 @@ def test_every_model_folder_has_a_card() -> None:
 def test_a_card_says_what_the_weights_are(path: Path) -> None:
     facts = card(path)
     assert facts["name"] == path.parent.name
-    assert load_model(path.parent).shape.parameters == facts["parameters"]
     with safe_open(path.parent / "model.safetensors", "pt") as weights:
-        kinds = {weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+        names = list(weights.keys())
+        kinds = {weights.get_slice(name).get_dtype() for name in names}
+        parameters = sum(weights.get_tensor(name).numel() for name in names)
     assert kinds == {"BF16"}
+    assert parameters == facts["parameters"]
+    assert facts["measured"]["problems"] >= 200
+
+
+@pytest.mark.parametrize("path", POLICIES, ids=names)
+def test_a_policys_card_has_its_accuracy(path: Path) -> None:
+    facts = card(path)
+    assert load_model(path.parent).shape.parameters == facts["parameters"]
     measured = facts["measured"]
     value, low, high = measured["pass_at_1"]
     assert low <= value <= high
     assert facts["pass_at_1"] == value
-    assert measured["problems"] >= 200
     assert measured["split"] == "test"
+
+
+@pytest.mark.parametrize("path", BELONGING, ids=names)
+def test_what_belongs_to_a_policy_names_its_weights(path: Path) -> None:
+    facts = card(path)
+    policy = MODELS / facts["policy"]["model"]
+    assert facts["policy"]["revision"] == revision(policy)
+    assert facts["task"] == card(policy / "card.json")["task"]
+    assert facts["measured"]["split"] == "validation"
+    with safe_open(path.parent / "model.safetensors", "pt") as weights:
+        assert ("value_head.weight" in weights.keys()) == (facts["kind"] in ("prm", "orm"))  # noqa: SIM118
 
 
 @pytest.mark.parametrize("path", CARDS, ids=names)
