@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypedDict, Unpack
 
 from mull.budget import Budget, CostModel, Ledger, check_countable
-from mull.catalog import EngineSpec, equip, load_engine, load_strategy, load_task, model_card
+from mull.catalog import EngineSpec, equip, load_policy, load_strategy, load_task, model_card
 from mull.catalog.spec import unknown
 from mull.engines.base import Engine
 from mull.errors import UsageError
@@ -174,7 +174,7 @@ async def _solve_each(
     seed, more = options.get("seed", 0), options.get("engine_options", {})
     if more and not isinstance(engine, str):
         raise UsageError("engine_options are for an engine given by name; this one is made already")
-    policy = load_engine(engine, **more)
+    policy = load_policy(engine, **more)
 
     def jobs() -> Iterator[Job]:
         for position, prompt in enumerate(prompts):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -71,6 +73,26 @@ def test_a_name_in_no_table_is_itself_a_spec() -> None:
     assert given.engines["simulated:echo"].info.model == "simulated:echo"
     assert isinstance(given.verifiers["checker"], CheckerVerifier)
     assert given.identities["engine_identities"]["simulated:echo"][1] == "simulated:echo"
+
+
+@pytest.mark.parametrize(
+    ("name", "table"), [("prm", "verifiers"), ("orm", "verifiers"), ("reviser", "engines")]
+)
+def test_a_trained_directory_is_not_mistaken_for_the_shipped_model(
+    name: str, table: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir()
+    Path(name, "card.json").write_text(json.dumps({"kind": name}))
+    asks = Asks(("policy", name)) if table == "engines" else Asks(verifiers=(name,))
+    with pytest.raises(SpecError, match=rf"write \./{name} for the directory"):
+        found(asks, **{table: {name: name}})
+
+
+def test_a_reward_model_is_no_reviser(tmp_path: Path) -> None:
+    (tmp_path / "card.json").write_text('{"kind": "prm"}')
+    with pytest.raises(SpecError, match=r"engines\.reviser: .* is a prm: it scores"):
+        found(Asks(("policy", "reviser")), engines={"reviser": str(tmp_path)})
 
 
 def test_an_engine_may_have_options_and_what_is_made_here_is_closed() -> None:

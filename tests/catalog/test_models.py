@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mull.catalog import load_engine, model_card, models, shipped_models
+from mull.catalog import load_engine, load_policy, model_card, models, shipped_models
 from mull.engines.simulated import SimulatedEngine
 from mull.errors import ModelLoadError, SpecError
 
@@ -16,6 +16,13 @@ def test_the_simulator_by_name_and_with_options() -> None:
     engine = load_engine("simulated:echo", slots=7, token_ms=2.0)
     assert (engine.info.kind, engine.info.slots) == ("simulated", 7)
     assert load_engine(engine) is engine
+
+
+def test_a_model_that_scores_does_not_write(tmp_path: Path) -> None:
+    (tmp_path / "card.json").write_text('{"kind": "prm"}')
+    with pytest.raises(SpecError, match="is a prm: it scores what others write"):
+        load_policy(str(tmp_path))
+    assert load_policy("simulated:echo").info.kind == "simulated"
 
 
 def test_an_unknown_option_lists_the_valid_ones() -> None:

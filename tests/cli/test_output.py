@@ -274,7 +274,7 @@ def test_a_dry_run_writes_nothing(folder: Path, mull: Mull) -> None:
 def test_failed_samples_are_exit_code_3(folder: Path, mull: Mull, refusing: str) -> None:
     said = mull("run", toml(folder / "run.toml", model=refusing))
     assert said.code == 3
-    assert "2 problems have failed samples; run again to retry them" in said.out
+    assert "2 problems have failures; run again to retry them" in said.out
 
 
 @pytest.mark.slow
@@ -291,6 +291,11 @@ def test_equal_failures_are_said_once(mull: Mull, refusing: str) -> None:
     assert said.code == 3
     assert said.out.count("failed: ") == 1
     assert "failed: 4 × EndpointError" in said.out
+    judged = ["solve", "x", "--model", "simulated", "--strategy", "filter-vote(n=4)"]
+    said = mull(*judged, "--engine", "judge=simulated")
+    assert said.code == 3
+    assert said.out.count("failed: ") == 1, "of one type, in several words"
+    assert "failed: 4 × NoVerdict" in said.out
     said = mull("solve", "x", "--model", refusing, "--strategy", "vote(n=4)", "--json")
     assert (said.code, said.json["answer"]) == (3, None)
     assert [each["error"] for each in said.json["failures"]] == ["EndpointError"] * 4

@@ -9,7 +9,7 @@ from tests.runs.world import Steps, engine, small
 
 from mull.engines.simulated import Fault, Faults
 from mull.errors import StoreError
-from mull.report import Runs, study_all, write_report
+from mull.report import Runs, contents, study_all, write_report
 from mull.report.browser import TextBudget
 from mull.runs.records import Records
 from mull.runs.run import run
@@ -38,6 +38,50 @@ def test_the_report_says_what_the_records_say(tmp_path: Path) -> None:
         assert first.facts["seeds"] == "0, 1"
         assert {row.cell for row in first.ledger} == {cell.id for cell in records.cells}
         assert "unfinished" not in first.facts
+
+
+def test_a_strategy_costs_its_whole_bill_and_not_that_of_its_candidates(tmp_path: Path) -> None:
+    """A search drops most of what it pays for; a judge and a verifier are paid as well."""
+    given = small(
+        strategies=["beam", "best-of-n(verifier=prm)", "filter-vote", "sample"],
+        verifiers={"prm": "simulated"},
+        engines={"judge": "simulated:echo"},
+        problems=6,
+        samples=8,
+    )
+    run(given, tmp_path, engine=engine(), task=Steps(), virtual=True)
+    with Runs([tmp_path]) as opened, Records(tmp_path) as records:
+        studies = study_all(opened.runs, TextBudget(), resamples=50, draws=50)
+        for study, cell in zip(studies, records.cells, strict=True):
+            paid = [result.total for result in records.results(cell)]
+            cost = study.line.cost()
+            assert cost["samples"] == 8, cell.strategy
+            assert cost["tokens"] == pytest.approx(sum(each.tokens for each in paid) / 6)
+            assert cost["flops"] == pytest.approx(sum(each.flops for each in paid) / 6)
+    bills = {study.line.first.strategy: study.line.cost()["tokens"] for study in studies}
+    assert all(bills["sample"] < bill for name, bill in bills.items() if name != "sample")
+
+
+def test_failures_are_counted_by_type_and_no_score_is_taken_for_a_sample(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.py"
+    mine.write_text("def verifier(branch):\n    return None\n")
+    given = small(
+        strategies=["beam", "filter-vote"],
+        verifiers={"prm": str(mine)},
+        engines={"judge": "simulated:echo"},
+        problems=6,
+    )
+    assert run(given, tmp_path / "run", engine=engine(), task=Steps(), virtual=True).failed == 12
+    with Runs([tmp_path / "run"]) as opened, Records(tmp_path / "run") as records:
+        beam, judged = study_all(opened.runs, TextBudget(), resamples=50, draws=50)
+        table = contents.failure_types([beam, judged])
+        counts = [sum(len(r.failures) for r in records.results(cell)) for cell in records.cells]
+    assert [row[1:] for row in table.rows] == [
+        ("ScoreError", counts[0], 6),
+        ("NoVerdict", counts[1], 6),
+    ]
+    assert "failed" not in beam.line.first.reasons
+    assert "failed" not in judged.line.first.reasons
 
 
 @pytest.mark.slow

@@ -147,7 +147,8 @@ def test_hostile_texts_in_a_tree_add_no_tag_and_no_attribute(tmp_path: Path) -> 
     from mull.report.tables import Column, Table
 
     empty = Table("x", "x", (Column("x"),), ())
-    tables = {"cells": empty, "ledger": empty, "unanswered": empty, "failures": empty}
+    tables = {"cells": empty, "ledger": empty, "unanswered": empty}
+    tables |= {"failure_types": empty, "failures": empty}
 
     def drawn(texts: list[str]) -> str:
         grove = Grove(cells=len(texts))

@@ -8,6 +8,7 @@ import html
 import json
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -33,12 +34,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_every_table_and_plot_is_there_in_both_forms(folder: Path) -> None:
-    tables = "cells compute difficulty failures ledger n_scaling unanswered vote_against_coverage"
+    tables = "cells compute difficulty failure_types failures ledger n_scaling unanswered "
+    tables += "vote_against_coverage"
     plots = "accuracy_by_samples accuracy_by_tokens accuracy_by_flops accuracy_by_seconds "
     plots += "difficulty vote_against_coverage"
     found = {path.name for path in folder.rglob("*.*")}
     assert {f"{name}.{end}" for name in tables.split() for end in ("md", "csv")} <= found
     assert {f"{name}.{end}" for name in plots.split() for end in ("svg", "png")} <= found
+
+
+def test_problems_that_are_all_equally_hard_have_one_panel(tmp_path: Path) -> None:
+    whole = cell(20, 8, levels=False)
+    wrong = [
+        replace(p, samples=tuple(replace(s, correct=False) for s in p.samples), correct=False)
+        for p in whole.problems
+    ]
+    write(tmp_path, run(replace(whole, problems=tuple(wrong))))
+    assert (tmp_path / "plots/difficulty.svg").is_file()
 
 
 def test_two_reports_of_one_run_are_byte_identical(folder: Path, tmp_path: Path) -> None:

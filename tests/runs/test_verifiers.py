@@ -172,7 +172,7 @@ def test_scores_that_are_paid_again_are_counted_again(tmp_path: Path) -> None:
     summary = go(config(), tmp_path, verifiers={"prm": verifier})
     assert summary.failed > 0
     assert bill(tmp_path) == verifier.charged
-    assert any("EngineError: no" in r.failures for r in results(tmp_path))
+    assert any("ScoreError: EngineError: no" in r.failures for r in results(tmp_path))
     assert go(config(), tmp_path, verifiers={"prm": verifier}).exit_code == 0
     assert bill(tmp_path) == verifier.charged
 

@@ -162,7 +162,7 @@ def test_a_branch_that_cannot_be_scored_spoils_no_other_problem() -> None:
     picky = Picky(batch_ms=40.0)
     for solved in run(jobs, engine, verifiers={"verifier": picky}):
         spoilt = solved.job.start.problem.id == "p3"
-        assert [f.error for f in solved.result.failures] == ["ContextError"] * spoilt
+        assert [f.error for f in solved.result.failures] == ["ScoreError"] * spoilt
         assert len(solved.result.candidates) == (not spoilt)
 
 
@@ -175,7 +175,7 @@ def test_a_verifier_that_loses_a_score_has_failed() -> None:
     """Which branch the others belong to cannot be known: none of them is used."""
     engine = SimulatedEngine(StepModel())
     solved = one(job(Starts(StepBeam)), engine, verifiers={"verifier": Short()})
-    assert {failure.error for failure in solved.result.failures} == {"ProtocolError"}
+    assert {failure.error for failure in solved.result.failures} == {"ScoreError"}
     assert "gave 1 scores for 2 branches" in solved.result.failures[0].message
     assert not solved.result.candidates
     assert solved.ledger.of(Purpose.FAILED).prompt > 0

@@ -1,7 +1,7 @@
 """Spec strings and model names → objects."""
 
 from mull.catalog.equip import EngineSpec, Equipment, equip
-from mull.catalog.models import load_engine, model_card, shipped_models
+from mull.catalog.models import load_engine, load_policy, model_card, shipped_models
 from mull.catalog.strategies import load_strategy, strategy_class, strategy_names
 from mull.catalog.tasks import load_task, task_names
 from mull.catalog.verifiers import (
@@ -16,6 +16,7 @@ __all__ = [
     "Equipment",
     "equip",
     "load_engine",
+    "load_policy",
     "load_strategy",
     "load_task",
     "load_verifier",

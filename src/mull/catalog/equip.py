@@ -8,10 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
-from mull.catalog.models import load_engine, model_card, shipped_for, trained_for
-from mull.catalog.verifiers import load_verifier
+from mull.catalog.models import (
+    CARD,
+    check_writes,
+    load_engine,
+    model_card,
+    shipped_for,
+    trained_for,
+)
+from mull.catalog.verifiers import KINDS, load_verifier
 from mull.engines.base import Engine
 from mull.errors import SpecError
 from mull.strategies.base import Strategy
@@ -131,9 +139,12 @@ def _engine(role: str, spec: EngineSpec, named: bool, policy: EngineInfo) -> Eng
             "any_policy = true or false, and the engine's own options"
         )
     try:
+        if named:
+            _check_one_meaning(model, REVISER)
         if model == REVISER:
             model = shipped_for(REVISER, policy.model)
         card = model_card(model)
+        check_writes(model, card)
         if not any_policy:
             check_trained_for(model, trained_for(card), policy)
         return load_engine(model, **options)
@@ -145,13 +156,27 @@ def _verifier(
     name: str, spec: str | Verifier, named: bool, task: Task, policy: EngineInfo
 ) -> Verifier:
     try:
+        if named and isinstance(spec, str):
+            _check_one_meaning(spec.partition("(")[0].strip(), *KINDS)
         return load_verifier(spec, task=task, policy=policy)
     except SpecError as error:
         raise _unnamed("verifier", name, named, "a verifier's spec", error) from error
+
+
+def _check_one_meaning(name: str, *kinds: str) -> None:
+    """``prm`` means the shipped one; who has just trained a directory of that name may mean it."""
+    if name in kinds and Path(name, CARD).is_file():
+        raise SpecError(
+            f"{name!r} is the shipped {name} of the policy, and there is a model in the directory "
+            f"{name}: write ./{name} for the directory, or the shipped model's own name"
+        )
 
 
 def _unnamed(kind: str, name: str, named: bool, what: str, error: SpecError) -> SpecError:
     """Says of a name that stands in no table how to give it a meaning."""
     if named:
         return SpecError(f"{kind}s.{name}: {error}")
-    return SpecError(f"{kind} {name!r}: {error} To say what {name!r} is: {kind}s.{name} = {what}")
+    return SpecError(
+        f"{kind} {name!r}: {str(error).rstrip('.')}. To say what {name!r} is: "
+        f"{kind}s.{name} = {what} (--{kind} {name}=…)"
+    )

@@ -16,6 +16,10 @@ from mull.errors import ModelLoadError, MullError, SpecError
 
 MODELS = Path(__file__).parent.parent / "models"
 CARD = "card.json"
+SCORING = ("prm", "orm")
+"""Kinds of models that score and do not write."""
+TRAINED = {"reviser": "revision"}
+"""What `mull train` calls a kind of model, where it is another word."""
 FORMS = (
     "a shipped model (mull models lists them), a directory with a Hugging Face checkpoint, "
     "http://host:port/v1#model, or simulated"
@@ -76,7 +80,7 @@ def shipped_for(kind: str, policy: str) -> str:
         shipped = ", ".join(f"{name} (for {(*model, 'any')[0]})" for name, model in found.items())
         raise SpecError(
             f"no {kind} for policy {policy!r} comes with Mull; there are: {shipped or 'none'}. "
-            f"Train one (mull train {kind}), or name another"
+            f"Train one (mull train {TRAINED.get(kind, kind)}), or name another."
         )
     return f"{policy}-{kind}" if f"{policy}-{kind}" in ours else ours[0]
 
@@ -105,6 +109,20 @@ def load_engine(model: str | Engine, **options: Any) -> Engine:
     if "/" in model or model.startswith("."):
         raise SpecError(f"model {model[:200]!r}: no such directory; expected {FORMS}")
     raise SpecError(f"{unknown('model', model[:200], shipped_models())} A model is {FORMS}.")
+
+
+def load_policy(model: str | Engine, **options: Any) -> Engine:
+    """As ``load_engine``, for a model that writes; ``SpecError`` for one that only scores."""
+    if isinstance(model, str):
+        check_writes(model, model_card(model))
+    return load_engine(model, **options)
+
+
+def check_writes(model: str, card: Mapping[str, Any] | None) -> None:
+    """Raise ``SpecError`` where a model's card says that it scores; what it writes is noise."""
+    kind = (card or {}).get("kind")
+    if kind in SCORING:
+        raise SpecError(f"{model} is a {kind}: it scores what others write; name it as a verifier.")
 
 
 def model_folder(model: str) -> Path:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from mull.catalog.models import (
+    SCORING,
     hints_of,
     load_engine,
+    load_policy,
     model_card,
     shipped_for,
     shipped_models,
@@ -40,7 +42,7 @@ FORMATS = (VALUES, "step-tag", "chat-turns")
 """How a reward model says its values."""
 GIVEN = frozenset({"task", "policy", "engine", "trained_for", "tokenizer", "separator"})
 """Parameters that Mull itself gives to what names them."""
-KINDS = ("prm", "orm")
+KINDS = SCORING
 """Kinds of models that score; also the specs of the shipped ones that belong to the policy."""
 
 
@@ -179,7 +181,7 @@ def _judge(name: str, parameters: dict[str, Any]) -> Engine:
     model = parameters.pop("model", None)
     if not isinstance(model, str):
         raise SpecError(f"{name} needs model: {name}(model=…), the name of a model that judges")
-    return load_engine(model)
+    return load_policy(model)
 
 
 def _from_file(path: str) -> Verifier:

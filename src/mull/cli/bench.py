@@ -25,6 +25,11 @@ def bench(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         driver()
         search()
+        # Minutes in real time: only where there is somebody to compare with.
+        from mull.bench.peers import its_hub_python
+
+        if its_hub_python() is not None:
+            peers()
         engine()
         batching()
 
@@ -79,6 +84,23 @@ def search(
         print(json.dumps(rows))
     else:
         _show(search_table(flown, lone))
+
+
+@app.command("peers")
+def peers(
+    repeats: Annotated[int, typer.Option(min=1, help="Repeats, each over all contenders.")] = 3,
+    problems: Annotated[int, typer.Option(min=1, help="Problems, 16 paths each.")] = 16,
+    search: Annotated[list[str] | None, typer.Option(help="beam, particles, vote; or all.")] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """The driver beside its_hub (where installed) on one endpoint that meters both; minutes."""
+    from mull.bench.peers import SEARCHES, beside, peers_table
+
+    races = beside(problems, repeats, search or tuple(SEARCHES))
+    if as_json:
+        print(json.dumps([asdict(race) for race in races]))
+    else:
+        _show(peers_table(races))
 
 
 @app.command("engine")

@@ -29,7 +29,8 @@ def models(as_json: options.AsJson = False) -> None:
     if as_json:
         options.print_json(cards)
         return
-    table = Table("model", "kind", "task", "parameters", "pass@1", "trained on", box=None)
+    heads = ("model", "kind", "task", "parameters", "pass@1", "trained on", "for policy")
+    table = Table(*heads, box=None)
     for name, card in cards.items():
         table.add_row(name, *_card_cells(card))
     _show(table)
@@ -96,6 +97,7 @@ def _card_cells(card: dict[str, Any]) -> tuple[str, ...]:
         f"{card.get('parameters', 0):,}",
         shown,
         f"{tokens / 1e6:.1f}M tokens" if isinstance(tokens, int) else "",
+        (*trained_for(card), "")[0],
     )
 
 

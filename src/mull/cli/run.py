@@ -18,7 +18,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from mull.catalog import load_engine
+from mull.catalog import load_policy
 from mull.report.console import summary
 from mull.report.load import Runs
 from mull.report.tables import safe_terminal
@@ -54,7 +54,7 @@ def run(
 
 async def _estimate(config: Config) -> Estimate:
     plan = prepare(config)
-    engine = load_engine(config.model, **config.engine)
+    engine = load_policy(config.model, **config.engine)
     try:
         equipment = plan.equip(engine)
         await equipment.aclose()  # that it can be loaded is all that is asked of it
@@ -117,7 +117,7 @@ def _say(console: Console, ended: Summary) -> None:
     if ended.dropped:
         console.print(f"{ended.dropped} damaged rows were found, dropped and made again")
     if ended.failed:
-        console.print(f"{ended.failed} problems have failed samples; run again to retry them")
+        console.print(f"{ended.failed} problems have failures; run again to retry them")
     if ended.interrupted:
         console.print(f"interrupted: {ended.done} of {ended.total} kept; run again to go on")
     console.print(f"run: {ended.directory}", soft_wrap=True)

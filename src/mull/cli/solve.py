@@ -16,8 +16,6 @@ from mull.errors import UnsupportedError, UsageError
 from mull.report.tables import safe_terminal
 from mull.types import Until
 
-_SHOWN_FAILURES = 5
-
 
 def solve(
     text: Annotated[str | None, typer.Argument(help="The problem.")] = None,
@@ -126,11 +124,11 @@ def _print(solution: Solution, trace: bool) -> None:
         f"{spent.flops:.3g} FLOPs · {solution.seconds:.2f} s · {solution.ended.value}",
         style="dim",
     )
-    failures = Counter(f"{failure.error}: {failure.message}" for failure in solution.failures)
-    for said, count in failures.most_common(_SHOWN_FAILURES):
-        console.print(f"failed: {count} × {safe_terminal(said)}", style="red")
-    if len(failures) > _SHOWN_FAILURES:
-        console.print(f"failed: for {len(failures) - _SHOWN_FAILURES} more reasons", style="red")
+    for error, count in Counter(failure.error for failure in solution.failures).most_common():
+        said = Counter(each.message for each in solution.failures if each.error == error)
+        (message, _), *others = said.most_common()
+        more = f" (and {len(others)} other messages)" if others else ""
+        console.print(f"failed: {count} × {error}: {safe_terminal(message)}{more}", style="red")
     if trace:
         given = {name for candidate in solution.candidates for name in candidate.scores}
         verifiers = sorted(given - {"logprob", "mean_logprob"})

@@ -223,8 +223,29 @@ def unanswered(studies: Sequence[Study]) -> Table:
     return Table("unanswered", "Unanswered, graded, ended", heads, tuple(rows))
 
 
+def failure_types(studies: Sequence[Study]) -> Table:
+    """How many samples, scores and verdicts did not come, by type of failure."""
+    titles = ("strategy, budget", "failure", "times", "problems")
+    rows: list[tuple[Value, ...]] = []
+    for study in studies:
+        digests = study.line.digests
+        for name in sorted({name for digest in digests for name in digest.errors}):
+            times = sum(digest.errors.get(name, 0) for digest in digests)
+            erring = sum(digest.erring.get(name, 0) for digest in digests)
+            rows.append((study.line.label, name, times, erring))
+    return Table(
+        "failure_types",
+        "Failures by type",
+        tuple(Column(title) for title in titles),
+        tuple(rows),
+        "What did not come: ScoreError is a score, NoVerdict a judge's verdict, the others are "
+        "samples or calls. None is taken for an answer or an approval. Problems are summed over "
+        "seeds.",
+    )
+
+
 def failures(studies: Sequence[Study]) -> Table:
-    """Problems with samples that did not come, and the first error recorded of each."""
+    """Problems with failures, and the first error recorded of each."""
     heads = (Column("strategy, budget"), Column("seed"), Column("problem"), Column("error"))
     rows: list[tuple[Value, ...]] = [
         (study.line.label, digest.seed, problem, error)
@@ -236,7 +257,7 @@ def failures(studies: Sequence[Study]) -> Table:
     more = len(rows) - FAILURE_ROWS
     if more > 0:
         note += f" {more:,} more problems are not shown."
-    title = "Problems with samples that did not come"
+    title = "Problems with failures, and the first of each"
     return Table("failures", title, heads, tuple(rows[:FAILURE_ROWS]), note)
 
 

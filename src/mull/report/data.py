@@ -38,9 +38,11 @@ class ProblemResult:
     """One problem in one cell: its samples in key order and what was selected.
 
     ``answer``, ``correct`` and ``confidence`` are the strategy's own selection; ``level`` is the
-    task's difficulty, ``None`` without one; ``failure`` the recorded error of a problem that has
-    no result. Of a tree search: the ``tree`` in key order, how many nodes of it were ``left_out``,
-    the key of the ``chosen`` end, and what was ``spent`` on this problem.
+    task's difficulty, ``None`` without one; ``failure`` is the first recorded error, ``failures``
+    the number of errors by type. ``asked`` and ``paid`` are the samples that the strategy asked
+    for and its whole bill, judges and verifiers included; ``None`` where only the samples' own
+    usage is known. Of a tree search: the ``tree`` in key order, how many nodes of it were
+    ``left_out``, the key of the ``chosen`` end, and what was ``spent`` on this problem.
     """
 
     id: str
@@ -52,6 +54,9 @@ class ProblemResult:
     correct: bool | None
     confidence: float = 0.0
     failure: str | None = None
+    failures: Mapping[str, int] = field(default_factory=lambda: EMPTY)
+    asked: int | None = None
+    paid: Usage | None = None
     tree: tuple[TreeNode, ...] = ()
     left_out: int = 0
     chosen: tuple[int, ...] | None = None

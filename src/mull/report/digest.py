@@ -31,6 +31,8 @@ class CellDigest:
     ``graded`` marks problems with a gold answer; a problem that failed is graded, and wrong.
     ``fixed`` and ``marginal`` [problems, units] are the cost of the prompt and of one more sample:
     k samples cost fixed + k·marginal, which for k = n is exactly what was charged.
+    ``total`` [problems, units] is what each problem cost in all, judges and verifiers included.
+    ``errors`` counts failures by type, and ``erring`` the problems that have some of a type.
     ``pools`` is empty where the cell's samples are not independent and equal in number.
     """
 
@@ -49,22 +51,15 @@ class CellDigest:
     unanswered: Floats
     fixed: Floats
     marginal: Floats
+    total: Floats
     samples: int
     reasons: Mapping[str, int]
     outcomes: Mapping[str, int]
     stops: Mapping[str, int]
+    errors: Mapping[str, int]
+    erring: Mapping[str, int]
     failures: tuple[tuple[str, str], ...]
     entries: tuple[Entry, ...]
-
-    @property
-    def total(self) -> Floats:
-        """What each problem cost in all, [problems, units]."""
-        return self.fixed + self.marginal * self.marginal_counts[:, None]
-
-    @property
-    def marginal_counts(self) -> Floats:
-        """Samples of each problem."""
-        return np.array([entry.n for entry in self.entries], dtype=np.float64)
 
     def cost(self, k: int) -> Floats:
         """Mean cost of a problem at k samples, shape [units]."""
@@ -77,7 +72,8 @@ def digest(cell: Cell, texts: TextBudget) -> CellDigest:
     sizes = {row.n for row in rows if row.n}
     n = max(sizes, default=0)
     independent = cell.independent and len(sizes) == 1 and n > 0
-    count: dict[str, Counter[str]] = {"reason": Counter(), "outcome": Counter(), "stop": Counter()}
+    names = ("reason", "outcome", "stop", "error", "erring")
+    count: dict[str, Counter[str]] = {name: Counter() for name in names}
     for row in rows:
         for name, counter in count.items():
             counter.update(row.counts[name])
@@ -97,10 +93,13 @@ def digest(cell: Cell, texts: TextBudget) -> CellDigest:
         unanswered=np.array([(row.pool.groups < 0).mean() if row.n else 1.0 for row in rows]),
         fixed=np.array([row.fixed for row in rows]).reshape(-1, len(UNITS)),
         marginal=np.array([row.marginal for row in rows]).reshape(-1, len(UNITS)),
+        total=np.array([row.total for row in rows]).reshape(-1, len(UNITS)),
         samples=sum(row.n for row in rows),
         reasons=dict(sorted(count["reason"].items())),
         outcomes=dict(sorted(count["outcome"].items())),
         stops=dict(sorted(count["stop"].items())),
+        errors=dict(sorted(count["error"].items())),
+        erring=dict(sorted(count["erring"].items())),
         failures=tuple((row.id, row.failure) for row in rows if row.failure is not None),
         entries=tuple(row.entry for row in rows),
     )
@@ -116,6 +115,7 @@ class _Row:
     selected: float
     fixed: Floats
     marginal: Floats
+    total: Floats
     failure: str | None
     counts: Mapping[str, Counter[str]]
     entry: Entry
@@ -134,14 +134,26 @@ def _problem(problem: ProblemResult, texts: TextBudget) -> _Row:
         selected=float(problem.correct is True),
         fixed=fixed,
         marginal=marginal,
+        total=_total(problem, fixed + marginal * len(samples)),
         failure=problem.failure,
         counts={
             "reason": Counter(s.unanswered for s in samples if s.unanswered is not None),
             "outcome": Counter(s.outcome for s in samples),
             "stop": Counter(s.stop for s in samples),
+            "error": Counter(problem.failures),
+            "erring": Counter(problem.failures.keys()),
         },
         entry=texts.entry(problem),
     )
+
+
+def _total(problem: ProblemResult, samples: Floats) -> Floats:
+    """What a problem cost in all, [units]: its bill, where it is known, else its samples'."""
+    paid = problem.paid
+    if paid is None:
+        return samples
+    asked = samples[0] if problem.asked is None else problem.asked
+    return np.array([asked, paid.tokens, paid.flops, paid.seconds], dtype=np.float64)
 
 
 def _pool(samples: Sequence[Sample]) -> Pool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -18,6 +19,9 @@ from mull.types import EngineInfo, GradeOutcome, Unanswered, Usage
 
 INDEPENDENT = frozenset({"sample", "vote", "best-of-n"})
 """Strategies whose candidates are independent samples of one distribution."""
+
+NO_SAMPLES = frozenset({"ScoreError", "NoVerdict"})
+"""Failures of what was to be said of a sample: the sample itself came."""
 
 
 class Runs:
@@ -145,8 +149,11 @@ class _Results:
 
 def _problem(problem: ProblemRecord, result: ResultRecord) -> data.ProblemResult:
     samples = [_sample(candidate) for candidate in result.candidates]
-    # A sample that did not come counts as one without an answer: it was asked for.
-    missing = min(len(result.failures), max(result.samples - len(samples), 0))
+    errors = Counter(failure.partition(":")[0] for failure in result.failures)
+    # A sample that did not come counts as one without an answer: it was asked for. Paths of a
+    # search that were asked for and are no candidates were pruned.
+    lost = 0 if result.tree else sum(n for name, n in errors.items() if name not in NO_SAMPLES)
+    missing = min(lost, max(result.samples - len(samples), 0))
     samples += [_failed(i, problem.answer is not None) for i in range(missing)]
     return data.ProblemResult(
         id=problem.id,
@@ -158,6 +165,9 @@ def _problem(problem: ProblemRecord, result: ResultRecord) -> data.ProblemResult
         correct=result.correct,
         confidence=result.confidence,
         failure=result.failures[0] if result.failures else None,
+        failures=dict(errors),
+        asked=result.samples,
+        paid=result.total,
         tree=result.tree,
         left_out=result.left_out,
         chosen=None if result.index is None else result.candidates[result.index].key,

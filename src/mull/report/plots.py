@@ -274,7 +274,7 @@ def _figure(
     grid = figure.subplots(
         rows, columns, squeeze=False, sharey=shared, gridspec_kw={"width_ratios": ratios}
     )
-    if rows == columns == 1:
+    if rows == columns == 1 and not shared:
         return figure, grid[0][0]
     return figure, grid if shared else grid[0]
 

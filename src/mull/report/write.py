@@ -110,12 +110,14 @@ def _largest(lines: Sequence[curves.Series]) -> list[curves.Series]:
 
 
 def _chapter(study: contents.Study, studies: Sequence[contents.Study], titled: bool) -> Chapter:
-    # A cell that is read off the same pool would lie on a curve that is there already.
+    # A cell that is read off the same pool would lie on a curve that is there already, unless a
+    # verifier chose.
     mine = study.line.first.parameters
     others = [
         other
         for other in studies
-        if not other.line.pooled and other.line.first.parameters in ({}, mine)
+        if (not other.line.pooled or "verifier=" in other.line.first.strategy)
+        and other.line.first.parameters in ({}, mine)
     ][: len(plots.OTHERS)]
     compute = [
         _drawn(
@@ -187,7 +189,8 @@ def _tables(runs: Sequence[Run], studies: Sequence[contents.Study]) -> dict[str,
         for i, run in enumerate(runs)
     ]
     made = [contents.cells(studies), *ledgers]
-    made += [contents.unanswered(studies), contents.failures(studies)]
+    made += [contents.unanswered(studies), contents.failure_types(studies)]
+    made.append(contents.failures(studies))
     return {table.name: table for table in made}
 
 

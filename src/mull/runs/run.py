@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from mull.budget import COST_MODELS
-from mull.catalog import Equipment, load_engine
+from mull.catalog import Equipment, load_policy
 from mull.engines.base import Engine
 from mull.engines.cache import RecordingEngine
 from mull.engines.simulated import VirtualLoop
@@ -67,7 +67,7 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """How a run ended. ``failed`` counts problems (by cell) with samples that did not come.
+    """How a run ended. ``failed`` counts problems (by cell) with failures.
 
     ``dropped`` counts damaged rows that were found and made again.
     """
@@ -123,7 +123,7 @@ def run(
     out = Path(directory) if directory is not None else default_directory(config)
     held = Store.open(out, threaded=not virtual) if (out / LOCK).exists() else None
     try:
-        policy = engine or load_engine(config.model, **config.engine)
+        policy = engine or load_policy(config.model, **config.engine)
         try:
             equipment = plan.equip(policy, engines, verifiers)
         except MullError:

@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
@@ -239,6 +239,20 @@ def prompt_of(branch: Branch) -> Prompt:
     return branch.prompt
 
 
+def unscored(outcome: Outcome) -> Outcome:
+    """The outcome of a ``Score``; one that failed is a ``ScoreError``, whatever it failed of.
+
+    So a report can tell a score that did not come from a sample that did not.
+
+    >>> unscored(Outcome(0, 0, Failure("EndpointError", "HTTP 500"))).value
+    Failure(error='ScoreError', message='EndpointError: HTTP 500')
+    """
+    failed = outcome.value
+    if not isinstance(failed, Failure):
+        return outcome
+    return replace(outcome, value=Failure("ScoreError", f"{failed.error}: {failed.message}"))
+
+
 class Inbox:
     """Holds outcomes back until it is their turn: action by action, index by index.
 
@@ -313,6 +327,7 @@ class OrderedSearch(ABC):
     _inbox: Inbox = field(default_factory=Inbox, init=False)
     _guesses: dict[int, range] = field(default_factory=dict, init=False)
     _refusals: set[int] = field(default_factory=set, init=False)
+    _scored: set[int] = field(default_factory=set, init=False)
     _next: int = field(default=0, init=False)
     _begun: bool = field(default=False, init=False)
     _stopped: bool = field(default=False, init=False)
@@ -337,6 +352,8 @@ class OrderedSearch(ABC):
     def tell(self, outcome: Outcome) -> None:
         if not self._running() or outcome.action in self._refusals:
             return
+        if outcome.action in self._scored:
+            outcome = unscored(outcome)
         for due in self._inbox.put(outcome):
             self.spent = self.spent + due.usage
             if isinstance(due.value, Failure):
@@ -383,6 +400,7 @@ class OrderedSearch(ABC):
         """Queue a ``Score``; returns its id."""
         action = Score(self._id(), tuple(branches), verifier)
         self._queue.append(action)
+        self._scored.add(action.id)
         self._inbox.expect(action.id, range(1))
         return action.id
 

@@ -21,6 +21,7 @@ from mull.strategies.base import (
     Room,
     Score,
     Start,
+    unscored,
 )
 from mull.strategies.sample import FAR, WINDOW
 from mull.types import Branch, Candidate, Completion, Until, Usage
@@ -88,6 +89,7 @@ class ChainSearch(ABC):
     _owner: dict[int, int] = field(default_factory=dict, init=False)
     _shared: dict[int, int] = field(default_factory=dict, init=False)
     _parents: dict[int, Branch] = field(default_factory=dict, init=False)
+    _scored: set[int] = field(default_factory=set, init=False)
     _begun: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -112,6 +114,8 @@ class ChainSearch(ABC):
         if outcome.action in self._shared:
             at += outcome.index - self._shared[outcome.action]
         chain = self.chains[at]
+        if outcome.action in self._scored:
+            outcome = unscored(outcome)
         for due in chain.inbox.put(outcome):
             chain.spent = chain.spent + due.usage
             if isinstance(due.value, Failure):
@@ -179,6 +183,7 @@ class ChainSearch(ABC):
         """A score for chain ``at``; returns the action's id."""
         action = Score(len(self._owner), tuple(branches), verifier)
         self._owner[action.id] = at
+        self._scored.add(action.id)
         self._queue.append(action)
         self.chains[at].inbox.expect(action.id, range(1))
         return action.id

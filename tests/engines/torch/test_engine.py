@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -312,6 +313,30 @@ def test_a_cancelled_task_frees_its_slots_too(fresh: Any) -> None:
         assert not fresh.batch.busy
 
     asyncio.run(go())
+
+
+def stand_still_until(true: Callable[[], bool]) -> None:
+    """Block the loop while the model's thread goes on."""
+    for _ in range(400):
+        time.sleep(0.005)
+        if true():
+            return
+
+
+def test_a_task_cancelled_when_all_was_made_and_nothing_read_yet_ends(fresh: Any) -> None:
+    meter = meter_of(fresh)
+
+    async def go() -> None:
+        request = Request(Prompt.of(TEXT), Until(max_tokens=4))
+        task = asyncio.ensure_future(anext(fresh.generate(request, meter)))
+        await asyncio.sleep(0)  # the request is handed over
+        stand_still_until(lambda: not fresh._worker._jobs and fresh._worker._commands.empty())
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=2)
+        assert done, "a cancelled request waits for an end that was told before"
+
+    asyncio.run(go())
+    assert meter.total.generated == 4
 
 
 def test_a_request_cancelled_in_the_queue_costs_nothing(fresh: Any) -> None:

@@ -116,6 +116,20 @@ def test_values_are_the_heads_reading_at_step_ends(judge: Any, run: Any) -> None
     assert all(0 < value < 1 for value in result.values)
 
 
+def test_values_are_read_in_float32_whatever_the_trunk_is_in(
+    judge: Any, run: Any, tmp_path: Path
+) -> None:
+    """Read in bfloat16 a value has 8 bits, and the candidates of a problem tie."""
+    engine = load_torch_engine(
+        tmp_path / "judge", dtype="bfloat16", device="cpu", memory_cap=1 << 26
+    )
+    requests = [ScoreRequest(Prompt.of(TEXT), f"{n}.\n", values=True) for n in range(9)]
+    logits = torch.logit(torch.tensor([each.values[0] for each in score(engine, run, *requests)]))
+    coarse = logits.bfloat16().float()
+    assert not torch.allclose(logits, coarse, rtol=1e-4, atol=0)
+    asyncio.run(engine.aclose())
+
+
 def test_sixteen_candidates_of_one_prompt_encode_it_once(judge: Any, run: Any) -> None:
     prompt = Prompt.of(TEXT * 3)
     requests = [ScoreRequest(prompt, f"{k % 10}.\n{k // 10}", values=True) for k in range(16)]

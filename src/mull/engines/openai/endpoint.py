@@ -61,6 +61,7 @@ class Endpoint:
                       asks for up to ``max_n`` samples and no seed is sent
     ``token_ids``     ask for and send exact token ids (vLLM, completions)
     ``stream``        stream always, not only when deltas are wanted
+    ``start``         requests in flight at first; from there on it adapts, up to the slots
     ``deadline_s``    seconds that one request may take, its retries included
     ``attempt_s``     seconds that one attempt may take before it is tried again
     ``retries``       attempts after the first, for errors that may pass; refusals by rate (429) are
@@ -77,6 +78,7 @@ class Endpoint:
     logprobs: bool = True
     token_ids: bool = False
     stream: bool = False
+    start: int = 20
     max_n: int = 64
     max_tokens_field: str = "max_tokens"
     deadline_s: float = 600.0
@@ -101,8 +103,8 @@ class Endpoint:
         for name, seconds in limits.items():
             if not (seconds > 0 and math.isfinite(seconds)):
                 raise SpecError(f"endpoint.{name} must be a positive number, not {seconds}")
-        if self.max_n < 1 or self.retries < 0 or self.max_body < 1:
-            raise SpecError("endpoint needs max_n >= 1, retries >= 0 and max_body >= 1")
+        if min(self.start, self.max_n, self.max_body) < 1 or self.retries < 0:
+            raise SpecError("endpoint needs start, max_n and max_body >= 1, and retries >= 0")
         if self.token_ids and self.dialect != "vllm":
             raise SpecError("endpoint.token_ids needs dialect='vllm'; others return no token ids")
 
@@ -110,7 +112,7 @@ class Endpoint:
         """Options may come from a config file: each must have the type it is declared with."""
         kinds: dict[str, tuple[type, ...]] = {
             "seeds logprobs token_ids stream": (bool,),
-            "max_n retries max_body": (int,),
+            "start max_n retries max_body": (int,),
             "deadline_s backoff_s": (int, float),
             "max_tokens_field": (str,),
         }

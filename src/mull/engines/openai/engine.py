@@ -57,7 +57,7 @@ class OpenAIEngine:
 
     def __init__(self, endpoint: Endpoint, info: EngineInfo, key: Secret | None = None) -> None:
         self.endpoint = endpoint
-        self.limit = AdaptiveLimit(most=info.slots)
+        self.limit = AdaptiveLimit(start=endpoint.start, most=info.slots)
         self._info = info
         self._transport = Transport(endpoint, key)
         self._calls = Calls(endpoint, self._transport, self.limit)

@@ -28,6 +28,7 @@ class Inbox:
         self.loop = loop
         self.ended = False
         self.closed: asyncio.Future[None] = loop.create_future()
+        self._left = request.n
         self._items: list[Delta | Completion] = []
         self._error: Exception | None = None
         self._wake: asyncio.Future[None] | None = None
@@ -52,21 +53,27 @@ class Inbox:
                 self._delta(event)
             elif isinstance(event, Done):
                 self._done(event)
+                if not self._left:  # a cancellation that comes now has nothing to answer it
+                    self._end()
             elif isinstance(event, Closed | Failed):
                 self._charge_parts(event.parts)
-                self.ended = True
                 if isinstance(event, Failed):
                     self._error = event.error
-                if not self.closed.done():
-                    self.closed.set_result(None)
+                self._end()
         if self._wake is not None and not self._wake.done() and (self._items or self._error):
             self._wake.set_result(None)
+
+    def _end(self) -> None:
+        self.ended = True
+        if not self.closed.done():
+            self.closed.set_result(None)
 
     def _charge_parts(self, parts: tuple[tuple[int, int, float], ...]) -> None:
         for index, made, seconds in parts:
             self.meter.charge(index, generated=made, context=len(self.ids), seconds=seconds)
 
     def _done(self, event: Done) -> None:
+        self._left -= 1
         self._charge_parts(((event.index, event.charged, event.seconds),))
         ids = event.ids[:-1] if event.stop is StopReason.END else event.ids
         text = self.text.decode(ids, self.ids[-4:])

@@ -105,7 +105,9 @@ def load_model(path: Path, config: ModelConfig, dtype: torch.dtype, device: torc
     value_head = None
     if "value_head.weight" in weights:
         bias = weights.take("value_head.bias", 1) if "value_head.bias" in weights else None
-        value_head = Linear(weights.take("value_head.weight", 1, hidden), bias)
+        # In float32 whatever the trunk is in: a bfloat16 reading has 8 bits, and scores would tie.
+        weight = weights.take("value_head.weight", 1, hidden).float()
+        value_head = Linear(weight, None if bias is None else bias.float())
     if weights.left:
         raise ModelLoadError(
             f"{path}: tensor {min(weights.left)} has no place in a {config.family} model "

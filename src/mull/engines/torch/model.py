@@ -148,7 +148,7 @@ class Model:
         """Values in 0..1, [...], of hidden states [..., hidden]: the sigmoid of the value head."""
         if self.value_head is None:
             raise ValueError("this checkpoint has no value head")
-        return torch.sigmoid(self.value_head(hidden).float()).squeeze(-1)
+        return torch.sigmoid(self.value_head(hidden.float())).squeeze(-1)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, (x.shape[-1],), weight, self.config.eps)
