@@ -34,6 +34,7 @@ PLOTS = Path(__file__).parent.parent / "docs" / "images"
 BEST = "best-of-n(verifier=prm)"
 MIXED = "mixed(ratio=1, verifier=prm)"
 CHECKED = "beam(verifier=checker)"
+GUESSES = Purpose.SPECULATIVE.value
 VERIFYING = (Purpose.VERIFIER.value, Purpose.JUDGE.value)
 
 Floats = NDArray[np.float64]
@@ -55,6 +56,7 @@ class Row:
     levels: str
     policy_flops: float
     verifier_flops: float
+    guesses_flops: float
     tokens: float
     unanswered: float
     config_hash: str
@@ -67,7 +69,11 @@ class Row:
 
     @property
     def flops(self) -> float:
-        """FLOPs a problem, the verifier's included."""
+        """FLOPs a problem, the verifier's included.
+
+        Without wrong guesses ahead: idle slots made them, how many depends on timing, and no result
+        does; ``guesses_flops`` has them apart.
+        """
         return self.policy_flops + self.verifier_flops
 
     @property
@@ -85,9 +91,11 @@ def rows_of(directory: Path) -> Iterator[Row]:
             if len(results) < len(problems) or cell.budget is None or cell.budget.samples is None:
                 continue
             spent = [row for result in results for row in result.spent]
-            flops = {True: 0.0, False: 0.0}
+            flops = {"policy": 0.0, "verifier": 0.0, "guesses": 0.0}
             for row in spent:
-                flops[row.purpose in VERIFYING] += row.usage.flops
+                kind = "verifier" if row.purpose in VERIFYING else "policy"
+                kind = "guesses" if row.purpose == GUESSES else kind
+                flops[kind] += row.usage.flops
             right = np.array([result.correct is True for result in results], dtype=np.uint8)
             levels = ",".join(str(problem.level) for problem in problems)
             count = len(problems)
@@ -102,9 +110,10 @@ def rows_of(directory: Path) -> Iterator[Row]:
                 verifiers=dict(config.get("verifiers") or {}),
                 right=np.packbits(right).tobytes().hex(),
                 levels=levels,
-                policy_flops=flops[False] / count,
-                verifier_flops=flops[True] / count,
-                tokens=sum(row.usage.generated for row in spent) / count,
+                policy_flops=flops["policy"] / count,
+                verifier_flops=flops["verifier"] / count,
+                guesses_flops=flops["guesses"] / count,
+                tokens=sum(r.usage.generated for r in spent if r.purpose != GUESSES) / count,
                 unanswered=sum(result.answer is None for result in results) / count,
                 config_hash=records.config_hash[:16],
             )
@@ -342,12 +351,21 @@ def plot(rows: Sequence[Row], path: Path) -> None:
                     flops = sum(row.flops for row in found) / len(found)
                     points.append((flops, mean.value, mean.low, mean.high))
             x, y, low, high = (np.array(each) for each in zip(*points, strict=True))
-            style = "--" if "checker" in strategy else "-"
-            (line,) = axis.plot(
-                x, 100 * y, style, marker="o", ms=3.5, lw=1.4, color=f"C{number % 10}"
+            if strategy == "sample":
+                axis.axhline(100 * y[0], color="0.6", lw=1, ls=":", label="one sample")
+                continue
+            axis.errorbar(
+                x,
+                100 * y,
+                yerr=100 * np.array([y - low, high - y]),
+                fmt="--o" if "checker" in strategy else "-o",
+                ms=3.5,
+                lw=1.5,
+                elinewidth=0.7,
+                alpha=0.9,
+                color=f"C{number % 10}",
+                label=strategy,
             )
-            axis.fill_between(x, 100 * low, 100 * high, color=line.get_color(), alpha=0.1, lw=0)
-            line.set_label(strategy)
         axis.set_xscale("log")
         axis.set_xlabel("FLOPs a problem, verifier included")
         axis.set_ylabel("accuracy, %")

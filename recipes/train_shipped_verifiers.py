@@ -54,7 +54,7 @@ class Plan:
 # grade.
 PLANS = {
     "words-s-prm": Plan("words-s", "words-m", "exact", 6_000_000),
-    "words-s-orm": Plan("words-s", "words-m", "outcome", 8_000_000),
+    "words-s-orm": Plan("words-s", "words-m", "outcome", 6_000_000),
     "words-s-reviser": Plan("words-s", "words-s", "revision", 6_000_000, "s"),
     "countdown-s-prm": Plan("countdown-s", "countdown-m", "exact", 6_000_000),
     "countdown-s-orm": Plan("countdown-s", "countdown-m", "outcome", 6_000_000),
