@@ -181,7 +181,7 @@ def test_one_id_and_one_seed_give_one_answer_beside_any_others() -> None:
 def test_a_named_engine_is_closed_and_a_given_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     named, given = SimulatedEngine(Script(["answer 7"])), SimulatedEngine(Script(["answer 8"]))
     engines = {"mine": named}
-    monkeypatch.setattr(api, "load_engine", lambda engine: engines.get(engine, engine))
+    monkeypatch.setattr(api, "load_policy", lambda engine: engines.get(engine, engine))
     again = []
     for engine in ("mine", given):
         mull.solve("Say it.", engine, task=TASK, strategy="greedy")
