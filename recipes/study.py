@@ -339,7 +339,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
     import matplotlib.pyplot as plt
 
     tasks = sorted({row.task for row in rows})
-    figure, axes = plt.subplots(1, len(tasks), figsize=(6.2 * len(tasks), 4.4), squeeze=False)
+    figure, axes = plt.subplots(1, len(tasks), figsize=(7.6 * len(tasks), 4.4), squeeze=False)
     for axis, task in zip(axes[0], tasks, strict=True):
         own = [row for row in rows if row.task == task]
         for number, strategy in enumerate(sorted({row.strategy for row in own})):
@@ -370,7 +370,7 @@ def plot(rows: Sequence[Row], path: Path) -> None:
         axis.set_xlabel("FLOPs a problem, verifier included")
         axis.set_ylabel("accuracy, %")
         axis.set_title(task)
-        axis.legend(fontsize=7, frameon=False, loc="upper left")
+        axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
         axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
