@@ -146,7 +146,7 @@ ESCAPES = {
     "10 GiB in pieces": "x = []\nwhile True: x.append(bytearray(1 << 20))",
     "a full disk": "open('/tmp/x', 'wb').write(bytes(1 << 30))",
     "a full disk in pieces": "for n in range(99): open(f'/tmp/{{n}}', 'wb').write(bytes(4 << 20))",
-    "open files": "x = [open('/work/main.py') for _ in range(100)]",
+    "open files": "x = [open('/job/main.py') for _ in range(100)]",
     "more CPU": "import resource; resource.setrlimit(resource.RLIMIT_CPU, (99, 99))",
     "more memory": "import resource as r; r.setrlimit(r.RLIMIT_AS, (-1, -1))",
     "kill the parent": "import os; os.kill(os.getppid(), 9)",

@@ -22,6 +22,7 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND = 1, 2, 4, 32, 4096
 MS_REC, MS_PRIVATE, MS_RELATIME, ST_RELATIME = 1 << 14, 1 << 18, 1 << 21, 4096
 MNT_DETACH = 2
 PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 4, 24, 38, 22
+PROGRAM = "/job/main.py"
 LAST_CAPABILITY = 63
 THREAD = 0x10000
 # name: (audit architecture, pivot_root, capset, clone, what may not be called, clone3)
@@ -67,12 +68,12 @@ def enclose(root: Path, visible: list[str], pivot_root: int) -> None:
     mount("tmpfs", str(root), "tmpfs", MS_NOSUID | MS_NODEV, "size=32m,mode=755")
     for path in visible:
         show(path, root)
-    for name in ("work", "tmp"):
+    for name in ("job", "tmp"):
         (root / name).mkdir(exist_ok=True)
     os.chdir(root)
     checked(libc.syscall(pivot_root, b".", b"."), "pivot_root")
     checked(libc.umount2(b".", MNT_DETACH), "umount")
-    os.chdir("/work")
+    os.chdir("/job")
 
 
 def limit(seconds: float, memory: int) -> None:
@@ -123,12 +124,12 @@ def main() -> None:
     if machine is None or struct.calcsize("P") != 8:
         raise OSError(f"no walls are known for {platform.machine()}")
     enclose(Path(config["root"]), config["visible"], machine[1])
-    Path("/work/main.py").write_text(config["program"], encoding="utf-8")
+    Path(PROGRAM).write_text(config["program"], encoding="utf-8")
     limit(config["seconds"], config["memory"])
     checked(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
     disarm(machine[2])
     forbid(machine)
-    arguments = [config["python"], "-I", "-S", "-B", "/work/main.py"]
+    arguments = [config["python"], "-I", "-S", "-B", PROGRAM]
     os.write(2, config["mark"].encode())
     environment = {"LD_LIBRARY_PATH": config["libraries"]}
     os.execve(arguments[0], arguments, environment)  # noqa: S606 (our own interpreter)
