@@ -50,8 +50,7 @@ class Plan:
 
 
 # A verifier reads better than the policy writes where it starts from a larger policy; its FLOPs
-# are charged. Rollouts are dear: a fifth of the samples has its steps rolled out, the others their
-# grade.
+# are charged. Labels are the checker's; with "soft" a share of the samples is rolled out.
 PLANS = {
     "words-s-prm": Plan("words-s", "words-m", "exact", 6_000_000),
     "words-s-orm": Plan("words-s", "words-m", "outcome", 6_000_000),

@@ -13,7 +13,8 @@ from mull.tasks.demonstrations import demonstrations
 from mull.tasks.words import WordsTask
 from mull.training import policy
 from mull.training.data import Example, encode
-from mull.training.finetune import FineTune, fine_tune, fitting, held_out_loss
+from mull.training.finetune import FineTune, fine_tune, fitting
+from mull.training.loop import held_out_loss
 from mull.training.model import load_model
 from mull.training.policy import TrainPolicy, train_policy
 from mull.training.tokenizer import load_tokenizer

@@ -18,7 +18,7 @@ from mull.errors import ConfigError, InputError
 from mull.tasks.demonstrations import demonstrations
 from mull.tasks.words import WordsTask
 from mull.training import policy, reward
-from mull.training.data import Labelled
+from mull.training.data import Labelled, batches
 from mull.training.model import Shape
 from mull.training.reward import (
     RewardModel,
@@ -109,7 +109,7 @@ def test_a_head_that_knows_nothing_says_one_half(tokenizer_folder: Path) -> None
     model = RewardModel(Shape(tokenizer.get_vocab_size(), context=512, **TINY))
     model.initialise(0)
     torch.nn.init.zeros_(model.value_head.weight)
-    (batch,) = islice(reward.batches(corpus, 100_000, 0), 1)
+    (batch,) = islice(batches(corpus, 100_000, 0), 1)
     assert value_loss(model, batch).item() == pytest.approx(math.log(2))
 
 

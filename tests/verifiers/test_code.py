@@ -150,6 +150,8 @@ ESCAPES = {
     "more CPU": "import resource; resource.setrlimit(resource.RLIMIT_CPU, (99, 99))",
     "more memory": "import resource as r; r.setrlimit(r.RLIMIT_AS, (-1, -1))",
     "kill the parent": "import os; os.kill(os.getppid(), 9)",
+    "kill the group": "import os; os.kill(0, 9)",
+    "kill everybody": "import os; os.kill(-1, 9)",
     "kill the host": "import os; os.kill({pid}, 9)",
     "become another": "import os; os.setuid(1000)",
     "a device": "import os; os.mknod('/tmp/x', 0o60600, os.makedev(8, 0)); open('/tmp/x').read(1)",

@@ -15,8 +15,8 @@ from typing import Final
 import torch
 
 from mull.errors import ConfigError, InputError
-from mull.training.data import Corpus, Example, batches, encode
-from mull.training.loop import Progress, Recipe, Trainer, fit, next_token
+from mull.training.data import Corpus, Example, encode
+from mull.training.loop import Progress, Recipe, Trainer, fit, held_out_loss
 from mull.training.model import Llama, load_model, save_model
 from mull.training.policy import Trained
 from mull.training.tokenizer import load_tokenizer, save_tokenizer
@@ -126,20 +126,6 @@ def fitting(corpus: Corpus, context: int) -> Corpus:
     if not rows:
         raise InputError(f"every example is longer than the context of {context} tokens")
     return corpus if len(rows) == len(corpus) else corpus.rows(rows)
-
-
-@torch.no_grad()
-def held_out_loss(model: Llama, corpus: Corpus, batch_tokens: int = 8192) -> float:
-    """Mean loss over a corpus, nats a token that is said."""
-    total, count, seen = 0.0, 0, 0
-    for batch in batches(corpus, batch_tokens, seed=0):
-        said = int((batch.targets >= 0).sum())
-        total += float(next_token(model, batch)) * said
-        count += said
-        seen += len(batch.inputs)
-        if seen >= len(corpus):
-            break
-    return total / max(1, count)
 
 
 def _with_context(model: Llama, context: int) -> Llama:

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
@@ -180,6 +181,29 @@ def loss_of(model: Llama, inputs: Tensor, targets: Tensor) -> Tensor:
     counted = targets != IGNORED
     logits = model.logits(model.hidden(inputs)[counted])
     return F.cross_entropy(logits.float(), targets[counted])
+
+
+@torch.no_grad()
+def held_out_loss(
+    model: Llama,
+    corpus: Corpus,
+    objective: Objective = next_token,
+    batch_tokens: int = 8192,
+) -> float:
+    """The mean of an objective over a corpus, each place that it counts weighing the same, nats.
+
+    Places are labels where the examples have them, else the tokens that are said.
+    """
+    total, count, seen = 0.0, 0, 0
+    for batch in batches(corpus, batch_tokens, seed=0):
+        counted = batch.targets != IGNORED if batch.labels is None else np.isfinite(batch.labels)
+        places = int(counted.sum())
+        total += float(objective(model, batch)) * places
+        count += places
+        seen += len(batch.inputs)
+        if seen >= len(corpus):
+            break
+    return total / max(1, count)
 
 
 def fit(

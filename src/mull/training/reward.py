@@ -24,8 +24,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mull.errors import ConfigError, InputError
-from mull.training.data import Batch, Corpus, Example, Labelled, batches, encode
-from mull.training.loop import Progress, Recipe, Trainer, fit
+from mull.training.data import Batch, Corpus, Example, Labelled, encode
+from mull.training.loop import Progress, Recipe, Trainer, fit, held_out_loss
 from mull.training.model import Llama, Shape, load_as, load_model, save_model
 from mull.training.policy import CONTEXT, SIZES
 from mull.training.tokenizer import load_tokenizer, save_tokenizer
@@ -313,7 +313,7 @@ class _Keeper:
         return len(self.losses) - 1 - best >= self.patience
 
     def check(self) -> None:
-        loss = validation_loss(self.model, self.held_out)
+        loss = held_out_loss(self.model, self.held_out, value_loss)
         if not self.losses or loss < min(self.losses):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             save_file(self.model.state_dict(), self.path)
@@ -322,19 +322,3 @@ class _Keeper:
     def restore(self) -> None:
         self.model.load_state_dict(load_file(self.path))
         self.path.unlink()
-
-
-@torch.no_grad()
-def validation_loss(model: RewardModel, corpus: Corpus, batch_tokens: int = 8192) -> float:
-    """Mean cross-entropy over all labels of a corpus, nats."""
-    total, count, seen = 0.0, 0, 0
-    for batch in batches(corpus, batch_tokens, seed=0):
-        if batch.labels is None:
-            raise TypeError("a validation loss needs labelled examples")
-        labels = int(np.isfinite(batch.labels).sum())
-        total += float(value_loss(model, batch)) * labels
-        count += labels
-        seen += len(batch.inputs)
-        if seen >= len(corpus):
-            break
-    return total / max(1, count)

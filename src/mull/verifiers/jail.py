@@ -27,10 +27,13 @@ LAST_CAPABILITY = 63
 THREAD = 0x10000
 # name: (audit architecture, pivot_root, capset, clone, what may not be called, clone3)
 MACHINES = {
-    "x86_64": (0xC000003E, 155, 126, 56, (57, 58, 101, 272, 308), 435),
-    "aarch64": (0xC00000B7, 41, 91, 220, (117, 97, 268), 435),
+    "x86_64": (0xC000003E, 155, 126, 56, (57, 58, 62, 101, 272, 308), 435),
+    "aarch64": (0xC00000B7, 41, 91, 220, (129, 117, 97, 268), 435),
 }
-"""Forbidden: fork, vfork, ptrace, unshare, setns; a clone that is no thread; clone3 (not there)."""
+"""Forbidden: fork, vfork, kill, ptrace, unshare, setns; a clone that is no thread; clone3.
+
+kill, because a group is wider than a namespace: ``kill(0)`` would reach the parent outside.
+"""
 
 libc = ctypes.CDLL(None, use_errno=True)
 
