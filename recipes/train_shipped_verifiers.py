@@ -26,7 +26,7 @@ from mull.training.loop import Progress
 from mull.training.reward import TrainReward
 
 SHIPPED = Path(__file__).parent.parent / "src" / "mull" / "models"
-TASKS = {"words": 8000, "countdown": 6000}
+TASKS = {"words": 24_000, "countdown": 12_000}
 """Problems sampled of each task, four samples each."""
 SAMPLES = 4
 

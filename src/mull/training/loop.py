@@ -43,7 +43,8 @@ class Recipe:
     ``tokens`` to see in all (padding not counted), ``batch_tokens`` per step with padding.
     ``matrix_rate`` is Muon's peak rate, ``rate`` AdamW's; both follow
     :func:`mull.training.schedule.linear` with ``warmup``.  ``clip`` bounds the gradient norm.
-    ``precision`` ``bfloat16`` computes in autocast; weights stay float32 while training.
+    ``precision`` ``bfloat16`` computes in autocast, and Muon's orthogonalisation in bfloat16;
+    weights stay float32 while training.
     """
 
     tokens: int
@@ -278,6 +279,7 @@ def _optimizers(model: Llama, recipe: Recipe) -> list[torch.optim.Optimizer]:
     matrices = [w for w in model.model.layers.parameters() if w.dim() == 2]
     inside = {id(w) for w in matrices}
     others = [w for w in model.parameters() if w.requires_grad and id(w) not in inside]
-    muon = Muon(matrices, lr=recipe.matrix_rate, weight_decay=recipe.weight_decay)
+    dtype = torch.bfloat16 if recipe.precision == "bfloat16" else None
+    muon = Muon(matrices, lr=recipe.matrix_rate, weight_decay=recipe.weight_decay, dtype=dtype)
     adam = torch.optim.AdamW(others, lr=recipe.rate, betas=(0.9, 0.98), weight_decay=0.0)
     return [muon, adam]

@@ -22,18 +22,21 @@ _ITERATIONS: Final = 5
 _ADAM_RMS: Final = 0.2
 
 
-def orthogonalise(matrices: Tensor) -> Tensor:
+def orthogonalise(matrices: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """The matrices [K, rows, columns] with their singular values moved to about one.
 
-    Five Newton-Schulz steps bring them into roughly 0.7..1.2; exactness buys nothing here.
+    Five Newton-Schulz steps bring them into roughly 0.7..1.2; exactness buys nothing here, so
+    ``dtype`` may be bfloat16 (as in Jordan et al.); the result has the matrices' own dtype.
     """
     a, b, c = _QUINTIC
     tall = matrices.shape[-2] > matrices.shape[-1]
     x: Tensor = matrices.mT if tall else matrices
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    x = x.to(dtype or matrices.dtype)
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
+    x = x.to(matrices.dtype)
     return x.mT if tall else x
 
 
@@ -41,7 +44,7 @@ class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised; for two-dimensional weights only.
 
     ``lr`` is the root-mean-square size of an update in units of ``0.2`` (an Adam step's);
-    ``weight_decay`` is decoupled.
+    ``weight_decay`` is decoupled; ``dtype`` is that of the orthogonalisation.
     """
 
     def __init__(
@@ -50,7 +53,9 @@ class Muon(torch.optim.Optimizer):
         lr: float,
         momentum: float = 0.95,
         weight_decay: float = 0.01,
+        dtype: torch.dtype | None = None,
     ) -> None:
+        self.dtype = dtype
         super().__init__(list(weights), {"lr": lr, "momentum": momentum, "decay": weight_decay})
         for group in self.param_groups:
             for weight in group["params"]:
@@ -75,7 +80,7 @@ class Muon(torch.optim.Optimizer):
         buffers = [self._buffer(w) for w in weights]
         torch._foreach_lerp_(buffers, gradients, 1.0 - momentum)
         looked_ahead = torch._foreach_lerp(gradients, buffers, momentum)
-        updates = orthogonalise(torch.stack(looked_ahead)).unbind()
+        updates = orthogonalise(torch.stack(looked_ahead), self.dtype).unbind()
         rows, columns = weights[0].shape
         scale = lr * _ADAM_RMS * max(rows, columns) ** 0.5
         torch._foreach_mul_(weights, 1.0 - lr * decay)
