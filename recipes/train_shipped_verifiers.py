@@ -42,7 +42,11 @@ class Plan:
     size: str = "m"
     rollouts: int = 8
     share: float = 0.2
+    keep: float = 0.25
     seed: int = 0
+    batch_tokens: int = 2048
+    matrix_rate: float | None = None
+    rate: float | None = None
 
     @property
     def task(self) -> str:
@@ -52,7 +56,9 @@ class Plan:
 # A verifier reads better than the policy writes where it starts from a larger policy; its FLOPs
 # are charged. Labels are the checker's; with "soft" a share of the samples is rolled out.
 PLANS = {
-    "words-s-prm": Plan("words-s", "words-m", "exact", 6_000_000),
+    "words-s-prm": Plan(
+        "words-s", "words-m", "exact", 12_000_000, batch_tokens=4096, matrix_rate=1.5e-3, rate=7e-4
+    ),
     "words-s-orm": Plan("words-s", "words-m", "outcome", 6_000_000),
     "words-s-reviser": Plan("words-s", "words-s", "revision", 6_000_000, "s"),
     "countdown-s-prm": Plan("countdown-s", "countdown-m", "exact", 6_000_000),
@@ -99,13 +105,16 @@ def train(name: str, out: Path, cache: Path, threads: int, slots: int) -> None:
             seed=plan.seed,
             threads=threads,
         )
-        print(train_reviser(recorded, tune, folder, on_progress=show))
+        print(train_reviser(recorded, tune, folder, keep=plan.keep, on_progress=show))
         return
     config = TrainReward(
         base=base,
         size=plan.size,
         tokens=plan.tokens,
         seed=plan.seed,
+        batch_tokens=plan.batch_tokens,
+        matrix_rate=plan.matrix_rate,
+        rate=plan.rate,
         precision="bfloat16",
         patience=6,
         threads=threads,

@@ -50,6 +50,20 @@ def test_random_pairing_has_other_last_attempts_too() -> None:
     assert last == {s.text for s in WRONG}
 
 
+def test_a_share_of_the_examples_keeps_a_right_attempt() -> None:
+    kept = {
+        keep: [
+            attempts(e.prompt)[-1:] == [e.solution]
+            for seed in range(200)
+            for e in revision_examples(ALL, keep=keep, seed=seed)
+        ]
+        for keep in (0.0, 0.25, 1.0)
+    }
+    assert not any(kept[0.0])
+    assert 0.18 < sum(kept[0.25]) / len(kept[0.25]) < 0.32
+    assert all(kept[1.0])
+
+
 def test_examples_depend_on_the_seed_and_nothing_else() -> None:
     assert list(revision_examples(ALL, seed=4)) == list(revision_examples(ALL, seed=4))
     assert any(

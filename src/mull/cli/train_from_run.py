@@ -64,7 +64,10 @@ def revision(
     pairing: Annotated[
         str, typer.Option(help="nearest (the last wrong attempt is the nearest) or random.")
     ] = "nearest",
-    most: Annotated[int, typer.Option(min=1, help="Wrong attempts in context at most.")] = 4,
+    most: Annotated[int, typer.Option(min=1, help="Attempts in context at most.")] = 4,
+    keep: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of examples that keep a right attempt.")
+    ] = 0.0,
     tokens: Tokens = 4_000_000,
     seed: options.Seed = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -82,7 +85,13 @@ def revision(
     config = FineTune(start, tokens=tokens, seed=seed, device=device, threads=threads)
     with training_bar(tokens) as on_progress:
         trained = train.train_reviser(
-            recorded, config, folder, pairing=pairing, most=most, on_progress=on_progress
+            recorded,
+            config,
+            folder,
+            pairing=pairing,
+            most=most,
+            keep=keep,
+            on_progress=on_progress,
         )
     say_trained(trained.parameters, trained.tokens, trained.seconds, trained.loss, trained.folder)
 

@@ -81,9 +81,13 @@ def train_reviser(
     pairing: Pairing = "nearest",
     most: int = 4,
     per_problem: int | None = 4,
+    keep: float = 0.0,
     on_progress: OnProgress = lambda progress: None,
 ) -> FineTuned:
-    """Pair a run's samples, train the policy to revise, and write it with its origin."""
+    """Pair a run's samples, train the policy to revise, and write it with its origin.
+
+    ``pairing``, ``most``, ``per_problem`` and ``keep`` are those of ``revision_examples``.
+    """
     train, held = hold_out(recorded, config.seed)
 
     def pairs(groups: Sequence[Sequence[Sample]]) -> list[Example]:
@@ -91,12 +95,17 @@ def train_reviser(
             example
             for samples in groups
             for example in revision_examples(
-                samples, pairing=pairing, most=most, per_problem=per_problem, seed=config.seed
+                samples,
+                pairing=pairing,
+                most=most,
+                per_problem=per_problem,
+                keep=keep,
+                seed=config.seed,
             )
         ]
 
     trained = fine_tune(config, pairs(train), pairs(held), folder, on_progress=on_progress)
-    facts = {**asdict(trained), "pairing": pairing, "most": most}
+    facts = {**asdict(trained), "pairing": pairing, "most": most, "keep": keep}
     write_origin(folder, "reviser", recorded, facts)
     return trained
 
