@@ -72,21 +72,22 @@ def grid_of(value: Any, where: str = "grid", largest: int | None = MAX_SIDE) -> 
     return tuple(tuple(row) for row in value)
 
 
-def pair_of(value: Any, where: str) -> Pair:
+def pair_of(value: Any, where: str, largest: int | None = MAX_SIDE) -> Pair:
     """A checked pair of ``{"input": …, "output": …}``; the output may be absent or null."""
     if not isinstance(value, Mapping) or "input" not in value:
         raise InputError(f"{where}: expected an object with input and output, not {_short(value)}")
     output = value.get("output")
     return Pair(
-        grid_of(value["input"], f"{where} input"),
-        None if output is None else grid_of(output, f"{where} output"),
+        grid_of(value["input"], f"{where} input", largest),
+        None if output is None else grid_of(output, f"{where} output", largest),
     )
 
 
-def puzzle_of(id: str, value: Any) -> Puzzle:
+def puzzle_of(id: str, value: Any, largest: int | None = MAX_SIDE) -> Puzzle:
     """A checked puzzle of ``{"train": [pair …], "test": [pair …]}``.
 
-    ``InputError`` for no train pair, no test pair, or a train pair without its output.
+    ``InputError`` for no train pair, no test pair, a train pair without its output, or a side
+    longer than ``largest``.
     """
     if not isinstance(value, Mapping):
         raise InputError(f"{id}: expected an object with train and test, not {_short(value)}")
@@ -95,7 +96,9 @@ def puzzle_of(id: str, value: Any) -> Puzzle:
         pairs = value.get(side)
         if not isinstance(pairs, Sequence) or isinstance(pairs, str) or not pairs:
             raise InputError(f"{id}: expected a list of {side} pairs, not {_short(pairs)}")
-        sides[side] = tuple(pair_of(pair, f"{id}: {side} {i}") for i, pair in enumerate(pairs))
+        sides[side] = tuple(
+            pair_of(pair, f"{id}: {side} {i}", largest) for i, pair in enumerate(pairs)
+        )
     for i, pair in enumerate(sides["train"]):
         if pair.output is None:
             raise InputError(f"{id}: train {i} has no output; expected one a train pair")
