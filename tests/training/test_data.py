@@ -13,9 +13,11 @@ from mull.training.data import (
     IGNORED,
     Corpus,
     Example,
+    Parts,
     batches,
     collate,
     encode,
+    encode_parts,
     load_corpus,
     save_corpus,
 )
@@ -137,3 +139,23 @@ def test_labels_stand_on_the_inputs_of_a_batch() -> None:
     known = np.isfinite(batch.labels)
     assert batch.labels[known].tolist() == [0, 0.25, 0.75, 0.5, 1]
     assert batch.inputs[known].tolist() == [5, 6, 7, 1, 2]
+
+
+def test_of_a_text_in_parts_only_what_is_marked_is_said(tmp_path: Path) -> None:
+    tokenizer = build_tokenizer(["<12=3>"])
+    texts = [
+        Parts((("<1=", False), ("2>", False), ("<3=", False), ("1>", True))),
+        Parts((("<2=", False), ("3>", True), ("<1=", False), ("12>", True))),
+    ]
+    corpus = encode_parts(texts, tokenizer, 10**9)
+    batch = collate(corpus, np.array([0, 1]))
+    spoken = [
+        tokenizer.decode(row[row != IGNORED].tolist(), skip_special_tokens=False)
+        for row in batch.targets
+    ]
+    assert spoken == ["1>", "3>12>"]
+    save_corpus(corpus, tmp_path / "corpus.npz")
+    again = load_corpus(tmp_path / "corpus.npz").rows([1, 0])
+    np.testing.assert_array_equal(collate(again, np.array([1, 0])).targets, batch.targets)
+    with pytest.raises(InputError, match="outside"):
+        encode_parts([Parts((("what?", True),))], tokenizer, 10)

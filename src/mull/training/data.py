@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,6 +55,24 @@ class Labelled:
     ids: tuple[int, ...] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """A training text in parts, each with whether the model is to say it.
+
+    For texts that hold several answers, as the demonstrations of a puzzle do; no end token follows.
+
+    >>> Parts((("2+2=", False), ("4;", True), ("3+3=", False), ("6;", True))).text
+    '2+2=4;3+3=6;'
+    """
+
+    parts: tuple[tuple[str, bool], ...]
+
+    @property
+    def text(self) -> str:
+        """All parts, joined."""
+        return "".join(text for text, _ in self.parts)
+
+
 @dataclass(frozen=True)
 class Corpus:
     """Encoded examples, flat.
@@ -63,12 +81,14 @@ class Corpus:
     [examples + 1] int64 offsets into it; ``prompts`` [examples] int32 counts the tokens of
     ``<bos> prompt``, those that the model is given and does not have to say. ``labels`` [tokens]
     float32, where the examples are labelled: what a value head should say there, NaN for nothing.
+    ``said`` [tokens] bool, where what is to be said is not simply all that follows the prompt.
     """
 
     ids: NDArray[np.uint16]
     starts: NDArray[np.int64]
     prompts: NDArray[np.int32]
     labels: NDArray[np.float32] | None = None
+    said: NDArray[np.bool_] | None = None
 
     def __len__(self) -> int:
         return len(self.prompts)
@@ -87,18 +107,21 @@ class Corpus:
         """Some of the examples, in the given order."""
         spans = [slice(int(self.starts[r]), int(self.starts[r + 1])) for r in rows]
         starts = np.concatenate([[0], np.cumsum(self.lengths[list(rows)])]).astype(np.int64)
-        labels = None
-        if self.labels is not None:
-            labels = np.concatenate([self.labels[span] for span in spans])
         ids = np.concatenate([self.ids[span] for span in spans])
-        return Corpus(ids, starts, self.prompts[list(rows)], labels)
+        labels, said = self.labels, self.said
+        if labels is not None:
+            labels = np.concatenate([labels[span] for span in spans])
+        if said is not None:
+            said = np.concatenate([said[span] for span in spans])
+        return Corpus(ids, starts, self.prompts[list(rows)], labels, said)
 
     def take(self, tokens: int) -> Corpus:
         """The first examples that hold at least ``tokens`` tokens."""
         count = min(int(np.searchsorted(self.starts, tokens)), len(self))
         end = int(self.starts[count])
         labels = None if self.labels is None else self.labels[:end]
-        return Corpus(self.ids[:end], self.starts[: count + 1], self.prompts[:count], labels)
+        said = None if self.said is None else self.said[:end]
+        return Corpus(self.ids[:end], self.starts[: count + 1], self.prompts[:count], labels, said)
 
 
 def encode(
@@ -137,17 +160,57 @@ def encode(
     return Corpus(np.concatenate(pieces), starts, np.array(prompts, dtype=np.int32)).take(tokens)
 
 
+def encode_parts(texts: Iterable[Parts], tokenizer: Tokenizer, tokens: int) -> Corpus:
+    """Encode texts in parts until there are ``tokens`` tokens or no texts are left.
+
+    Parts are encoded one by one, so that a border between them is one between tokens.
+
+    Raises:
+        InputError: there is no text, or one holds something outside the vocabulary.
+    """
+    begin, unknown = (_special(tokenizer, name) for name in ("<bos>", "<unk>"))
+    ids: list[NDArray[np.uint16]] = []
+    said: list[NDArray[np.bool_]] = []
+    source = iter(texts)
+    lengths: list[int] = []
+    while sum(lengths) < tokens and (chunk := list(islice(source, _ENCODE_AT_ONCE))):
+        flat = [text for each in chunk for text, _ in each.parts]
+        encoded = iter(tokenizer.encode_batch(flat, add_special_tokens=False))
+        for each in chunk:
+            found = [(next(encoded).ids, speak) for _, speak in each.parts]
+            row = [begin, *(i for part, _ in found for i in part)]
+            if unknown in row:
+                raise InputError(
+                    f"training text outside the tokenizer's vocabulary: {each.text[:120]!r}"
+                )
+            ids.append(np.array(row, dtype=np.uint16))
+            said.append(
+                np.repeat([False, *(s for _, s in found)], [1, *(len(p) for p, _ in found)])
+            )
+            lengths.append(len(row))
+    if not ids:
+        raise InputError("no training texts")
+    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    given = np.array([int(np.argmax(mask)) for mask in said], dtype=np.int32)
+    return Corpus(np.concatenate(ids), starts, given, None, np.concatenate(said)).take(tokens)
+
+
 def save_corpus(corpus: Corpus, path: Path) -> None:
     """Write a corpus (npz, no pickle): seeds and sizes of one family share the same text."""
     buffer = io.BytesIO()
-    np.savez(buffer, ids=corpus.ids, starts=corpus.starts, prompts=corpus.prompts)
+    arrays: dict[str, Any] = {name: getattr(corpus, name) for name in ("ids", "starts", "prompts")}
+    if corpus.said is not None:
+        arrays["said"] = corpus.said
+    np.savez(buffer, **arrays)
     write_atomic(path, buffer.getvalue())
 
 
 def load_corpus(path: Path) -> Corpus:
     """Read what :func:`save_corpus` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
-        return Corpus(arrays["ids"], arrays["starts"], arrays["prompts"])
+        return Corpus(
+            arrays["ids"], arrays["starts"], arrays["prompts"], said=arrays.get("said", None)
+        )
 
 
 @dataclass(frozen=True)
@@ -192,16 +255,19 @@ def collate(corpus: Corpus, rows: NDArray[np.int64]) -> Batch:
     padded = np.zeros((len(rows), width + 1), dtype=np.int64)
     columns = np.arange(width + 1)
     real = columns[None] < lengths[:, None]
-    source = np.concatenate([corpus.ids[corpus.starts[r] : corpus.starts[r + 1]] for r in rows])
-    padded[real] = source
+
+    def spread(of: NDArray[Any], into: NDArray[Any]) -> NDArray[Any]:
+        into[real] = np.concatenate([of[corpus.starts[r] : corpus.starts[r + 1]] for r in rows])
+        return into
+
+    spread(corpus.ids, padded)
     said = real & (columns[None] >= corpus.prompts[rows][:, None])
+    if corpus.said is not None:
+        said = spread(corpus.said, np.zeros(real.shape, dtype=np.bool_))
     targets = np.where(said, padded, IGNORED)
     labels = None
     if corpus.labels is not None:
-        spans = [corpus.labels[corpus.starts[r] : corpus.starts[r + 1]] for r in rows]
-        labels = np.full(real.shape, np.nan, dtype=np.float32)
-        labels[real] = np.concatenate(spans)
-        labels = labels[:, :-1]
+        labels = spread(corpus.labels, np.full(real.shape, np.nan, dtype=np.float32))[:, :-1]
     return Batch(padded[:, :-1], targets[:, 1:], int(lengths.sum()), labels)
 
 
