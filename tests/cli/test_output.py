@@ -65,7 +65,9 @@ def refusing() -> Iterator[str]:
 # Help ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS), ["train", "policy"]])
+@pytest.mark.parametrize(
+    "command", [[], *([name] for name in COMMANDS), ["train", "policy"], ["arc", "symbols"]]
+)
 def test_help_is_readable(command: list[str], mull: Mull) -> None:
     said = mull(*command, "--help")
     assert (said.code, said.err) == (0, "")
@@ -77,12 +79,12 @@ def test_help_is_readable(command: list[str], mull: Mull) -> None:
 
 
 def test_without_a_command_there_is_help(mull: Mull) -> None:
-    for command in ([], ["train"]):
+    for command in ([], ["train"], ["arc"]):
         said = mull(*command)
         assert said.code == 0
         assert said.out == mull(*command, "--help").out
     listed = re.findall(r"^  (\w+)  ", mull().out.partition("Commands:")[2], re.M)
-    assert listed == [*COMMANDS, "train"]
+    assert listed == [*COMMANDS, "train", "arc"]
 
 
 def test_every_command_says_what_it_does() -> None:

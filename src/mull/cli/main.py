@@ -13,7 +13,7 @@ from typing import cast
 
 import typer
 
-from mull.cli import bench, grade, listings, report, run, select, solve, train, train_from_run
+from mull.cli import arc, bench, grade, listings, report, run, select, solve, train, train_from_run
 from mull.errors import MullError
 from mull.report.tables import safe_terminal
 
@@ -43,6 +43,7 @@ train.app.command("prm")(train_from_run.prm)
 train.app.command("orm")(train_from_run.orm)
 train.app.command("revision")(train_from_run.revision)
 app.add_typer(train.app, name="train")
+app.add_typer(arc.app, name="arc")
 
 
 @app.callback(invoke_without_command=True)

@@ -1,0 +1,23 @@
+"""`mull arc`: puzzles of coloured grids; one file a command."""
+
+from __future__ import annotations
+
+import typer
+
+from mull.cli.arc import combine, score, symbols, vote
+
+app = typer.Typer(help="ARC: puzzles of coloured grids.")
+
+
+@app.callback(invoke_without_command=True)
+def arc(context: typer.Context) -> None:
+    """ARC: puzzles of coloured grids."""
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+app.command("symbols")(symbols.symbols)
+app.command("score")(score.score)
+app.command("vote")(vote.vote)
+app.command("combine")(combine.combine)
+app.command("concatenate")(combine.concatenate)

@@ -1,0 +1,116 @@
+"""`mull arc vote`: predictions made anywhere → a submission of two attempts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Final
+
+import typer
+
+from mull.cli.arc.shared import FAILURES, puzzles_of, say
+from mull.errors import InputError, UsageError
+from mull.tasks.arc import submission
+from mull.tasks.arc.grids import Grid, Puzzle
+from mull.tasks.arc.predictions import Attempts, Prediction, by_pair, load, write_answers
+from mull.tasks.arc.vote import (
+    Rule,
+    attempts,
+    by_likelihood,
+    by_votes,
+    by_votes_and_likelihood,
+    hierarchical,
+    per_cell,
+    without_copies,
+)
+
+RULES: Final[Mapping[str, Rule]] = {
+    "v1": by_votes,
+    "v2": by_votes_and_likelihood,
+    "hierarchical": hierarchical,
+    "mean": partial(by_likelihood, how="mean"),
+    "sum": partial(by_likelihood, how="sum"),
+    "max": partial(by_likelihood, how="max"),
+    "lower": partial(by_likelihood, how="lower"),
+}
+"""v1: votes; v2: votes, ties by likelihood; the last four by likelihood alone."""
+
+
+def vote(
+    files: Annotated[
+        list[str], typer.Argument(metavar="PREDICTIONS…", help="Predictions or task results.")
+    ],
+    out: Annotated[str, typer.Option(help="The submission to write.")],
+    puzzles: Annotated[
+        str | None, typer.Option(help="Puzzles that the submission must be complete for.")
+    ] = None,
+    rule: Annotated[str, typer.Option(help=f"{', '.join(RULES)}.")] = "v2",
+    drop_copies: Annotated[
+        bool, typer.Option(help="Leave out predictions that copy the test input.")
+    ] = False,
+    fill: Annotated[
+        bool, typer.Option(help="Fill an empty attempt with the vote of each cell.")
+    ] = False,
+) -> int:
+    """Vote: the predictions of all files together give two attempts for every test input."""
+    chosen = RULES.get(rule)
+    if chosen is None:
+        raise UsageError(f"--rule {rule[:80]!r} is unknown; expected one of {', '.join(RULES)}")
+    if drop_copies and puzzles is None:
+        raise UsageError("--drop-copies needs --puzzles: predictions do not hold the test inputs")
+    made = [each for file in files for each in load(file)]
+    asked, problems = puzzles_of(puzzles) if puzzles is not None else (None, [])
+    if asked is not None:
+        made, others = _asked(made, asked)
+        problems += others
+    answers = _answers(made, chosen, asked, drop_copies, fill)
+    if asked is not None:
+        submission.write(out, answers, asked)
+    else:
+        write_answers(out, answers, submission.FILLER)
+    pairs = [pair for each in answers.values() for pair in each]
+    empty = sum(pair[0] is None for pair in pairs)
+    print(
+        f"{len(made):,} predictions, {len(answers):,} puzzles, {len(pairs):,} test inputs, "
+        f"{empty:,} without an answer"
+    )
+    say(problems, sys.stderr)
+    return FAILURES if problems else 0
+
+
+def _answers(
+    made: list[Prediction],
+    rule: Rule,
+    puzzles: list[Puzzle] | None,
+    drop_copies: bool,
+    fill: bool,
+) -> submission.Submission:
+    inputs = {(each.id, i): p.input for each in puzzles or () for i, p in enumerate(each.test)}
+    counts = {each.id: len(each.test) for each in puzzles or ()}
+    pairs = by_pair(made)
+    for id, index in pairs:
+        counts[id] = max(counts.get(id, 0), index + 1)
+
+    def two(key: tuple[str, int]) -> Attempts:
+        own = pairs.get(key, [])
+        own = without_copies(own, inputs[key]) if drop_copies else own
+        fillers: list[Grid | None] = [per_cell(own)] if fill else []
+        return attempts([*rule(own), *(grid for grid in fillers if grid is not None)])
+
+    return {id: tuple(two((id, i)) for i in range(count)) for id, count in counts.items()}
+
+
+def _asked(made: list[Prediction], puzzles: list[Puzzle]) -> tuple[list[Prediction], list[str]]:
+    """The predictions for test inputs of the puzzles, and a line on each puzzle with others."""
+    counts = {puzzle.id: len(puzzle.test) for puzzle in puzzles}
+    kept = [each for each in made if each.index < counts.get(each.puzzle, 0)]
+    if made and not kept:
+        raise InputError(
+            f"{made[0].puzzle}: predictions for other puzzles: none is for one of the "
+            f"{len(puzzles)} expected, as {puzzles[0].id}; name the puzzles that were predicted"
+        )
+    odd = dict.fromkeys(each.puzzle for each in made if each.index >= counts.get(each.puzzle, 0))
+    return kept, [
+        f"{id}: predictions for test inputs that are not among the puzzles'; left out" for id in odd
+    ]

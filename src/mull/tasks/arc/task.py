@@ -1,0 +1,171 @@
+"""The task ``arc``: each test pair of a puzzle is one problem, its answer a grid.
+
+Answers are the grid's rows of digits (``grids.as_text``). The problem's ``meta`` holds the puzzle
+without any test output, so that a run's records are enough to show, vote and submit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar, Final, cast
+
+from mull.errors import ConfigError, InputError
+from mull.tasks.arc import augment
+from mull.tasks.arc.data import load
+from mull.tasks.arc.encode import Reading
+from mull.tasks.arc.grids import MAX_SIDE, Grid, Pair, Puzzle, as_json, as_text, from_text
+from mull.tasks.arc.grids import puzzle_of as checked
+from mull.tasks.arc.prompts import Layout
+from mull.tasks.arc.writing import Writing, writing
+from mull.tasks.base import SAME, View
+from mull.types import Extraction, Grade, GradeOutcome, Problem, Prompt, Unanswered, Until
+
+LEVELS: Final = (5, 10, 15, 20, MAX_SIDE)
+"""Levels of difficulty 1 to 5: the longest side of any grid that the problem shows."""
+# A full grid with row numbers and a stated shape has 1,023 tokens where digits are tokens.
+MAX_TOKENS: Final = 1100
+
+
+@dataclass(frozen=True, slots=True)
+class ArcTask:
+    """Grid puzzles from the benchmark's files (see ``data.load`` for the forms of ``path``).
+
+    ``format`` is how puzzles are written: a compact format (``marked``) or a grid encoder's spec
+    string, asked in a chat of ``layout`` short or long. ``strict`` refuses answers whose stated
+    shape or row numbers contradict their cells. An answer that repeats the test input counts as
+    none unless ``copies``. ``characters`` bounds the prompt: train pairs beyond it are left out,
+    the last first. Views turn grids (``geometry``), rename colours and reorder the train pairs,
+    each of which can be switched off.
+
+    >>> task = ArcTask()
+    >>> puzzle = '{"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": [[3]]}]}'
+    >>> problem = task.problem(puzzle)
+    >>> problem.prompt.text, task.extract(problem, "4").answer
+    ('<1=2><3=', '4')
+    """
+
+    name: ClassVar[str] = "arc"
+    format: str = "marked"
+    layout: Layout = "short"
+    strict: bool = False
+    copies: bool = False
+    characters: int | None = None
+    geometry: bool = True
+    colours: bool = True
+    order: bool = True
+    max_tokens: int = MAX_TOKENS
+
+    def __post_init__(self) -> None:
+        if self.characters is not None and self.characters < 1:
+            raise ConfigError(f"arc: characters must be at least 1, not {self.characters}")
+        writing(self.format, self.layout)
+
+    @property
+    def until(self) -> Until:
+        """Steps are rows; a compact format's closing mark ends a solution."""
+        return Until(self.max_tokens, stop=self._writing.stop)
+
+    def load(self, path: str) -> Iterator[Problem]:
+        """Every test pair of every puzzle of a file or folder, one by one."""
+        for puzzle in load(path):
+            for index in range(len(puzzle.test)):
+                yield self._problem(puzzle, index)
+
+    def problem(self, text: str, id: str = "0") -> Problem:
+        """The first test pair of a puzzle given as JSON (``{"train": …, "test": …}``)."""
+        import json
+
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{id}: expected a puzzle as JSON: {error}") from None
+        return self._problem(checked(id, value), 0)
+
+    def extract(self, problem: Problem, text: str) -> Extraction:
+        """The grid in an assistant's turn."""
+        return self._answer(problem, self._writing.read(text, self.strict), None)
+
+    def same(self, problem: Problem, a: str, b: str) -> bool:
+        """Grids are equal cell by cell, and so are their texts."""
+        return a == b
+
+    def grade(self, problem: Problem, answer: str | None) -> Grade:
+        """Right where every cell is."""
+        if problem.answer is None:
+            return Grade(GradeOutcome.UNGRADED)
+        if answer is None:
+            return Grade(GradeOutcome.UNANSWERED)
+        right = answer == problem.answer
+        return Grade(GradeOutcome.CORRECT if right else GradeOutcome.WRONG)
+
+    def views(self, problem: Problem, count: int, seed: int = 0) -> Sequence[View]:
+        """The puzzle under ``count`` augmentations (``augment.views``), the prompts fitted."""
+        puzzle, index = puzzle_of(problem)
+        keys = augment.views(
+            puzzle, count, seed, geometry=self.geometry, colours=self.colours, order=self.order
+        )
+        return [View(key, *self._ask(augment.apply(key, puzzle), index)) for key in keys]
+
+    def extract_from(self, problem: Problem, view: View, text: str) -> Extraction:
+        """The grid in a turn under a view, turned back; one that cannot be is malformed."""
+        return self._answer(problem, self._writing.read(text, self.strict), view)
+
+    def solution_in(self, problem: Problem, view: View, answer: str) -> str:
+        """What the model would say for this answer under the view."""
+        grid = from_text(answer)
+        if view.key != SAME:
+            puzzle, index = puzzle_of(problem)
+            pair = Pair(puzzle.test[index].input, grid)
+            seen = augment.apply(view.key, replace(puzzle, test=(pair,)))
+            grid = cast(Grid, seen.test[0].output)
+        return self._writing.solution(grid).removeprefix(view.opening)
+
+    @property
+    def _writing(self) -> Writing:
+        return writing(self.format, self.layout)
+
+    def _ask(self, puzzle: Puzzle, index: int) -> tuple[Prompt, str]:
+        train = puzzle.train
+        while True:
+            asked, opening = self._writing.ask(replace(puzzle, train=train), index)
+            fits = self.characters is None or len(asked.plain) + len(opening) <= self.characters
+            if fits or len(train) == 1:
+                return asked, opening
+            train = train[:-1]
+
+    def _problem(self, puzzle: Puzzle, index: int) -> Problem:
+        gold = puzzle.test[index].output
+        shown = replace(puzzle, test=tuple(Pair(pair.input) for pair in puzzle.test))
+        grids = [g for p in (*shown.train, shown.test[index]) for g in (p.input, p.output) if g]
+        side = max(max(len(grid), len(grid[0])) for grid in grids)
+        level = next((n for n, most in enumerate(LEVELS, 1) if side <= most), len(LEVELS))
+        return Problem(
+            f"{puzzle.id}/{index}",
+            self._ask(shown, index)[0],
+            None if gold is None else as_text(gold),
+            {"puzzle": as_json(shown), "index": index, "level": level},
+        )
+
+    def _answer(self, problem: Problem, reading: Reading, view: View | None) -> Extraction:
+        if reading.grid is None:
+            failure = reading.failure
+            return Extraction(None, failure.unanswered if failure else Unanswered.MALFORMED)
+        grid = reading.grid
+        if view is not None and view.key != SAME:
+            try:
+                grid = augment.revert(view.key, grid)
+            except InputError:
+                return Extraction(None, Unanswered.MALFORMED)
+        puzzle, index = puzzle_of(problem)
+        if not self.copies and grid == puzzle.test[index].input:
+            return Extraction(None, Unanswered.NO_ANSWER)
+        return Extraction(as_text(grid))
+
+
+def puzzle_of(problem: Problem) -> tuple[Puzzle, int]:
+    """The puzzle that a problem of this task belongs to, and which test pair it asks for."""
+    puzzle = checked(
+        problem.id.rpartition("/")[0] or problem.id, problem.meta["puzzle"], largest=None
+    )
+    return puzzle, int(problem.meta["index"])

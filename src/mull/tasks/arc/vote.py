@@ -1,0 +1,332 @@
+"""Predictions of one test pair in, grids in order of preference out. Pure functions.
+
+Everything is stable: what no rule decides, the order of first appearance does. A failed prediction
+has no vote.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import statistics
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, TypeVar
+
+from mull.errors import SpecError
+from mull.tasks.arc.augment import SAME, parse
+from mull.tasks.arc.grids import Grid
+from mull.tasks.arc.predictions import Attempts, Prediction, by_pair
+from mull.types import EMPTY
+
+IDENTITY: Final = "identity"
+Z: Final = 1.96
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A candidate grid: how many predictions gave it, and the score that ranked it (or broke ties).
+
+    ``score`` is NaN where the rule has none.
+    """
+
+    grid: Grid
+    votes: int
+    score: float = math.nan
+
+
+Ranking = tuple[Ranked, ...]
+"""Distinct grids, best first."""
+Rule = Callable[[Sequence[Prediction]], Ranking]
+
+
+def by_votes(predictions: Sequence[Prediction]) -> Ranking:
+    """Vote v1: by number of equal grids; ties go to the grid seen first.
+
+    >>> made = [Prediction("p", 0, str(i), ((c,),)) for i, c in enumerate((1, 2, 2, 3, 1))]
+    >>> [(each.grid, each.votes) for each in by_votes(made)]
+    [(((1,),), 2), (((2,),), 2), (((3,),), 1)]
+    """
+    counts = Counter(each.grid for each in predictions if each.grid is not None)
+    # most_common sorts stably, and a dict keeps the order of first appearance.
+    return tuple(Ranked(grid, votes) for grid, votes in counts.most_common())
+
+
+def by_votes_and_likelihood(predictions: Sequence[Prediction]) -> Ranking:
+    """Vote v2: by votes, ties by the mean over a grid's predictions of log-probability a token.
+
+    Where one answered prediction has no likelihood there is nothing to compare by: as ``by_votes``.
+    """
+    groups = _groups(predictions)
+    scores = _likelihoods(groups)
+    if scores is None:
+        return by_votes(predictions)
+    ranked = [Ranked(grid, len(members), _mean(scores[grid])) for grid, members in groups.items()]
+    return tuple(sorted(ranked, key=lambda each: (-each.votes, -each.score)))
+
+
+Likelihood = Literal["mean", "sum", "max", "lower"]
+
+
+def by_likelihood(
+    predictions: Sequence[Prediction], how: Likelihood = "mean", deviation: float | None = None
+) -> Ranking:
+    """By likelihood alone; ties by votes, then first seen.
+
+    ``mean`` and ``max`` of the grid's log-probabilities a token; ``sum``: the log of the summed
+    probabilities of its whole responses; ``lower``: mean - 1.96 · deviation / √votes. The deviation
+    is the grid's own, over all answered predictions where it was given once, or the constant
+    ``deviation``. Answered predictions without a likelihood have no say.
+    """
+    if how not in ("mean", "sum", "max", "lower"):
+        raise ValueError(f"how must be mean, sum, max or lower, not {how!r}")
+    if deviation is not None and (how != "lower" or not 0 <= deviation < math.inf):
+        raise ValueError("deviation is a number from 0 and belongs to how='lower'")
+    known = [
+        each for each in predictions if each.grid is not None and each.mean_logprob is not None
+    ]
+    groups = _groups(known)
+    scores = _likelihoods(groups) or {}
+    pooled = [value for values in scores.values() for value in values]
+    spread = statistics.stdev(pooled) if len(pooled) > 1 else 0.0
+
+    def score(grid: Grid) -> float:
+        values = scores[grid]
+        if how == "max":
+            return max(values)
+        if how == "sum":
+            return _log_sum(each.logprob or 0.0 for each in groups[grid])
+        if how == "mean":
+            return _mean(values)
+        own = statistics.stdev(values) if len(values) > 1 else spread
+        own = own if deviation is None else deviation
+        return _mean(values) - Z * own / math.sqrt(len(values))
+
+    ranked = [Ranked(grid, len(members), score(grid)) for grid, members in groups.items()]
+    return tuple(sorted(ranked, key=lambda each: (-each.score, -each.votes)))
+
+
+def per_cell(
+    predictions: Sequence[Prediction], unit: Literal["cell", "row", "column"] = "cell"
+) -> Grid | None:
+    """The grid of majorities at the most frequent shape; ``None`` where every prediction failed.
+
+    Each cell (row, column) takes what most predictions of that shape have there, ties as first
+    seen: it may be a grid that nobody predicted, a filler for attempt 2.
+    """
+    if unit not in ("cell", "row", "column"):
+        raise ValueError(f"unit must be cell, row or column, not {unit!r}")
+    grids = [each.grid for each in predictions if each.grid is not None]
+    if not grids:
+        return None
+    shapes = Counter((len(grid), len(grid[0])) for grid in grids)
+    modal = shapes.most_common(1)[0][0]
+    voters = [grid for grid in grids if (len(grid), len(grid[0])) == modal]
+    if unit == "row":
+        return tuple(_most(rows) for rows in zip(*voters, strict=True))
+    if unit == "column":
+        turned = [tuple(zip(*grid, strict=True)) for grid in voters]
+        columns = [_most(rows) for rows in zip(*turned, strict=True)]
+        return tuple(zip(*columns, strict=True))
+    return tuple(
+        tuple(_most(cells) for cells in zip(*rows, strict=True))
+        for rows in zip(*voters, strict=True)
+    )
+
+
+def geometry(prediction: Prediction) -> str:
+    """The geometry of a prediction's view: identity, transpose, flip or rotation, or ``other``.
+
+    >>> geometry(Prediction("p", 0, "flip.rot1.order1-0", ((1,),)))
+    'transpose'
+    """
+    try:
+        turn = parse(prediction.view or SAME).turn
+    except SpecError:
+        return "other"
+    if not turn.flip:
+        return "rotation" if turn.turns else IDENTITY
+    return "transpose" if turn.turns % 2 else "flip"
+
+
+def hierarchical(
+    predictions: Sequence[Prediction],
+    category: Callable[[Prediction], str] = geometry,
+    keep: int = 3,
+    first: str = IDENTITY,
+) -> Ranking:
+    """Two rounds: the best ``keep`` of every category of views and of all, then a vote of those.
+
+    ``category`` names the category of a prediction's view; ``score`` counts the lists that hold
+    the grid. Ties: votes within the category ``first``, then all votes, then first seen (Akyürek
+    et al. 2024, arXiv 2411.07279).
+    """
+    if keep < 1:
+        raise ValueError(f"keep must be at least 1, not {keep}")
+    every = by_votes_and_likelihood(predictions)
+    parts: dict[str, list[Prediction]] = {}
+    for each in predictions:
+        parts.setdefault(category(each), []).append(each)
+    finalists: Counter[Grid] = Counter(each.grid for each in every[:keep])
+    own: dict[Grid, int] = {}
+    for name, members in parts.items():
+        ranking = by_votes_and_likelihood(members)
+        finalists.update(each.grid for each in ranking[:keep])
+        if name == first:
+            own = {each.grid: each.votes for each in ranking}
+    ranked = [
+        Ranked(each.grid, each.votes, float(finalists[each.grid]))
+        for each in every
+        if each.grid in finalists
+    ]
+    return tuple(
+        sorted(ranked, key=lambda each: (-each.score, -own.get(each.grid, 0), -each.votes))
+    )
+
+
+def random_pair(predictions: Sequence[Prediction], seed: int = 0) -> Attempts:
+    """Two different predictions drawn by chance, failed ones too: what a selection must beat.
+
+    Its exact expectation is ``grade.random_2``.
+    """
+    drawn = random.Random(seed).sample(range(len(predictions)), min(2, len(predictions)))
+    return _padded([predictions[i].grid for i in drawn], 2)
+
+
+def without_copies(predictions: Iterable[Prediction], test_input: Grid) -> list[Prediction]:
+    """The predictions that are not the test input itself: a copy is hardly ever the answer."""
+    return [each for each in predictions if each.grid != test_input]
+
+
+def product_of_experts(
+    log_probs: Sequence[Sequence[float]],
+    base_log_prob: float = 0.0,
+    generation: Sequence[Sequence[float]] | None = None,
+) -> list[float]:
+    """Σ over views of (log P of the candidate in that view + ``base_log_prob``), one a candidate.
+
+    ``log_probs`` has shape [candidates, views], natural logs, NaN where a view was not scored;
+    ``generation`` adds the log-probabilities of the candidate's own generations as further
+    experts. A base above zero makes more experts help; without one, candidates with different
+    numbers of experts cannot be compared (``ValueError``). No expert at all: ``-inf``. (Franzen et
+    al. 2024; they write the base as 3 and scores as negative logs.)
+
+    >>> product_of_experts([[-1.0, -2.0], [-0.5, -4.0]])
+    [-3.0, -4.5]
+    """
+    experts = _experts(log_probs, base_log_prob)
+    if generation is not None:
+        more = _experts(generation, base_log_prob, even=False)
+        if len(more) != len(experts):
+            raise ValueError(f"generation has {len(more)} candidates, log_probs {len(experts)}")
+        experts = [[*a, *b] for a, b in zip(experts, more, strict=True)]
+    sizes = {len(each) for each in experts if each}
+    if len(sizes) > 1 and not base_log_prob > 0:
+        raise ValueError(
+            f"candidates with {min(sizes)} and {max(sizes)} experts cannot be compared by a sum of "
+            "log-probabilities; score every candidate in the same views, or give base_log_prob"
+        )
+    return [math.fsum(p + base_log_prob for p in each) if each else -math.inf for each in experts]
+
+
+def counts_and_experts(
+    log_probs: Sequence[Sequence[float]], counts: Sequence[float]
+) -> list[float]:
+    """Times generated + mean log P over the views, one a candidate (NVARC 2025).
+
+    ``log_probs`` as in ``product_of_experts``; ``counts`` has shape [candidates].
+    """
+    experts = _experts(log_probs, 0.0)
+    if len(counts) != len(experts):
+        raise ValueError(f"counts has {len(counts)} candidates, log_probs {len(experts)}")
+    return [
+        count + (math.fsum(each) / len(each)) if each else -math.inf
+        for each, count in zip(experts, counts, strict=True)
+    ]
+
+
+def by_scores(candidates: Ranking, scores: Sequence[float]) -> Ranking:
+    """Candidates by a score each, higher first; ties keep the order they come in (votes)."""
+    if len(candidates) != len(scores) or any(math.isnan(score) for score in scores):
+        raise ValueError(f"expected a score for each of {len(candidates)} candidates, none NaN")
+    ranked = [Ranked(c.grid, c.votes, s) for c, s in zip(candidates, scores, strict=True)]
+    return tuple(sorted(ranked, key=lambda each: -each.score))
+
+
+def attempts(ranking: Iterable[Ranked | Grid], n: int = 2) -> Attempts:
+    """The first ``n`` different grids of a ranking (or of fillers behind it), padded with None."""
+    grids = (each.grid if isinstance(each, Ranked) else each for each in ranking)
+    return _padded(list(dict.fromkeys(grids)), n)
+
+
+def vote_all(
+    predictions: Iterable[Prediction],
+    rule: Rule = by_votes_and_likelihood,
+    n: int = 2,
+    tests: Mapping[str, int] = EMPTY,
+) -> dict[str, tuple[Attempts, ...]]:
+    """Attempts for every test pair: a rule over each pair's predictions.
+
+    ``tests`` (puzzle id → number of test pairs) names puzzles and pairs that must be there even
+    without a prediction; theirs are all ``None``.
+    """
+    pairs = by_pair(predictions)
+    counts = dict(tests)
+    for puzzle, index in pairs:
+        counts[puzzle] = max(counts.get(puzzle, 0), index + 1)
+    return {
+        puzzle: tuple(attempts(rule(pairs.get((puzzle, i), ())), n) for i in range(count))
+        for puzzle, count in counts.items()
+    }
+
+
+def _groups(predictions: Sequence[Prediction]) -> dict[Grid, list[Prediction]]:
+    groups: dict[Grid, list[Prediction]] = {}
+    for each in predictions:
+        if each.grid is not None:
+            groups.setdefault(each.grid, []).append(each)
+    return groups
+
+
+def _likelihoods(groups: Mapping[Grid, Sequence[Prediction]]) -> dict[Grid, list[float]] | None:
+    """Log-probabilities a token by grid; ``None`` where one is unknown."""
+    found: dict[Grid, list[float]] = {}
+    for grid, members in groups.items():
+        values = [each.mean_logprob for each in members]
+        known = [value for value in values if value is not None]
+        if len(known) < len(values):
+            return None
+        found[grid] = known
+    return found
+
+
+def _mean(values: Sequence[float]) -> float:
+    # fsum: equal values in another order must tie, not differ in their last bit.
+    return math.fsum(values) / len(values)
+
+
+def _log_sum(values: Iterable[float]) -> float:
+    every = list(values)
+    top = max(every)
+    return top + math.log(math.fsum(math.exp(value - top) for value in every))
+
+
+def _most(values: Iterable[_Value]) -> _Value:
+    return Counter(values).most_common(1)[0][0]
+
+
+def _padded(grids: Sequence[Grid | None], n: int) -> Attempts:
+    return (*grids[:n], *(None for _ in range(n - len(grids))))
+
+
+def _experts(table: Sequence[Sequence[float]], base: float, even: bool = True) -> list[list[float]]:
+    """The known log-probabilities of each candidate."""
+    if not math.isfinite(base):
+        raise ValueError(f"base_log_prob must be finite, not {base}")
+    if even and len({len(row) for row in table}) > 1:
+        raise ValueError("log_probs must be a matrix [candidates, views]; NaN marks a missing view")
+    if any(value == math.inf for row in table for value in row):
+        raise ValueError("a log-probability cannot be +inf")
+    return [[value for value in row if not math.isnan(value)] for row in table]
