@@ -1,381 +1,195 @@
-"""The study of search, verification and revision: runs → rows → tables, plots and verdicts.
+"""The study of search, verification and revision: runs → rows → tables, a plot and verdicts.
 
     mull run recipes/study/words.toml --out build/study/words       # hours; stop and go on at will
     python recipes/study.py rows build/study/words                  # its finished cells
-    python recipes/study.py tables                                  # docs/study.md and its plots
+    python recipes/study.py tables                                  # docs/study.md and its plot
 
-A row keeps which problems were right (a bit each), so that cells from different sittings are still
-compared problem by problem; the raw samples stay with whoever ran them. ``make study-quick`` does
-all three on few problems in at most half an hour.
+Rows and comparisons are ``mull.report.cells`` and ``mull.report.compare``; the claims stand in
+``study_claims.py``, the rules that decide them in ``study_rules.py`` and ``study_chains.py``.
+``make study-quick`` does all three steps on few problems in at most half an hour.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import math
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from itertools import pairwise
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from study_claims import claims_table
+from study_rules import SESOI, SESOI_BIN, cells
 
-from mull.budget import Purpose
 from mull.fileio import write_atomic
-from mull.metrics import Interval, mean_interval, paired_difference
-from mull.runs.records import Records
+from mull.report.cells import CellRow, load, rows_of, save
+from mull.report.compare import accuracy, agreeing, at_flops, column, contrast
 
 ROWS = Path(__file__).parent.parent / "docs" / "study" / "rows"
 PAGE = Path(__file__).parent.parent / "docs" / "study.md"
 PLOTS = Path(__file__).parent.parent / "docs" / "images"
-BEST = "best-of-n(verifier=prm)"
-MIXED = "mixed(ratio=1, verifier=prm)"
-CHECKED = "beam(verifier=checker)"
-GUESSES = Purpose.SPECULATIVE.value
-VERIFYING = (Purpose.VERIFIER.value, Purpose.JUDGE.value)
-
-Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Row:
-    """One finished cell: a strategy at a number of samples on the problems of a task."""
-
-    task: str
-    policy: str
-    strategy: str
-    n: int
-    seed: int
-    problems: int
-    digest: str
-    verifiers: dict[str, str]
-    right: str
-    levels: str
-    policy_flops: float
-    verifier_flops: float
-    guesses_flops: float
-    tokens: float
-    unanswered: float
-    config_hash: str
-
-    @property
-    def correct(self) -> Floats:
-        """One 0 or 1 a problem, in the problems' order."""
-        bits = np.unpackbits(np.frombuffer(bytes.fromhex(self.right), np.uint8))
-        return bits[: self.problems].astype(np.float64)
-
-    @property
-    def flops(self) -> float:
-        """FLOPs a problem, the verifier's included.
-
-        Without wrong guesses ahead: idle slots made them, how many depends on timing, and no result
-        does; ``guesses_flops`` has them apart.
-        """
-        return self.policy_flops + self.verifier_flops
-
-    @property
-    def key(self) -> tuple[str, str, str, int, int, str]:
-        return self.task, self.policy, self.strategy, self.n, self.seed, self.digest
-
-
-def rows_of(directory: Path) -> Iterator[Row]:
-    """The finished cells of a run."""
-    with Records(directory) as records:
-        config = records.config
-        problems = list(records.problems())
-        for cell in records.cells:
-            results = list(records.results(cell))
-            if len(results) < len(problems) or cell.budget is None or cell.budget.samples is None:
-                continue
-            spent = [row for result in results for row in result.spent]
-            flops = {"policy": 0.0, "verifier": 0.0, "guesses": 0.0}
-            for row in spent:
-                kind = "verifier" if row.purpose in VERIFYING else "policy"
-                kind = "guesses" if row.purpose == GUESSES else kind
-                flops[kind] += row.usage.flops
-            right = np.array([result.correct is True for result in results], dtype=np.uint8)
-            levels = ",".join(str(problem.level) for problem in problems)
-            count = len(problems)
-            yield Row(
-                task=str(config["task"]),
-                policy=str(config["model"]),
-                strategy=cell.strategy,
-                n=cell.budget.samples,
-                seed=cell.seed,
-                problems=count,
-                digest=str(config["problems_digest"])[:16],
-                verifiers=dict(config.get("verifiers") or {}),
-                right=np.packbits(right).tobytes().hex(),
-                levels=levels,
-                policy_flops=flops["policy"] / count,
-                verifier_flops=flops["verifier"] / count,
-                guesses_flops=flops["guesses"] / count,
-                tokens=sum(r.usage.generated for r in spent if r.purpose != GUESSES) / count,
-                unanswered=sum(result.answer is None for result in results) / count,
-                config_hash=records.config_hash[:16],
-            )
-
-
-def save(rows: Sequence[Row], folder: Path = ROWS) -> Path:
-    """Add rows to the file of their task and policy; a row that is there already is replaced."""
-    path = folder / f"{rows[0].task}-{rows[0].policy}.jsonl"
-    known = {row.key: row for row in load(path)}
-    known.update({row.key: row for row in rows})
-    folder.mkdir(parents=True, exist_ok=True)
-    ordered = sorted(known.values(), key=lambda row: row.key)
-    write_atomic(path, "".join(json.dumps(asdict(row)) + "\n" for row in ordered))
-    return path
-
-
-def load(path: Path) -> list[Row]:
-    """The rows of a file, none where there is none."""
-    if not path.exists():
-        return []
-    return [Row(**json.loads(line)) for line in path.read_text().splitlines()]
-
-
-# --- comparisons ---------------------------------------------------------------------------------
-
-
-def at_flops(rows: Sequence[Row], flops: float) -> Floats | None:
-    """A strategy's chance of being right on each problem at so many FLOPs a problem.
-
-    Between two measured budgets the chance is interpolated in the logarithm of the FLOPs; outside
-    the measured range nothing is said.
-    """
-    ordered = sorted(rows, key=lambda row: row.flops)
-    for low, high in pairwise(ordered):
-        if low.flops <= flops <= high.flops:
-            share = math.log(flops / low.flops) / max(1e-12, math.log(high.flops / low.flops))
-            return (1 - share) * low.correct + share * high.correct
-    return None
-
-
-def by_shard(rows: Sequence[Row]) -> dict[str, Floats]:
-    """Chance of being right on each problem of each shard, policies and seeds averaged."""
-    shards: dict[str, list[Floats]] = {}
-    for row in rows:
-        shards.setdefault(row.digest, []).append(row.correct)
-    return {digest: np.mean(found, axis=0) for digest, found in shards.items()}
-
-
-def difference(a: Sequence[Row], b: Sequence[Row]) -> Interval | None:
-    """a - b on the shards that both have, paired by problem."""
-    left, right = by_shard(a), by_shard(b)
-    both = sorted(left.keys() & right.keys())
-    if not both:
-        return None
-    return paired_difference(
-        np.concatenate([left[k] for k in both]), np.concatenate([right[k] for k in both])
-    )
-
-
-def accuracy(rows: Sequence[Row]) -> Interval:
-    """Accuracy over the problems of all shards."""
-    return mean_interval(np.concatenate(list(by_shard(rows).values())))
-
-
-# --- claims --------------------------------------------------------------------------------------
-
-SESOI = 0.015
-"""The smallest difference of interest, as a share of the problems."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """One claim of the literature as a paired difference ``left - right`` at some N.
-
-    With ``same_flops`` the left side is read at the right side's FLOPs instead of its N.
-    """
-
-    id: str
-    says: str
-    left: str
-    right: str
-    at: tuple[int, ...]
-    same_flops: bool = False
-
-
-CLAIMS = (
-    Claim("C7", "REBASE beats the weighted vote", "rebase", "weighted-vote", (16, 64), True),
-    Claim("C11", "the weighted vote beats the vote", "weighted-vote", "vote", (4, 16, 64)),
-    Claim("C14", "weighted beats the single best", "weighted-vote", BEST, (4, 16, 64)),
-    Claim("C16", "beam is best at small N", "beam", "weighted-vote", (4, 16)),
-    Claim("C16", "the same at equal FLOPs", "beam", "weighted-vote", (16, 64), True),
-    Claim("C17", "sampling catches up at large N", "weighted-vote", "beam", (64,)),
-    Claim("C24", "revising beats sampling", MIXED, "weighted-vote", (4, 16, 64)),
-    Claim("C28", "best-of-n beats one sample", BEST, "sample", (4, 16, 64)),
-    Claim("control", "an exact checker lifts the search", CHECKED, "beam", (4, 16, 64)),
+MARK = "<!-- tables -->"
+DRAWN = (
+    ("vote", "vote", "#7f7f7f", "-"),
+    ("weighted-vote", "weighted vote", "#0072b2", "-"),
+    ("best-of-n(verifier=prm)", "best of n", "#56b4e9", "-"),
+    ("beam", "beam", "#d55e00", "-"),
+    ("rebase", "REBASE", "#009e73", "-"),
+    ("mixed(ratio=1, verifier=prm)", "half revisions", "#cc79a7", "-"),
+    ("weighted-vote(verifier=checker)", "weighted vote, exact checker", "#0072b2", "--"),
+    ("beam(verifier=checker)", "beam, exact checker", "#d55e00", "--"),
 )
+"""Strategies in the plot: spec, label, colour (told apart by the colour-blind too), line."""
+
+Rows = Sequence[CellRow]
 
 
-def verdict(found: Interval) -> str:
-    """What an interval says of a claim that something is larger."""
-    if found.low > 0:
-        return "reproduced" if found.value >= SESOI else "direction only"
-    return "contradicted" if found.high < 0 else "not detected"
+def families(rows: Rows) -> dict[str, list[CellRow]]:
+    """Rows by policy, seeds of training together; the one with most rows first."""
+    found: dict[str, list[CellRow]] = {}
+    for row in rows:
+        found.setdefault(re.sub(r"-seed\d+$", "", row.policy), []).append(row)
+    return dict(sorted(found.items(), key=lambda item: (-len(item[1]), item[0])))
 
 
-def claims_table(rows: Sequence[Row]) -> list[str]:
-    """Each claim at each of its N, with the difference in points and the verdict."""
-    lines = ["| claim | | N | difference | verdict |", "|---|---|---|---|---|"]
-    for claim in CLAIMS:
-        for n in claim.at:
-            right = [row for row in rows if (row.strategy, row.n) == (claim.right, n)]
-            left = [row for row in rows if row.strategy == claim.left]
-            if claim.same_flops:
-                found = flops_difference(left, right)
-            else:
-                found = difference([row for row in left if row.n == n], right)
-            if found is not None:
-                where = f"FLOPs of {n}" if claim.same_flops else str(n)
-                lines.append(
-                    f"| {claim.id} | {claim.says} | {where} | {found.percent()} | "
-                    f"{verdict(found)} |"
-                )
-    return lines
-
-
-def flops_difference(rows: Sequence[Row], anchors: Sequence[Row]) -> Interval | None:
-    """A strategy against anchor cells at the anchors' own FLOPs, paired by problem."""
-    lefts, rights = [], []
-    for anchor in anchors:
-        own = (anchor.policy, anchor.seed, anchor.digest)
-        found = at_flops(
-            [row for row in rows if (row.policy, row.seed, row.digest) == own], anchor.flops
-        )
-        if found is not None:
-            lefts.append(found)
-            rights.append(anchor.correct)
-    return paired_difference(np.concatenate(lefts), np.concatenate(rights)) if lefts else None
-
-
-# --- page ----------------------------------------------------------------------------------------
-
-
-def tables(rows: Sequence[Row]) -> list[str]:
+def tables(rows: Rows) -> list[str]:
     """The page's tables, task by task."""
     lines: list[str] = []
     for task in sorted({row.task for row in rows}):
-        own = [row for row in rows if row.task == task]
-        counts = sorted({row.n for row in own})
-        policies = sorted({row.policy for row in own})
-        problems = sum({row.digest: row.problems for row in own}.values())
-        lines += [f"## {task}", ""]
-        lines += [
-            f"Policies {', '.join(policies)}; {problems:,} problems; accuracy in percent, 95 % "
-            "intervals over problems.",
-            "",
-            "| strategy | " + " | ".join(f"N = {n}" for n in counts) + " |",
-            "|---" * (len(counts) + 1) + "|",
-        ]
-        strategies = sorted({row.strategy for row in own})
-        for strategy in strategies:
-            cells = []
-            for n in counts:
-                found = [row for row in own if (row.strategy, row.n) == (strategy, n)]
-                cells.append(accuracy(found).percent() if found else "")
-            lines.append(f"| `{strategy}` | " + " | ".join(cells) + " |")
-        lines += ["", *_costs(own, strategies, counts), "", *_equal_flops(own, strategies), ""]
-        lines += [
-            "Claims (numbers as in the literature's check list), differences in points, paired; "
-            f"reproduced: the interval excludes 0 and the point is at least {100 * SESOI:g}.",
-            "",
-            *claims_table(own),
-            "",
-        ]
-    return lines
+        known, older = agreeing([row for row in rows if row.task == task])
+        by_family = families(known)
+        for number, (family, own) in enumerate(by_family.items()):
+            lines += ["", *_family(task, family, own, first=number == 0)]
+        lines += ["", *_verdicts(by_family)]
+        if older:
+            lines += ["", f"Left out: {len(older)} cells of other weights than these."]
+    return [*lines[1:], ""]
 
 
-def _costs(rows: Sequence[Row], strategies: Sequence[str], counts: Sequence[int]) -> list[str]:
+def _family(task: str, family: str, rows: Rows, first: bool) -> list[str]:
+    counts = sorted({row.n for row in rows})
+    strategies = sorted({row.strategy for row in rows})
+    policies = ", ".join(sorted({row.policy for row in rows}))
+    problems = sum({row.digest: row.problems for row in rows}.values())
+    weights = {who for row in rows for who in row.models.values()}
+    scored = sorted(who for who in weights if not who.startswith("checker:"))
     lines = [
+        f"## {task}" if first else f"### {task}, {family}",
+        "",
+        f"Policies {policies}; {problems:,} problems; accuracy in percent, 95 % intervals over "
+        "problems." + (f" Weights: {', '.join(f'`{who}`' for who in scored)}." if scored else ""),
+        "",
+        *_table(strategies, counts, lambda s, n: accuracy(cells(rows, s, n)).percent(), rows),
+        "",
         "FLOPs a problem in millions, verifier's share in parentheses:",
         "",
+        *_table(strategies, counts, lambda s, n: _cost(cells(rows, s, n)), rows),
+    ]
+    base = "weighted-vote" if "weighted-vote" in strategies else "vote"
+    anchors = {n: cells(rows, base, n) for n in counts if n > 1 and cells(rows, base, n)}
+    others = [s for s in strategies if s != base]
+    if not anchors or not others:
+        return lines
+    return [
+        *lines,
+        "",
+        f"Difference in points to `{base}` at its own FLOPs (verifier included), paired:",
+        "",
+        *_table(others, list(anchors), lambda s, n: _at_cost(rows, s, anchors[n]), None),
+    ]
+
+
+def _table(
+    strategies: Sequence[str], counts: Sequence[int], cell: Any, rows: Rows | None
+) -> list[str]:
+    """A line a strategy, a column an N; empty where there are no rows."""
+    lines = [
         "| strategy | " + " | ".join(f"N = {n}" for n in counts) + " |",
         "|---" * (len(counts) + 1) + "|",
     ]
     for strategy in strategies:
-        cells = []
-        for n in counts:
-            found = [row for row in rows if (row.strategy, row.n) == (strategy, n)]
-            total = sum(row.flops for row in found) / max(1, len(found))
-            verifier = sum(row.verifier_flops for row in found) / max(1, len(found))
-            cells.append(f"{total / 1e6:.0f} ({verifier / total:.0%})" if found else "")
-        lines.append(f"| `{strategy}` | " + " | ".join(cells) + " |")
+        texts = [
+            cell(strategy, n) if rows is None or cells(rows, strategy, n) else "" for n in counts
+        ]
+        if any(texts):
+            lines.append(f"| `{strategy}` | " + " | ".join(texts) + " |")
     return lines
 
 
-def _equal_flops(rows: Sequence[Row], strategies: Sequence[str]) -> list[str]:
-    """Against the weighted vote (else the vote) at its own FLOPs, verifier included."""
-    base = "weighted-vote" if "weighted-vote" in strategies else "vote"
-    anchors = sorted((r for r in rows if r.strategy == base and r.n > 1), key=lambda r: r.n)
-    counts = sorted({row.n for row in anchors})
-    lines = [
-        f"Difference in points to `{base}` at equal FLOPs (verifier included), paired:",
+def _cost(rows: Rows) -> str:
+    total = sum(row.flops for row in rows) / len(rows)
+    verifier = sum(row.verifier_flops for row in rows) / len(rows)
+    return f"{total / 1e6:.0f} ({verifier / total:.0%})" if total else "unknown"
+
+
+def _at_cost(rows: Rows, strategy: str, anchors: Rows) -> str:
+    side = at_flops([row for row in rows if row.strategy == strategy], anchors)
+    found = contrast([(1.0, side), (-1.0, column(anchors))])
+    return "" if found is None else found.percent()
+
+
+def _verdicts(by_family: Mapping[str, Rows]) -> list[str]:
+    return [
+        "Claims, by the numbers of the protocol; differences in points, paired. *Reproduced*: the "
+        f"interval excludes 0 and the point is at least {100 * SESOI:g} ({100 * SESOI_BIN:g} in a "
+        "bin of difficulty); *not by Holm*: no longer once the number of tests in the table is "
+        "counted.",
         "",
-        "| strategy | " + " | ".join(f"FLOPs of N = {n}" for n in counts) + " |",
-        "|---" * (len(counts) + 1) + "|",
+        *claims_table(by_family),
     ]
-    for strategy in strategies:
-        if strategy == base:
-            continue
-        cells = []
-        for n in counts:
-            own = [row for row in rows if row.strategy == strategy]
-            found = flops_difference(own, [row for row in anchors if row.n == n])
-            cells.append("" if found is None else found.percent())
-        lines.append(f"| `{strategy}` | " + " | ".join(cells) + " |")
-    return lines
 
 
-def plot(rows: Sequence[Row], path: Path) -> None:
-    """Accuracy against FLOPs a problem, a line a strategy."""
+def plot(rows: Rows, path: Path) -> None:
+    """Accuracy against FLOPs a problem, a panel a task, a line a strategy."""
     import matplotlib as mpl
 
     mpl.use("agg")
+    mpl.rcParams["svg.hashsalt"] = "study"  # equal rows give equal bytes
     import matplotlib.pyplot as plt
 
     tasks = sorted({row.task for row in rows})
-    figure, axes = plt.subplots(1, len(tasks), figsize=(7.6 * len(tasks), 4.4), squeeze=False)
+    figure, axes = plt.subplots(1, len(tasks), figsize=(7.6 * len(tasks), 4.6), squeeze=False)
     for axis, task in zip(axes[0], tasks, strict=True):
-        own = [row for row in rows if row.task == task]
-        for number, strategy in enumerate(sorted({row.strategy for row in own})):
-            points = []
-            for n in sorted({row.n for row in own}):
-                found = [row for row in own if (row.strategy, row.n) == (strategy, n)]
-                if found:
-                    mean = accuracy(found)
-                    flops = sum(row.flops for row in found) / len(found)
-                    points.append((flops, mean.value, mean.low, mean.high))
-            x, y, low, high = (np.array(each) for each in zip(*points, strict=True))
-            if strategy == "sample":
-                axis.axhline(100 * y[0], color="0.6", lw=1, ls=":", label="one sample")
-                continue
-            axis.errorbar(
-                x,
-                100 * y,
-                yerr=100 * np.array([y - low, high - y]),
-                fmt="--o" if "checker" in strategy else "-o",
-                ms=3.5,
-                lw=1.5,
-                elinewidth=0.7,
-                alpha=0.9,
-                color=f"C{number % 10}",
-                label=strategy,
-            )
-        axis.set_xscale("log")
-        axis.set_xlabel("FLOPs a problem, verifier included")
-        axis.set_ylabel("accuracy, %")
-        axis.set_title(task)
-        axis.legend(fontsize=7, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-        axis.spines[["top", "right"]].set_visible(False)
+        known, _ = agreeing([row for row in rows if row.task == task])
+        family, own = next(iter(families(known).items()))
+        _panel(axis, own)
+        axis.set_title(f"{task}, {family}", loc="left")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path)
+    figure.savefig(path, dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None)
     plt.close(figure)
+
+
+def _panel(axis: Any, rows: Rows) -> None:
+    ends: list[tuple[float, float, str, str]] = []
+    for strategy, label, colour, line in DRAWN:
+        points = []
+        for n in sorted({row.n for row in rows}):
+            found = cells(rows, strategy, n)
+            if found:
+                mean = accuracy(found)
+                flops = sum(row.flops for row in found) / len(found)
+                points.append((flops, mean.value, mean.low, mean.high))
+        if not points:
+            continue
+        x, y, low, high = (np.array(each) for each in zip(*points, strict=True))
+        axis.fill_between(x, 100 * low, 100 * high, color=colour, alpha=0.10, lw=0)
+        axis.plot(x, 100 * y, line, color=colour, lw=1.8, marker="o", ms=3.5)
+        ends.append((100 * y[-1], x[-1], label, colour))
+    axis.set_xscale("log")
+    axis.set_xlabel("FLOPs a problem, verifier included")
+    axis.set_ylabel("accuracy, %")
+    axis.grid(axis="y", color="0.92", lw=0.8)
+    axis.spines[["top", "right"]].set_visible(False)
+    low, high = axis.get_ylim()
+    gap, below = (high - low) / 22, -np.inf
+    for y, x, label, colour in sorted(ends):
+        below = max(y, below + gap)  # labels that would lie on each other move up
+        axis.annotate(
+            label, (x, y), (1.02, below), textcoords=("axes fraction", "data"), va="center",
+            color=colour, fontsize=9,
+            arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "alpha": 0.5},
+        )  # fmt: skip
 
 
 def main() -> None:
@@ -392,19 +206,16 @@ def main() -> None:
     if given.command == "rows":
         for directory in given.runs:
             found = list(rows_of(directory))
-            if found:
-                print(f"{len(found)} cells: {save(found, given.into)}")
-            else:
-                print(f"{directory}: no finished cell yet")
+            places = ", ".join(map(str, save(found, given.into))) or "no finished cell yet"
+            print(f"{directory}: {len(found)} cells: {places}")
         return
-    known = [row for path in sorted(given.rows.glob("*.jsonl")) for row in load(path)]
+    known = load(given.rows)
     if not known:
         raise SystemExit(f"{given.rows} holds no rows: run the study first")
     plot(known, given.plot)
     text = given.page.read_text() if given.page.exists() else "# Study\n"
-    head = text.split("<!-- tables -->")[0].rstrip()
-    body = "\n".join(tables(known))
-    write_atomic(given.page, f"{head}\n\n<!-- tables -->\n\n{body}")
+    head = text.split(MARK)[0].rstrip()
+    write_atomic(given.page, "\n".join([head, "", MARK, "", *tables(known)]))
     print(given.page)
 
 

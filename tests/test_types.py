@@ -26,6 +26,7 @@ from mull.types import (
     Request,
     Sampling,
     StopReason,
+    ThresholdDFS,
     TokenBeam,
     Unanswered,
     Until,
@@ -80,6 +81,13 @@ def test_sampling_out_of_range_is_refused(bad: dict[str, float]) -> None:
 def test_an_end_is_at_least_one_token_away(name: str) -> None:
     with pytest.raises(ValueError, match=f"until.{name} must be at least 1"):
         Until(**{"max_tokens": 5, name: 0})  # type: ignore[arg-type]
+
+
+def test_a_threshold_is_a_probability_and_says_how_many_can_be_so_likely() -> None:
+    for threshold in (0.0, 1.01, float("nan"), -1.0):
+        with pytest.raises(ValueError, match="probability"):
+            ThresholdDFS(threshold)
+    assert [ThresholdDFS(t).width for t in (1.0, 0.1, 1 / 3, 0.07)] == [1, 10, 3, 14]
 
 
 def test_empty_stop_strings_and_separators_are_refused() -> None:

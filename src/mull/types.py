@@ -102,6 +102,8 @@ class StopReason(StrEnum):
     """The caller closed the request."""
     FILTERED = "filtered"
     """The endpoint withheld the text (content filter)."""
+    EXHAUSTED = "exhausted"
+    """A threshold search found no completion of this rank: there is no text."""
 
     @property
     def truncated(self) -> bool:
@@ -179,7 +181,26 @@ class TokenBeam:
             raise ValueError(f"token-beam width must be at least 1, not {self.width}")
 
 
-Decoding = Sampling | TokenBeam
+@dataclass(frozen=True, slots=True)
+class ThresholdDFS:
+    """Every completion (tokens up to the request's end) of probability ``threshold`` or more.
+
+    The ``n`` likeliest come back in order; an index that has none ends ``StopReason.EXHAUSTED``.
+    """
+
+    threshold: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.threshold <= 1.0:
+            raise ValueError(f"threshold must be a probability in (0, 1], not {self.threshold}")
+
+    @property
+    def width(self) -> int:
+        """The most completions, and the most open lines at once: 1 / threshold, rounded down."""
+        return int(min(1.0 / self.threshold + 1e-9, 1e18))  # 1 / 1e-310 is infinite
+
+
+Decoding = Sampling | TokenBeam | ThresholdDFS
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,6 +340,7 @@ class Capabilities:
     score: bool = False
     values: bool = False
     token_beam: bool = False
+    threshold_dfs: bool = False
     continue_assistant: bool = True
     deltas: bool = False
     adapters: bool = False
@@ -527,12 +549,8 @@ class Branch:
 
     def revision(self, feedback: str = "") -> Branch:
         """A fresh attempt that sees this finished branch as the latest in its history."""
-        return replace(
-            self,
-            key=(*self.key, -1),
-            history=(*self.history, Attempt(self.text, feedback)),
-            steps=(),
-        )
+        seen = (*self.history, Attempt(self.text, feedback))
+        return replace(self, key=(*self.key, -1), history=seen, steps=())
 
 
 @dataclass(frozen=True, slots=True)

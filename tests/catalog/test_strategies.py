@@ -15,6 +15,7 @@ from mull.catalog.strategies import BUILTIN, build
 from mull.errors import BudgetError, MullError, SpecError
 from mull.strategies.best_of_n import BestOfN, TokenBeamSearch
 from mull.strategies.single import Greedy, Sample
+from mull.strategies.token_dfs import TokenDfs
 from mull.strategies.vote import Vote
 
 
@@ -22,7 +23,7 @@ def test_the_built_in_names() -> None:
     assert strategy_names() == sorted(BUILTIN)
     some = {"greedy": Greedy, "sample": Sample, "vote": Vote, "best-of-n": BestOfN}
     assert {name: strategy_class(name) for name in some} == some
-    assert len({strategy_class(name) for name in BUILTIN}) == len(BUILTIN) == 22
+    assert len({strategy_class(name) for name in BUILTIN}) == len(BUILTIN) == 23
 
 
 @pytest.mark.parametrize("name", sorted(BUILTIN))
@@ -44,6 +45,7 @@ def test_every_config_is_a_documented_frozen_value_with_defaults(name: str) -> N
         ("vote(quorum=1)", Vote(quorum=1)),
         ("best-of-n(score=logprob)", BestOfN(score="logprob")),
         ("token-beam(width=6, length_penalty=1)", TokenBeamSearch(6, None, 1)),
+        ("token-dfs(threshold=0.2)", TokenDfs(0.2)),
     ],
 )
 def test_specs_become_values(spec: str, expected: object) -> None:
@@ -70,6 +72,8 @@ def test_specs_become_values(spec: str, expected: object) -> None:
         ("vote(confidence=none)", "expected a number"),
         ("best-of-n(score=prm)", "expected mean_logprob or logprob"),
         ("token-beam(width=0)", "width must be at least 1"),
+        ("token-dfs(threshold=0.0)", "threshold is a probability"),
+        ("token-dfs(threshold=0.5, best_of=3)", "best_of lies in 1..2"),
     ],
 )
 def test_what_is_wrong_is_said(spec: str, message: str) -> None:

@@ -23,7 +23,17 @@ from mull.engines.simulated import (
 )
 from mull.errors import EngineConnectionError, ReplayMissError
 from mull.store import Reader, Store, request_key
-from mull.types import Completion, Delta, Request, ScoreRequest, StopReason, TokenBeam, Until, Usage
+from mull.types import (
+    Completion,
+    Delta,
+    Request,
+    ScoreRequest,
+    StopReason,
+    ThresholdDFS,
+    TokenBeam,
+    Until,
+    Usage,
+)
 
 PROMPT = simulated_problem("p", 0.8, 4, 17).prompt
 SLOW = Latency(token_ms=20.0)
@@ -211,12 +221,15 @@ class _Beams(SimulatedEngine):
             yield Completion(index, f"hypothesis {index}", StopReason.END, meter.usage(index))
 
 
-async def test_a_token_beam_is_served_whole_or_searched_again_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("decoding", [TokenBeam(4), ThresholdDFS(0.1)])
+async def test_a_search_is_served_whole_or_searched_again_whole(
+    tmp_path: Path, decoding: TokenBeam | ThresholdDFS
+) -> None:
     inner = _Beams(StepModel())
     with Store.open(tmp_path) as store:
         recording = RecordingEngine(inner, store)
-        await collect(ask(n=2, decoding=TokenBeam(4)), recording)
-        got = await collect(ask(n=4, decoding=TokenBeam(4)), recording)
-        await collect(ask(n=4, decoding=TokenBeam(4)), recording)
+        await collect(ask(n=2, decoding=decoding), recording)
+        got = await collect(ask(n=4, decoding=decoding), recording)
+        await collect(ask(n=4, decoding=decoding), recording)
     assert [request.n for request in inner.searches] == [2, 4]
     assert sorted(got) == [0, 1, 2, 3]

@@ -20,6 +20,7 @@ from mull.types import (
     Request,
     Sampling,
     StopReason,
+    ThresholdDFS,
     TokenBeam,
     Until,
 )
@@ -167,7 +168,7 @@ async def test_sampling_is_sent_and_what_the_dialect_lacks_is_refused():
     assert len(texts) == 1
     top = replace(cold, decoding=Sampling(top_k=1))
     assert {c.text for c in await served(SimulatedEngine(StepModel()), top)} == texts
-    for decoding in (Sampling(top_k=1), Sampling(min_p=0.1), TokenBeam(2)):
+    for decoding in (Sampling(top_k=1), Sampling(min_p=0.1), TokenBeam(2), ThresholdDFS(0.1)):
         with pytest.raises(UnsupportedError):
             await served(["x"], replace(cold, decoding=decoding), dialect="openai")
 
@@ -195,7 +196,8 @@ async def test_a_text_prompt_goes_to_chat_where_that_is_all_there_is():
 
 
 @pytest.mark.parametrize("deltas", [False, True])
-async def test_closing_the_iterator_stops_the_endpoint_and_charges_an_estimate(deltas):
+async def test_closing_the_iterator_stops_the_endpoint_and_charges_what_is_known(deltas):
+    """With deltas the endpoint counts along, as vLLM does; a plain answer is estimated."""
     inner = SimulatedEngine(Script(["x" * 500]), latency=Latency(token_ms=2, delta_tokens=5))
     async with FaultServer(inner) as there:
         engine = load_openai(there.url(), dialect="vllm")
@@ -216,12 +218,35 @@ async def test_closing_the_iterator_stops_the_endpoint_and_charges_an_estimate(d
             await asyncio.sleep(0.01)
         assert there.metered.in_flight == 0
         made = there.metered.generated - before
-        assert charged.estimated
+        assert charged.estimated == (not deltas)
         assert 0 < made < 4 * 500
-        assert abs(charged.generated - made) <= 0.5 * made
+        assert abs(charged.generated - made) <= (4 * 10 if deltas else 0.5 * made)
         await asyncio.sleep(0.05)
         assert there.metered.generated - before == made
         assert engine.limit.in_flight == 0
+        await engine.aclose()
+
+
+@pytest.mark.parametrize("dialect", ["openai", "vllm"])
+async def test_a_cancelled_stream_costs_what_the_endpoint_counted_last(dialect):
+    """Two samples in one request; an endpoint that does not count along leaves an estimate."""
+    inner = SimulatedEngine(Script(["é" * 250]), latency=Latency(token_ms=2, delta_tokens=8))
+    async with FaultServer(inner, vllm=dialect == "vllm") as there:
+        engine = load_openai(there.url(), dialect=dialect, seeds=False)
+        meter = Meter(Ledger(), Purpose.POLICY, engine.info)
+        stream = engine.generate(Request(HELLO, Until(1000), n=2, deltas=True), meter)
+        seen = {0: 0, 1: 0}
+        async for item in stream:
+            assert isinstance(item, Delta)
+            seen[item.index] += len(item.text.encode())
+            if min(seen.values()) >= 40:
+                break
+        await stream.aclose()
+        charged = meter.total
+        assert charged.estimated == (dialect == "openai")
+        if dialect == "vllm":
+            assert charged.prompt == len("hello")
+            assert 0 <= charged.generated - sum(seen.values()) <= 2 * 8 * 2
         await engine.aclose()
 
 

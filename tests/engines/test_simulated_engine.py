@@ -36,6 +36,7 @@ from mull.types import (
     Request,
     Sampling,
     StopReason,
+    ThresholdDFS,
     TokenBeam,
     Until,
 )
@@ -251,6 +252,7 @@ def test_what_it_cannot_honour_is_refused():
     engine = SimulatedEngine(Echo())
     for bad in (
         Request(HELLO, Until(9), decoding=TokenBeam(2)),
+        Request(HELLO, Until(9), decoding=ThresholdDFS(0.1)),
         Request(HELLO, Until(9), adapter="a"),
         Request(Prompt(token_ids=(300,)), Until(9)),
     ):

@@ -51,6 +51,30 @@ def test_it_settles_within_a_fifth_of_the_capacity_and_stays(capacity):
     assert limit.in_flight == limit.waiting == 0
 
 
+def test_it_doubles_each_round_until_the_first_sign_of_overload():
+    async def main() -> list[int]:
+        """Callers whose requests all take a second; the limit at the end of each."""
+        limit, levels = AdaptiveLimit(), []
+
+        async def caller() -> None:
+            while asyncio.get_running_loop().time() < 3.5:
+                async with limit.permit() as permit:
+                    await asyncio.sleep(1.0)
+                    permit.succeeded = True
+
+        callers = [asyncio.ensure_future(caller()) for _ in range(400)]
+        await asyncio.sleep(0.5)
+        for _ in range(4):
+            levels.append(limit.limit)
+            await asyncio.sleep(1.0)
+        await asyncio.gather(*callers)
+        async with limit.permit() as permit:
+            permit.refused = True
+        return [*levels, limit.limit]
+
+    assert run_virtual(main()) == [20, 40, 80, 160, 204]
+
+
 def test_errors_that_are_no_refusals_never_shrink_it():
     limit = AdaptiveLimit(most=64)
     history = run_virtual(press(limit, 1000, 8, broken=0.5))

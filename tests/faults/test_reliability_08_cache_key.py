@@ -22,6 +22,7 @@ from mull.types import (
     Request,
     Sampling,
     ScoreRequest,
+    ThresholdDFS,
     TokenBeam,
     Until,
 )
@@ -36,7 +37,7 @@ OTHER: dict[type[Any], dict[str, list[Any]]] = {
         "until": [Until(11)],
         "assistant": ["so far"],
         "assistant_ids": [(), (1, 2)],
-        "decoding": [Sampling(0.5), TokenBeam(2), TokenBeam(3)],
+        "decoding": [Sampling(0.5), TokenBeam(2), TokenBeam(3), ThresholdDFS(0.5)],
         "seed": [1],
         "adapter": ["", "lora"],
         "logprobs": [False],
@@ -55,6 +56,7 @@ OTHER: dict[type[Any], dict[str, list[Any]]] = {
         "min_p": [0.5],
     },
     TokenBeam: {"width": [5], "length_penalty": [0.5]},
+    ThresholdDFS: {"threshold": [0.25]},
     Message: {"role": ["system", "assistant"], "content": ["other"]},
     ScoreRequest: {
         "prompt": [Prompt.of("q")],
@@ -89,7 +91,8 @@ def test_every_change_of_a_request_is_a_miss() -> None:
     requests = [BASE, *variants(BASE)]
     requests += [replace(BASE, until=until) for until in variants(BASE.until)]
     requests += [replace(BASE, decoding=decoding) for decoding in variants(Sampling())]
-    requests += [replace(BASE, decoding=decoding) for decoding in variants(TokenBeam(2))]
+    for search in (TokenBeam(2), ThresholdDFS(0.5)):
+        requests += [replace(BASE, decoding=decoding) for decoding in variants(search)]
     turns = [Message("user", "x"), *variants(Message("user", "x"))]
     requests += [replace(BASE, prompt=Prompt.chat(turn)) for turn in turns]
     requests += [replace(BASE, prompt=Prompt.chat(turns[0], turn)) for turn in turns]

@@ -41,11 +41,12 @@ SPECS = [
     "best-of-n",
     "best-of-n(score=logprob, window=5)",
     "token-beam(width=6)",
+    "token-dfs(threshold=0.2)",
 ]
 
 
-TIMED = [spec for spec in SPECS if not spec.startswith("token-beam")]
-"""The simulator samples; beams in time are tested on an engine that has them."""
+TIMED = [spec for spec in SPECS if not spec.startswith("token-")]
+"""The simulator samples; searches in time are tested on an engine that has them."""
 
 
 def budgets(samples: int) -> st.SearchStrategy[Budget]:
@@ -64,7 +65,7 @@ def budgets(samples: int) -> st.SearchStrategy[Budget]:
 
 
 def samples_for(spec: str) -> int:
-    return {"greedy": 1, "token-beam(width=6)": 6}.get(spec, 11)
+    return {"greedy": 1, "token-beam(width=6)": 6, "token-dfs(threshold=0.2)": 5}.get(spec, 11)
 
 
 class Engine(SimulatedEngine):
@@ -147,7 +148,7 @@ def test_any_order_gives_the_same_result(
     if budget.samples is not None:
         assert len(asked) <= budget.samples
     window = getattr(strategy, "window", samples_for(spec))
-    if budget.tokens is not None and spec != "token-beam(width=6)":
+    if budget.tokens is not None and not spec.startswith("token-"):
         spent = sum(c.tokens for c in first.candidates[:-window])
         assert spent < budget.tokens, "overrun by more than what was in flight"
 

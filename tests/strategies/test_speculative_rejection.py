@@ -141,7 +141,7 @@ def test_a_budget_without_samples_races_sixteen() -> None:
     assert solve(SpeculativeRejection(), Budget(tokens=10**6)).samples == 16
     cut = solve(SpeculativeRejection(), Budget(tokens=10))
     assert cut.result.ended is Ended.BUDGET
-    assert cut.result.answer is None
+    assert cut.result.answer is not None  # the one finish that is owed
 
 
 @pytest.mark.parametrize(

@@ -94,7 +94,7 @@ def equip(
     mixed = {engine.info.tokenizer for engine in here.values()} != {info.tokenizer}
     judged = replace(info, tokenizer="") if mixed else info
     scoring = {
-        name: _verifier(name, spec, name in (verifiers or {}), task, judged)
+        name: _verifier(name, spec, name in (verifiers or {}), task, judged, policy)
         for name, spec in names.items()
     }
     for strategy in chosen:
@@ -153,12 +153,12 @@ def _engine(role: str, spec: EngineSpec, named: bool, policy: EngineInfo) -> Eng
 
 
 def _verifier(
-    name: str, spec: str | Verifier, named: bool, task: Task, policy: EngineInfo
+    name: str, spec: str | Verifier, named: bool, task: Task, policy: EngineInfo, engine: Engine
 ) -> Verifier:
     try:
         if named and isinstance(spec, str):
             _check_one_meaning(spec.partition("(")[0].strip(), *KINDS)
-        return load_verifier(spec, task=task, policy=policy)
+        return load_verifier(spec, task=task, policy=policy, policy_engine=engine)
     except SpecError as error:
         raise _unnamed("verifier", name, named, "a verifier's spec", error) from error
 

@@ -16,6 +16,7 @@ from mull.strategies.base import Strategy
 GROUP = "mull.strategies"
 BUILTIN: Mapping[str, str] = {
     "ab-mcts": "mull.strategies.ab_mcts:AbMcts",
+    "airv": "mull.strategies.airv:Airv",
     "beam": "mull.strategies.beam:Beam",
     "best-of-n": "mull.strategies.best_of_n:BestOfN",
     "budget-forcing": "mull.strategies.budget_forcing:BudgetForcing",
@@ -34,6 +35,7 @@ BUILTIN: Mapping[str, str] = {
     "speculative-rejection": "mull.strategies.speculative_rejection:SpeculativeRejection",
     "synthesis": "mull.strategies.synthesis:Synthesis",
     "token-beam": "mull.strategies.best_of_n:TokenBeamSearch",
+    "token-dfs": "mull.strategies.token_dfs:TokenDfs",
     "tot": "mull.strategies.tot:Tot",
     "vote": "mull.strategies.vote:Vote",
     "weighted-vote": "mull.strategies.weighted_vote:WeightedVote",

@@ -36,11 +36,14 @@ BUILTIN: Mapping[str, str] = {
     "lowest-group": "mull.verifiers.confidence:LowestGroup",
     "mean-logprob": "mull.verifiers.confidence:MeanLogprob",
     "simulated": "mull.verifiers.simulated:SimulatedVerifier",
+    "views": "mull.verifiers.views:own_views",
 }
 VALUES = "value-head"
 FORMATS = (VALUES, "step-tag", "chat-turns")
 """How a reward model says its values."""
-GIVEN = frozenset({"task", "policy", "engine", "trained_for", "tokenizer", "separator"})
+GIVEN = frozenset(
+    {"task", "policy", "policy_engine", "engine", "trained_for", "tokenizer", "separator"}
+)
 """Parameters that Mull itself gives to what names them."""
 KINDS = SCORING
 """Kinds of models that score; also the specs of the shipped ones that belong to the policy."""
@@ -82,7 +85,12 @@ def verifier_parameters(name: str) -> dict[str, Any]:
 
 
 def load_verifier(
-    spec: str | Verifier, *, task: Task, policy: EngineInfo, any_policy: bool = False
+    spec: str | Verifier,
+    *,
+    task: Task,
+    policy: EngineInfo,
+    policy_engine: Engine | None = None,
+    any_policy: bool = False,
 ) -> Verifier:
     """A verifier for a policy's solutions of a task.
 
@@ -90,7 +98,8 @@ def load_verifier(
     a shipped model's name, a directory with a value head, all with parameters in brackets, or a
     ``file.py`` that defines ``verifier``: an object that meets the contract, or a function from a
     branch to a number. A verifier that was trained for another policy is refused with
-    ``SpecError`` unless ``any_policy``, which may stand among the parameters too.
+    ``SpecError`` unless ``any_policy``, which may stand among the parameters too. Verifiers that
+    ask the policy itself (``views``) need its ``policy_engine``.
 
     >>> from mull.catalog import load_task
     >>> load_verifier("checker", task=load_task("words"), policy=EngineInfo("test", "m")).info.model
@@ -111,6 +120,10 @@ def load_verifier(
             found = verifier_class(parsed.name)
             if "engine" in _options(found):
                 given["engine"] = _judge(parsed.name, parameters)
+            if "policy_engine" in _options(found):
+                if policy_engine is None:
+                    raise SpecError(f"{parsed.name} asks the policy itself, which is not at hand")
+                given["policy_engine"] = policy_engine
             verifier = cast(Verifier, _call(parsed.name, found, parameters, given))
         else:
             verifier = _from_model(parsed.name, parameters, task, policy, allowed)

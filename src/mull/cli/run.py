@@ -119,5 +119,5 @@ def _say(console: Console, ended: Summary) -> None:
     if ended.failed:
         console.print(f"{ended.failed} problems have failures; run again to retry them")
     if ended.interrupted:
-        console.print(f"interrupted: {ended.done} of {ended.total} kept; run again to go on")
+        console.print(f"interrupted: {ended.stored} of {ended.total} kept; run again to go on")
     console.print(f"run: {ended.directory}", soft_wrap=True)

@@ -21,6 +21,7 @@ from mull.types import (
     Request,
     Scored,
     ScoreRequest,
+    ThresholdDFS,
     TokenBeam,
 )
 
@@ -36,7 +37,8 @@ class Engine(Protocol):
         """Yield each of ``request.n`` completions as it finishes, in any order.
 
         Every sample index of ``first .. first + n - 1`` comes back exactly once, or the iterator
-        raises an ``EngineError``; completions yielded before the error stay valid.
+        raises an ``EngineError``; completions yielded before the error stay valid. The indices of
+        a search (token beam, threshold) are its ranks.
         """
         ...
 
@@ -63,6 +65,7 @@ def check_supported(request: Request, info: EngineInfo) -> None:
     can: Capabilities = info.capabilities
     wants = {
         "token-beam decoding": isinstance(request.decoding, TokenBeam) and not can.token_beam,
+        "threshold decoding": isinstance(request.decoding, ThresholdDFS) and not can.threshold_dfs,
         "continuing an assistant turn": bool(request.assistant) and not can.continue_assistant,
         "deltas": request.deltas and not can.deltas,
         "an adapter": request.adapter is not None and not can.adapters,

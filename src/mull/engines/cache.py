@@ -25,6 +25,7 @@ from mull.types import (
     Scored,
     ScoreRequest,
     StopReason,
+    ThresholdDFS,
     TokenBeam,
     Usage,
 )
@@ -99,8 +100,9 @@ class RecordingEngine:
         key = request_key(request, self.info)
         wanted = range(request.first, request.first + request.n)
         recorded = self.store.samples(key, wanted)
-        if isinstance(request.decoding, TokenBeam) and len(recorded) < request.n:
-            recorded = {}  # hypotheses come from one search: all of them, or the search again
+        search = isinstance(request.decoding, TokenBeam | ThresholdDFS)
+        if search and len(recorded) < request.n:
+            recorded = {}  # its ranks come from one search: all of them, or the search again
         for index in sorted(recorded):
             meter.restore(index, recorded[index].usage)
             self._on_served(meter.ledger, request, recorded[index])

@@ -3,6 +3,9 @@
 ``data`` says what a report is made of, ``digest`` and ``curves`` make numbers of it, ``contents``
 tables and sentences, ``plots`` figures, ``page`` the HTML, ``write`` the folder. matplotlib and
 jinja2 are needed for drawing and for the page only.
+
+``cells`` makes plain rows of finished cells, to be kept and set side by side over many runs by
+``compare``; ``verdicts`` says what came out.
 """
 
 from __future__ import annotations

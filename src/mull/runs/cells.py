@@ -16,6 +16,7 @@ from mull.runs.config import Config
 from mull.strategies.base import Start, Strategy
 from mull.strategies.best_of_n import TokenBeamSearch
 from mull.strategies.single import Greedy
+from mull.strategies.token_dfs import TokenDfs
 from mull.tasks.base import Task
 from mull.types import Problem, Sampling, Until
 
@@ -69,12 +70,12 @@ class Cell:
 def cells_of(config: Config, strategies: Mapping[str, Strategy]) -> list[Cell]:
     """All cells of a config, in the order they are run.
 
-    Greedy and beam decoding have a number of samples of their own and no temperature: they get one
-    cell a seed, whatever is swept.
+    Greedy, beam and threshold decoding have a number of samples of their own and no temperature:
+    they get one cell a seed, whatever is swept.
     """
     cells: dict[str, Cell] = {}
     for spec in config.strategies:
-        own = isinstance(strategies[spec], Greedy | TokenBeamSearch)
+        own = isinstance(strategies[spec], Greedy | TokenBeamSearch | TokenDfs)
         for budget in config.budgets:
             for temperature in config.temperatures:
                 for seed in config.seeds:

@@ -18,7 +18,7 @@ from mull.runs.cells import Cell
 from mull.runs.prepare import Plan
 from mull.strategies.base import Generate, Room, Start, prompt_of
 from mull.strategies.needs import POLICY, needs_of
-from mull.types import Branch, Completion, Problem, Request, TokenBeam, Usage
+from mull.types import Branch, Completion, Problem, Request, Sampling, Usage
 
 CALIBRATION = 16
 """Completions that a calibration makes, over as many problems as there are up to this."""
@@ -131,7 +131,7 @@ async def _measure(
         meter.charge(0, generated=example.until.max_tokens, context=prompt)
         return 0, meter.total, 0.0
     decoding = example.decoding
-    n = decoding.width if isinstance(decoding, TokenBeam) else 1
+    n = 1 if isinstance(decoding, Sampling) else decoding.width
     logprobs = engine.info.capabilities.logprobs
 
     async def one(seed: int, problem: Problem) -> int:

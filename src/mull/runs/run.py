@@ -69,7 +69,8 @@ class Progress:
 class Summary:
     """How a run ended. ``failed`` counts problems (by cell) with failures.
 
-    ``dropped`` counts damaged rows that were found and made again.
+    ``dropped`` counts damaged rows that were found and made again. ``stored`` counts the results on
+    the disk, those with failures from an earlier session included: they are ``done`` once retried.
     """
 
     directory: Path
@@ -78,6 +79,7 @@ class Summary:
     failed: int
     dropped: int
     interrupted: bool
+    stored: int
 
     @property
     def exit_code(self) -> int:
@@ -162,6 +164,7 @@ class _Runner:
         self.done = 0
         self.failed = 0
         self.spent = Usage()
+        self.written: deque[tuple[asyncio.Future[None], Cell, ResultRecord]] = deque()
         self.task: asyncio.Task[object] | None = None
 
     async def run(self, signals: bool) -> Summary:
@@ -261,19 +264,17 @@ class _Runner:
             cost_model=COST_MODELS[self.plan.config.cost_model],
         )
         loop = asyncio.get_running_loop()
-        written: deque[tuple[asyncio.Future[None], ResultRecord]] = deque()
         async with aclosing(solving) as stream:
             async for solved in stream:
                 record = await loop.run_in_executor(grader, self._record, solved)
                 columns = (cell.id.encode(), record.position, record.pack())
-                written.append((self.store.add(insert("results", columns, replace=True)), record))
+                committed = self.store.add(insert("results", columns, replace=True))
+                self.written.append((committed, cell, record))
                 self.accounts.settle(solved.ledger)
-                while written and (written[0][0].done() or len(written) > GROUP):
-                    await written[0][0]
-                    self._tell(cell, written.popleft()[1])
-        for committed, record in written:
-            await committed
-            self._tell(cell, record)
+                while self.written and (self.written[0][0].done() or len(self.written) > GROUP):
+                    await self._tell_next()
+        while self.written:
+            await self._tell_next()
 
     def _jobs(self, cell: Cell, positions: set[int]) -> Iterator[Job]:
         sampling = self.plan.config.sampling(1.0 if cell.temperature is None else cell.temperature)
@@ -298,6 +299,25 @@ class _Runner:
             usage,
         )
 
+    async def _tell_next(self) -> None:
+        """Tell of the oldest result on its way to the disk, once it is there."""
+        committed, cell, record = self.written[0]
+        await asyncio.shield(committed)
+        self.written.popleft()
+        self._tell(cell, record)
+
+    def _stored(self) -> int:
+        """Results on the disk. What an interrupt kept from being told of counts as done as well."""
+        found = set()
+        for cell in self.plan.cells:
+            rows = self.store.rows("results", "WHERE cell = ?", (cell.id.encode(),))
+            found |= {(cell.id, position) for _, position, _ in rows}
+        while self.written:
+            _, cell, record = self.written.popleft()
+            if (cell.id, record.position) in found:
+                self._tell(cell, record)
+        return len(found)
+
     def _tell(self, cell: Cell, record: ResultRecord) -> None:
         self.done += 1
         self.failed += bool(record.failures)
@@ -308,6 +328,8 @@ class _Runner:
 
     def _summary(self) -> Summary:
         total = len(self.plan.cells) * len(self.plan.problems)
+        # A session that ran to its end has told of every result: none needs to be counted.
+        stored = self._stored() if self.stopping else self.done
         return Summary(
             self.store.directory,
             self.done,
@@ -315,6 +337,7 @@ class _Runner:
             self.failed,
             self.store.dropped,
             self.stopping and self.done < total,
+            stored,
         )
 
     # Ctrl-C -------------------------------------------------------------------------------

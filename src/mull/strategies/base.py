@@ -26,6 +26,7 @@ from mull.types import (
     Candidate,
     Completion,
     Decoding,
+    Extraction,
     Problem,
     Prompt,
     Sampling,
@@ -182,9 +183,9 @@ class Start:
         """When a whole solution ends."""
         return self.until or self.task.until
 
-    def candidate(self, branch: Branch) -> Candidate:
-        """Read a finished branch: its answer by the task, and its likelihood scores."""
-        read = self.task.extract(self.problem, branch.text)
+    def candidate(self, branch: Branch, read: Extraction | None = None) -> Candidate:
+        """Read a finished branch: its answer by the task (or as ``read``), and its likelihoods."""
+        read = read or self.task.extract(self.problem, branch.text)
         tokens = sum(step.tokens for step in branch.steps)
         known = [step.logprobs for step in branch.steps if step.logprobs is not None]
         scores: dict[str, float] = {}
@@ -378,8 +379,12 @@ class OrderedSearch(ABC):
         decoding: Decoding | None = None,
         purpose: Purpose = Purpose.POLICY,
         final: bool = False,
+        owed: bool = False,
     ) -> int:
-        """Queue a ``Generate``; returns its id. A spent budget refuses it, as a failure in turn."""
+        """Queue a ``Generate``; returns its id. A spent budget refuses it, as a failure in turn.
+
+        Only the one finish that is ``owed`` (see ``owed.py``) is asked for nevertheless.
+        """
         action = Generate(
             self._id(),
             branch,
@@ -392,7 +397,7 @@ class OrderedSearch(ABC):
             final=final,
         )
         self._inbox.expect(action.id, range(first, first + count))
-        if not self._refused(action.id, range(first, first + count)):
+        if owed or not self._refused(action.id, range(first, first + count)):
             self._queue.append(action)
         return action.id
 

@@ -86,9 +86,12 @@ class LevelSearch:
     With ``lookahead`` k a path is scored at the end of a greedy rollout of at most k steps.
     ``rounds`` repeats the search from the root, each round around a path of the one before.
 
-    Under a budget in tokens, FLOPs or money a lane asks for no level once its share is spent; what
-    had finished by then answers, or, where nothing had, the paths that it would have extended stand
-    as truncated candidates. Samples that exist already have no steps and take no part.
+    Under a budget in tokens, FLOPs or money a lane asks for no level once its share is spent, nor,
+    where judging is itself a generation (a lookahead, a judge's grade), for more than ``IN_DOUBT``
+    of those at a time. What had finished by then answers; where nothing had, the first lane writes
+    its best path to the end (``owed.py``), and of the others' paths those that they would have
+    extended stand as truncated candidates. Samples that exist already have no steps and take no
+    part.
     """
 
     start: Start
@@ -101,10 +104,14 @@ class LevelSearch:
     speculate: bool = True
     lookahead: int = 0
     rounds: int = 1
+    dear: bool = field(default=False, init=False)
     lanes: list[Lane] = field(default_factory=list, init=False)
     _queue: list[Action] = field(default_factory=list, init=False)
     _works: dict[int, tuple[Lane, Batch | Node]] = field(default_factory=dict, init=False)
     _next: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.dear = self.lookahead > 0
 
     def ask(self, room: Room) -> list[Action]:
         self._wake()
@@ -155,11 +162,21 @@ class LevelSearch:
 
     # What lanes ask ------------------------------------------------------------------------
 
-    def step(self, lane: Lane, parent: Node, first: int, count: int, guess: bool) -> Batch:
-        """Ask for children of a node, one step each."""
+    def step(
+        self,
+        lane: Lane,
+        parent: Node,
+        first: int,
+        count: int,
+        guess: bool,
+        *,
+        owed: int = 0,
+    ) -> Batch:
+        """Ask for children of a node: one step each, or the finish of ``owed`` tokens at most."""
         branch = parent.there
         nodes = tuple(Node((*parent.key, i), parent) for i in range(first, first + count))
-        until = replace(self.start.limit, steps=1, max_tokens=self.tokens_left(branch))
+        steps, left = (None, owed) if owed else (1, self.tokens_left(branch))
+        until = replace(self.start.limit, steps=steps, max_tokens=left)
         action = Generate(
             self._id(),
             branch,

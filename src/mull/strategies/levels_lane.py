@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -9,11 +10,15 @@ from typing import Protocol
 from mull.budget import Budget
 from mull.rng import derive
 from mull.strategies.base import Ended, Failure, Outcome, Start
+from mull.strategies.chains import length_of
 from mull.strategies.levels_guess import LIKELY, ROOMY, Guess, chances
 from mull.strategies.levels_rule import Level, Rule, Shares, requests, softmax
 from mull.strategies.levels_tree import AHEAD, Batch, Node, Path
+from mull.strategies.owed import finish_is_due
 from mull.types import Branch, Completion, Usage
 
+IN_DOUBT = 8
+"""Generations that judge paths in flight at a time, where a budget limits what they cost."""
 NEWS = 8
 """Guesses are thought over when this part of a lane's width has come since."""
 
@@ -27,8 +32,19 @@ class Desk(Protocol):
     merge: bool
     speculate: bool
     rounds: int
+    dear: bool
+    """Whether judging a path is a generation, which a budget in tokens must pay."""
 
-    def step(self, lane: Lane, parent: Node, first: int, count: int, guess: bool) -> Batch: ...
+    def step(
+        self,
+        lane: Lane,
+        parent: Node,
+        first: int,
+        count: int,
+        guess: bool,
+        *,
+        owed: int = 0,
+    ) -> Batch: ...
 
     def judge(self, lane: Lane, node: Node, guess: bool) -> int: ...
 
@@ -62,6 +78,9 @@ class Lane:
     _texts: dict[Hashable, Node] = field(default_factory=dict)
     _hints: dict[Hashable, Node] = field(default_factory=dict)
     _settled: int = 0
+    _judged: int = 0
+    _level_spent: Usage = Usage()
+    _last: Node | None = None
     _news: int = 1
     _plan: list[Guess] = field(default_factory=list)
 
@@ -184,6 +203,8 @@ class Lane:
         while self._settled < len(level) and level[self._settled].node.came:
             path = level[self._settled]
             node = path.node
+            if not self._overlooks():
+                return
             self._settled += 1
             if path.stays or path.reference:
                 path.same = node
@@ -192,13 +213,47 @@ class Lane:
             if node.branch is not None:
                 merge = self.search.merge
                 path.same = self._texts.setdefault(node.identity, node) if merge else node
-            if path.same is node:
+            self._level_spent = self._level_spent + node.used
+            if path.same is node and not self._refused(node):
                 self._want(node)
             elif node.early:
                 self.search.cancel(_turns(node))
                 node.early.clear()
             if path.same is None or path.same is node:
                 self.grown.append(node)
+
+    def _overlooks(self) -> bool:
+        """Whether the costs of all but the last judgements of this level are known, where they
+        count: what is asked next may depend on them, and only on them.
+        """
+        if not self._pays_dear():
+            return True
+        while self._judged <= self._settled - IN_DOUBT:
+            path = self.level[self._judged]
+            node = path.node
+            if not (path.stays or path.reference) and path.same is node:
+                if not node.scored:
+                    return False
+                self._level_spent = self._level_spent + node.judged
+            self._judged += 1
+        return True
+
+    def _refused(self, node: Node) -> bool:
+        """Whether the budget is spent before a node is judged, and judging it costs a generation.
+
+        It stays without a score then; nothing is extended any more in any case.
+        """
+        budget = self.budget
+        if node.settled or budget is None or not self._pays_dear():
+            return False
+        if not budget.exhausted(self.spent + self._level_spent):
+            return False
+        node.settled = node.scored = True
+        node.doubts.append(Failure("BudgetError", f"the budget ({budget}) is spent"))
+        return True
+
+    def _pays_dear(self) -> bool:
+        return self.search.dear and self.budget is not None and self.budget.metered
 
     def _want(self, node: Node) -> None:
         """The node's score is wanted: commit what was asked ahead, else ask."""
@@ -220,6 +275,9 @@ class Lane:
     def _close(self) -> None:
         """The whole level takes effect: costs, failures, votes, and the children of the next."""
         self._account()
+        if self._last is not None:
+            self._close_last(self._last)
+            return
         paths = [(path, path.same) for path in self.level if path.same is not None]
         shares = self.search.rule.allocate(
             Level(
@@ -240,6 +298,9 @@ class Lane:
             self._children(path, node, at, shares, following, counts)
         over = self.budget is not None and self.budget.exhausted(self.spent)
         alive = any(not path.stays for path, _, _ in following)
+        ended = bool(self.votes) or any(path.stays for path, _, _ in following)
+        if counts and not ended and not self.first and self._finish(counts):
+            return
         if over or not alive:
             if over and not self.votes:
                 self._cut(counts)
@@ -295,11 +356,35 @@ class Lane:
             node.capped = True
             self.votes[node] = count
 
+    def _finish(self, counts: dict[Node, int]) -> bool:
+        """Write the best path to its end, if that is all that the budget covers: it is owed."""
+        best = max(counts, key=lambda node: -math.inf if node.score is None else node.score)
+        if not finish_is_due(self.budget, self.spent, length_of(best.there)):
+            return False
+        owed = self.search.tokens_left(best.there)
+        batch = self.search.step(self, best, best.taken, 1, guess=False, owed=owed)
+        best.taken += 1
+        self._last = best
+        self._open([Path(node) for node in batch.nodes])
+        return True
+
+    def _close_last(self, parent: Node) -> None:
+        """What was owed has come; where it failed, the path stands as it is."""
+        (path,) = self.level
+        node = path.node
+        node.visits += 1
+        if node.finished:
+            self.votes[node] = 1
+        else:
+            self._cut({parent: 1})
+        self._end([], True)
+
     def _open(self, paths: list[Path]) -> None:
         """Begin a level; guesses that do not grow from it are given up."""
         self.level = paths
         self.depth += 1
-        self._settled = 0
+        self._settled = self._judged = 0
+        self._level_spent = Usage()
         self._news = self.size
         self._texts.clear()
         self._hints = {hint: n for hint, n in self._hints.items() if len(n.key) > self.depth}

@@ -16,6 +16,7 @@ from typing import Literal
 
 from mull.errors import SpecError
 from mull.strategies.base import Outcome, Search, Start
+from mull.strategies.chains import length_of
 from mull.strategies.needs import POLICY, Needs
 from mull.strategies.sample import FAR, samples_of
 from mull.strategies.tree import Node, Select, TreeSearch, check_tree, unit
@@ -126,6 +127,15 @@ class MctsSearch(TreeSearch):
         # A root with everything in flight is not ready, and may be again.
         return (most is not None and self.started >= most) or self.root not in self._ready
 
+    def finish(self) -> bool:
+        """Write the best path to its end: of the leaves, the best scored, then the deepest."""
+        leaves = [leaf for leaves in self._leaves.values() for leaf in leaves]
+        if not leaves:
+            return False
+        best = max(leaves, key=_promise)
+        self._expand(best, owed=self._left(best.branch))
+        return True
+
     def came(self, outcome: Outcome) -> None:
         rolled = self._rolling.pop(outcome.action, None)
         if rolled is not None:
@@ -137,6 +147,7 @@ class MctsSearch(TreeSearch):
             self._landed(node)
             return
         child, new = node.adopt(outcome.value, node.branch)
+        self.longest = max(self.longest, length_of(child.branch))
         if new and self.config.prior == "logprob":
             # Bounded below: of two unlikely steps one may still be entered.
             child.weight = math.exp(max(outcome.value.mean_logprob or 0.0, LEAST))
@@ -163,15 +174,19 @@ class MctsSearch(TreeSearch):
         spread = math.sqrt(node.visits + node.virtual)
         return child.value / seen + self.config.exploration * prior * spread / (1 + seen)
 
-    def _expand(self, node: Node) -> None:
-        """Ask for a node's children: a simulation of its own."""
+    def _expand(self, node: Node, owed: int = 0) -> None:
+        """Ask for a node's children, or a finish of ``owed`` tokens: one simulation."""
         depth = node.branch.depth
-        count = min(self.branch if node.parent else self.root_branch, self._room(depth))
+        wanted = 1 if owed else self.branch if node.parent else self.root_branch
+        count = min(wanted, self._room(depth))
         self.started += 1
         for above in node.path():
             above.virtual += 1
         node.asked = self._due[node] = count
-        action = self.generate(node.branch, self._until(node.branch, 1), count)
+        until = self._until(node.branch, 1)
+        if owed:
+            until = replace(until, steps=None, max_tokens=owed)
+        action = self.generate(node.branch, until, count, owed=owed > 0)
         self._expanding[action] = node
         self._asked[depth] += count
         self._leaves[depth].discard(node)
@@ -256,7 +271,7 @@ class MctsSearch(TreeSearch):
 
     def _left(self, branch: Branch) -> int:
         """Tokens that a path may still have."""
-        return self.start.limit.max_tokens - sum(step.tokens for step in branch.steps)
+        return self.start.limit.max_tokens - length_of(branch)
 
     def _until(self, branch: Branch, steps: int | None) -> Until:
         """One step, or the whole rest; the last step that a path may have is the whole rest."""
@@ -264,3 +279,9 @@ class MctsSearch(TreeSearch):
         return replace(
             self.start.limit, steps=None if last else steps, max_tokens=self._left(branch)
         )
+
+
+def _promise(node: Node) -> tuple[float, int, tuple[int, ...]]:
+    """What a node that nothing is known of below it is judged by: score, depth, then its key."""
+    score = -math.inf if node.score is None else node.score
+    return score, node.branch.depth, tuple(-index for index in node.branch.key)

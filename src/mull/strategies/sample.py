@@ -17,7 +17,7 @@ from mull.errors import BudgetError, SpecError
 from mull.selection import NOTHING, Selector
 from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result
 from mull.strategies.stopping import StopRule, samples_needed
-from mull.types import Branch, Candidate, Completion, Decoding, Problem, Step
+from mull.types import Branch, Candidate, Completion, Decoding, Problem, Step, StopReason
 
 WINDOW = 8
 UNSAID = 16  # samples of a strategy that must know how many, where n and the budget do not say
@@ -59,6 +59,12 @@ def branch_of(problem: Problem, candidate: Candidate) -> Branch:
     return Branch(problem, problem.prompt, candidate.key, steps=(step,))
 
 
+def _exhausted(outcome: Outcome) -> bool:
+    """Whether it is a rank behind the last solution that a threshold search found: no sample."""
+    value = outcome.value
+    return isinstance(value, Completion) and value.stop is StopReason.EXHAUSTED
+
+
 @dataclass
 class SampleSearch(OrderedSearch):
     """Up to ``n`` samples, a stopping rule if given, a selection at any moment.
@@ -94,9 +100,8 @@ class SampleSearch(OrderedSearch):
     def take(self, outcome: Outcome) -> None:
         self._came += 1
         self._in_vain += 1
-        if isinstance(outcome.value, Completion):
-            branch = Branch.root(self.start.problem).child(outcome.value)
-            self._add(self.start.candidate(branch), branch)
+        if isinstance(outcome.value, Completion) and not _exhausted(outcome):
+            self._add(*self._read(outcome.action, outcome.value))
             if outcome.value.usage.generated:
                 self._in_vain = 0
         self._go_on()
@@ -107,8 +112,7 @@ class SampleSearch(OrderedSearch):
         for outcome in self._early():
             came += 1
             if isinstance(outcome.value, Completion):
-                branch = Branch.root(self.start.problem).child(outcome.value)
-                candidates.append(self.start.candidate(branch))
+                candidates.append(self._read(outcome.action, outcome.value)[0])
             elif isinstance(outcome.value, Failure):
                 failures.append(outcome.value)
         candidates = self._marked(candidates)
@@ -116,9 +120,26 @@ class SampleSearch(OrderedSearch):
         selection = self.select(candidates, self.start.same) if enough else NOTHING
         return Result((selection,), tuple(candidates), tuple(failures), self.ended)
 
+    def _read(self, action: int, completion: Completion) -> tuple[Candidate, Branch]:
+        """A sample that came, and the branch it stands for; a subclass may read it otherwise."""
+        branch = Branch.root(self.start.problem).child(completion)
+        return self.start.candidate(branch), branch
+
+    def _request(self, first: int, count: int) -> None:
+        """Ask for samples ``first ..``; a subclass may show each the problem otherwise."""
+        self.generate(
+            Branch.root(self.start.problem),
+            self.start.limit,
+            count,
+            first=first,
+            decoding=self.decoding,
+            final=self.n == 1,
+        )
+
     def _early(self) -> list[Outcome]:
         """Samples that came before their turn, while their turn may still come."""
-        return self._inbox.held() if self.ended is Ended.UNFINISHED else []
+        held = self._inbox.held() if self.ended is Ended.UNFINISHED else []
+        return [outcome for outcome in held if not _exhausted(outcome)]
 
     def _marked(self, candidates: list[Candidate]) -> list[Candidate]:
         """The candidates as the selection sees them; a subclass adds scores."""
@@ -159,12 +180,5 @@ class SampleSearch(OrderedSearch):
         if self.rule is not None:
             most = min(most, samples_needed(self.rule, counts, in_flight + most) - in_flight)
         if most > 0:
-            self.generate(
-                Branch.root(self.start.problem),
-                self.start.limit,
-                most,
-                first=self._asked,
-                decoding=self.decoding,
-                final=self.n == 1,
-            )
+            self._request(self._asked, most)
             self._asked += most

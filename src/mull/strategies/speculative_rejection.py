@@ -9,6 +9,7 @@ from mull.errors import SpecError
 from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result, Search, Start
 from mull.strategies.chains import chunk_of, length_of
 from mull.strategies.needs import Needs
+from mull.strategies.owed import finish_is_due
 from mull.strategies.sample import FAR, UNSAID, branch_of, samples_of
 from mull.strategies.scored import ByScore, FirstBest, score_of
 from mull.types import Branch, Candidate, Completion
@@ -21,7 +22,8 @@ class SpeculativeRejection:
     Source: arXiv 2410.20290. All n solutions are written ``chunk`` tokens at a time. After each
     chunk the verifier scores those in the race, and the share ``alpha`` with the lowest scores
     leaves it, rounded down; what has ended stays in the race by its score. The last one left is
-    written to its end. The best final score answers, the first of equals. Where nothing is scored
+    written to its end; so is the best of the race where the budget runs out before any has ended.
+    The best final score answers, the first of equals. Where nothing is scored
     the majority answers.
     """
 
@@ -53,6 +55,7 @@ class RejectionSearch(OrderedSearch):
     n: int
     config: SpeculativeRejection
     ended: Ended = field(default=Ended.COMPLETE, init=False)
+    _owes: bool = field(default=True, init=False)
     _racing: dict[tuple[int, ...], Branch] = field(default_factory=dict, init=False)
     _finished: dict[tuple[int, ...], Candidate] = field(default_factory=dict, init=False)
     _scores: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
@@ -134,6 +137,8 @@ class RejectionSearch(OrderedSearch):
         self._racing = {key: b for key, b in racing.items() if key in self._finished}
         alive = [branch for key, branch in racing.items() if key not in self._finished]
         budget = self.start.budget
+        if alive and self._finish(next(racing[key] for key in ranked if key in racing)):
+            return
         if alive and budget is not None and budget.exhausted(self.spent):
             self.ended = Ended.BUDGET
             return
@@ -143,3 +148,17 @@ class RejectionSearch(OrderedSearch):
             if until is not None:
                 self._parents[self.generate(branch, until)] = branch
                 self._waiting += 1
+
+    def _finish(self, best: Branch) -> bool:
+        """Write the best of the race to its end if nothing ended and it is all that is left."""
+        if not self._owes or self._finished:
+            return False
+        if not finish_is_due(self.start.budget, self.spent, length_of(best)):
+            return False
+        until = chunk_of(self.start.limit, length_of(best), None)
+        if until is None:
+            return False
+        self._owes, self.ended = False, Ended.BUDGET
+        self._parents[self.generate(best, until, owed=True)] = best
+        self._waiting += 1
+        return True

@@ -119,6 +119,9 @@ class TotSearch(LevelSearch):
     config: Tot = field(default_factory=Tot)
     _grades: dict[int, _Grades] = field(default_factory=dict, init=False)
 
+    def __post_init__(self) -> None:
+        self.dear = True
+
     def judge(self, lane: Lane, node: Node, guess: bool) -> int:
         """Ask the judge for its grades of a state."""
         branch, config = node.there, self.config

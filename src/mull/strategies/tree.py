@@ -16,6 +16,7 @@ from typing import Literal
 from mull.errors import SpecError
 from mull.selection import Selection, best, vote_fields, weighted
 from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result, Start
+from mull.strategies.owed import finish_is_due
 from mull.types import Branch, Candidate, Completion, Fate, TreeNode
 
 Select = Literal["weighted", "best", "majority"]
@@ -140,7 +141,8 @@ class TreeSearch(OrderedSearch):
     """One tree, up to ``flight`` simulations at a time, a choice among its ends at any moment.
 
     A subclass starts a simulation in ``grow``, takes its completions in ``came``, and learns in
-    ``land`` what a node is worth; each simulation ends in one call of ``end``.
+    ``land`` what a node is worth; each simulation ends in one call of ``end``. One that grows paths
+    step by step notes the tokens of the ``longest`` and can ``finish`` one (see ``owed.py``).
     """
 
     verifier: str
@@ -148,7 +150,9 @@ class TreeSearch(OrderedSearch):
     flight: int
     root: Node = field(init=False)
     flying: int = field(default=0, init=False)
+    longest: int = field(default=0, init=False)
     ended: Ended = field(default=Ended.UNFINISHED, init=False)
+    _owes: bool = field(default=True, init=False)
     _scoring: dict[int, Node] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
@@ -170,10 +174,16 @@ class TreeSearch(OrderedSearch):
     def complete(self) -> bool:
         """Whether the algorithm has nothing more to start, ever."""
 
+    def finish(self) -> bool:
+        """Start the one finish that is owed; ``False`` where none is, or there is nothing left."""
+        return False
+
     def begin(self) -> None:
         self._go_on()
 
     def take(self, outcome: Outcome) -> None:
+        if isinstance(outcome.value, Completion) and outcome.value.stop.finished:
+            self._owes = False
         node = self._scoring.pop(outcome.action, None)
         if node is None:
             self.came(outcome)
@@ -212,7 +222,11 @@ class TreeSearch(OrderedSearch):
 
     def _go_on(self) -> None:
         budget = self.start.budget
-        spent = budget is not None and budget.exhausted(self.spent)
+        due = self._owes and finish_is_due(budget, self.spent, self.longest)
+        if due and not self.flying:
+            self._owes = due = False
+            self.flying += self.finish()
+        spent = due or (budget is not None and budget.exhausted(self.spent))
         while not spent and self.flying < self.flight and self.grow():
             self.flying += 1
         if not self.flying:

@@ -11,6 +11,7 @@ from types import MappingProxyType
 
 BUILTIN: Mapping[str, str] = MappingProxyType(
     {
+        "arc": "mull.tasks.arc.task:ArcTask",
         "words": "mull.tasks.words:WordsTask",
         "countdown": "mull.tasks.countdown:CountdownTask",
         "gsm8k": "mull.tasks.gsm8k:Gsm8k",

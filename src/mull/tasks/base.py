@@ -5,10 +5,11 @@ A task knows text and answers; it knows no engine, no strategy and no budget.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from mull.types import Extraction, Grade, Problem, Until
+from mull.types import Extraction, Grade, Problem, Prompt, Until
 
 
 @runtime_checkable
@@ -72,4 +73,39 @@ class ProcessTask(Task, Protocol):
 
     def reference(self, problem: Problem, seed: int = 0) -> str:
         """A right solution; different seeds may give different valid orders."""
+        ...
+
+
+SAME = "same"
+"""The key of the view that shows a problem as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """A problem shown otherwise: turned, with other names, in another order.
+
+    ``key`` says how (``same``: not at all), and whoever has it can make the view again; ``opening``
+    is what the assistant's turn begins with before the model writes.
+    """
+
+    key: str
+    prompt: Prompt
+    opening: str = ""
+
+
+@runtime_checkable
+class ViewedTask(Task, Protocol):
+    """A task that can show a problem in several ways, and bring answers back from them."""
+
+    def views(self, problem: Problem, count: int, seed: int = 0) -> Sequence[View]:
+        """``count`` views; fewer of them are the first of more."""
+        ...
+
+    def extract_from(self, problem: Problem, view: View, text: str) -> Extraction:
+        """The answer in a text written under a view (``opening`` included), as the problem itself
+        has it."""
+        ...
+
+    def solution_in(self, problem: Problem, view: View, answer: str) -> str:
+        """The text behind the view's ``opening`` that gives this answer there."""
         ...

@@ -25,6 +25,7 @@ from mull.types import (
     Request,
     Sampling,
     StopReason,
+    ThresholdDFS,
     TokenBeam,
     Until,
     Usage,
@@ -499,7 +500,8 @@ def test_any_mixture_of_requests_gives_each_its_own_result(
                 Until(max_tokens=20, stop=("ab", "=.")),
             ]
         )
-        decoding = rng.choice([Sampling(), Sampling(0.5, 5, 0.9), GREEDY, TokenBeam(3)])
+        how = [Sampling(), Sampling(0.5, 5, 0.9), GREEDY, TokenBeam(3), ThresholdDFS(0.2)]
+        decoding = rng.choice(how)
         text = rng.choice([TEXT, "1", TEXT * 3, "alpha", TEXT + "gamma"])
         return Request(
             Prompt.of(text),

@@ -17,7 +17,7 @@ from mull.errors import DeadlineError, EngineError
 
 MAX_BACKOFF = 30.0
 OnPiece = Callable[[int, str, tuple[float, ...], tuple[int, ...]], None]
-OnLost = Callable[[int, bool], None]
+OnLost = Callable[[Tokens | int, bool], None]
 
 
 @dataclass(slots=True)
@@ -49,6 +49,7 @@ class _Progress:
 
     started: float
     generated: int = 0
+    counted: Tokens | None = None
     emitted: bool = False
 
 
@@ -69,8 +70,9 @@ class Calls:
         """Choices and usage of a request, tried until it succeeds or may not be tried again.
 
         The deadline starts with the first permit: waiting for others is not the request's fault,
-        and each of those has a deadline of its own. ``on_lost(tokens, cancelled)`` is told how
-        many tokens a failed or cancelled attempt has probably generated.
+        and each of those has a deadline of its own. ``on_lost(tokens, cancelled)`` is told what
+        a failed or cancelled attempt has cost as far as the endpoint counted along, else how many
+        tokens it has probably generated.
         """
         path, body = body_of(ask, self.endpoint)
         loop = asyncio.get_running_loop()
@@ -161,6 +163,7 @@ class Calls:
             async for chunk in chunks:
                 for index, text, logprobs, ids in assembly.feed(chunk):
                     progress.generated = assembly.generated
+                    progress.counted = assembly.counted
                     if on_piece is not None:
                         progress.emitted = True
                         on_piece(index, text, logprobs, ids)
@@ -197,8 +200,11 @@ class Calls:
             rate = tokens.generated / seconds
             self._rate = rate if not self._rate else 0.9 * self._rate + 0.1 * rate
 
-    def _lost(self, ask: Ask, progress: _Progress) -> int:
-        """Tokens that an attempt without usage has probably generated."""
+    def _lost(self, ask: Ask, progress: _Progress) -> Tokens | int:
+        """What an attempt that did not end has cost: counted, or how much it probably generated."""
+        if progress.counted is not None:
+            self.stats.wasted_tokens += progress.counted.generated
+            return progress.counted
         if ask.stream:
             tokens = progress.generated
         else:

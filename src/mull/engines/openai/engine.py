@@ -215,7 +215,7 @@ class _Run:
         return None
 
     async def close(self) -> None:
-        """Cancel what is unfinished: connections close, what it cost is charged as estimated."""
+        """Cancel what is unfinished: connections close, and what it has cost is charged."""
         tasks = list(self.tasks)
         for task in tasks:
             task.cancel()
@@ -391,12 +391,12 @@ class _Run:
             self.ready.append(Delta(line.index, text))
 
     def _lost(self, lines: list[_Line], ask: Ask) -> Any:
-        def on_lost(generated: int, cancelled: bool) -> None:
+        def on_lost(cost: Tokens | int, cancelled: bool) -> None:
             meter = self.meter if cancelled else self.waste
-            prompt = self._prompt(lines)
-            index = lines[0].index
-            meter.charge(index, prompt=prompt, estimated=True)
-            meter.charge(index, generated=generated, context=prompt, estimated=True)
+            index, unsure = lines[0].index, isinstance(cost, int)
+            lost = Tokens(self._prompt(lines), 0, cost) if isinstance(cost, int) else cost
+            meter.charge(index, prompt=lost.prompt, cached=lost.cached, estimated=unsure)
+            meter.charge(index, generated=lost.generated, context=lost.prompt, estimated=unsure)
 
         return on_lost
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 from mull.engines.openai.sse import DONE, EventReader
@@ -38,20 +39,42 @@ class Assembly:
     """Feed it chunks; it yields text as it comes, and has the choices when it is done.
 
     ``generated`` counts tokens as they come (a piece without log-probabilities or ids counts as
-    one): the best that is known when a stream breaks off.
+    one): the best that is known when a stream breaks off, unless the endpoint counts along
+    (``counted``), which it does for each choice apart.
     """
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
         self._reader = EventReader()
         self._parts: dict[int, _Part] = {}
-        self.usage: Tokens | None = None
+        self._whole: Tokens | None = None
+        self._counts: dict[int, Tokens] = {}
         self.generated = 0
 
     @property
     def done(self) -> bool:
         """Whether ``[DONE]`` was read."""
         return self._reader.done
+
+    @property
+    def usage(self) -> Tokens | None:
+        """What a whole answer cost: the endpoint's last word on it."""
+        return self._whole or self.counted
+
+    @property
+    def counted(self) -> Tokens | None:
+        """What the endpoint has counted so far, of all choices that have come."""
+        if self._whole is not None or not self._counts:
+            return self._whole
+        first, *others = self._counts.values()
+        return replace(first, generated=first.generated + sum(each.generated for each in others))
+
+    def _count(self, usage: Tokens | None, choices: list[Any]) -> None:
+        """Usage without a choice is of the whole answer; beside one it is of that choice so far."""
+        if usage is not None and len(choices) == 1 and isinstance(choices[0], dict):
+            self._counts[index_of(choices[0])] = usage
+        elif usage is not None:
+            self._whole = usage
 
     def feed(self, chunk: bytes) -> Iterator[tuple[int, str, tuple[float, ...], tuple[int, ...]]]:
         """(choice index, text, log-probabilities, token ids) of every piece in a chunk."""
@@ -63,10 +86,10 @@ class Assembly:
                 raise ProtocolError("an event of the stream is no JSON object")
             if payload.get("error") is not None:
                 raise self._transport.in_band(payload["error"])
-            self.usage = read_usage(payload) or self.usage
             choices = payload.get("choices", [])
             if not isinstance(choices, list):
                 raise ProtocolError("an event of the stream has no list of choices")
+            self._count(read_usage(payload), choices)
             for row in choices:
                 yield from self._choice(row)
 

@@ -98,6 +98,9 @@ def body_of(ask: Ask, endpoint: Endpoint) -> tuple[str, dict[str, Any]]:
     if ask.stream:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
+        if endpoint.extras:
+            # So that what a cancelled request has cost is known, and not guessed.
+            body["stream_options"]["continuous_usage_stats"] = True
     return path, body
 
 
@@ -137,7 +140,7 @@ def _text_prompt(ask: Ask) -> str | list[int]:
 def _sampling(body: dict[str, Any], request: Request, endpoint: Endpoint) -> None:
     how = request.decoding
     if not isinstance(how, Sampling):
-        raise UnsupportedError("an endpoint samples; it has no token-beam decoding")
+        raise UnsupportedError("an endpoint samples; it searches no tokens (beam, threshold)")
     body["temperature"] = how.temperature
     body["top_p"] = how.top_p
     if how.top_k or how.min_p:

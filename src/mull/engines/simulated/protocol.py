@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from mull.budget import Meter
 from mull.engines.simulated.text import END_ID, decode
 from mull.rng import derive
 from mull.types import (
@@ -98,9 +99,17 @@ def answer_of(
 
 
 def piece_event(
-    item: Delta | Completion, request: Request, model: str, chat: bool, vllm: bool
+    item: Delta | Completion,
+    request: Request,
+    model: str,
+    chat: bool,
+    vllm: bool,
+    gauge: Meter | None = None,
 ) -> bytes:
-    """One event of a stream: a piece of text, or the finish of a choice."""
+    """One event of a stream: a piece of text, or the finish of a choice.
+
+    With a ``gauge`` it says what the prompt and this choice have cost so far, as vLLM does.
+    """
     choice: dict[str, Any] = {"index": item.index, "finish_reason": None}
     if isinstance(item, Completion):
         choice["finish_reason"] = _FINISH[item.stop]
@@ -115,7 +124,10 @@ def piece_event(
         choice["delta"] = {"content": text}
     else:
         choice["text"] = text
-    event = {"id": f"sim-{request.seed}", "model": model, "choices": [choice]}
+    event: dict[str, Any] = {"id": f"sim-{request.seed}", "model": model, "choices": [choice]}
+    if gauge is not None:
+        generated = gauge.usage(item.index).generated
+        event["usage"] = {"prompt_tokens": gauge.total.prompt, "completion_tokens": generated}
     return f"data: {json.dumps(event)}\n\n".encode()
 
 

@@ -203,8 +203,8 @@ class FaultServer:
             return web.json_response(payload)
         return await self._play(http, broken_body(payload, fault), fault, False)
 
-    async def _generate(self, request: Request) -> Any:
-        meter = Meter(self._ledger, Purpose.POLICY, self.engine.info)
+    async def _generate(self, request: Request, meter: Meter | None = None) -> Any:
+        meter = meter or Meter(self._ledger, Purpose.POLICY, self.engine.info)
         async with aclosing(self.engine.generate(request, meter)) as items:
             async for item in items:
                 yield item
@@ -212,24 +212,28 @@ class FaultServer:
     async def _stream(
         self, http: web.Request, request: Request, body: dict[str, Any], chat: bool
     ) -> web.StreamResponse:
-        """A stream that is sent as it is made."""
+        """A stream that is sent as it is made, each piece with the usage so far if it is wanted."""
         from aiohttp import web
+
+        options = body.get("stream_options", {})
+        meter = Meter(self._ledger, Purpose.POLICY, self.engine.info)
+        gauge = meter if self.vllm and options.get("continuous_usage_stats") else None
 
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(http)
         done: list[Completion] = []
         try:
-            async with aclosing(self._generate(request)) as items:
+            async with aclosing(self._generate(request, meter)) as items:
                 async for item in items:
                     if isinstance(item, Completion):
                         done.append(item)
-                    event = piece_event(item, request, self.model, chat, self.vllm)
+                    event = piece_event(item, request, self.model, chat, self.vllm, gauge)
                     await response.write(event)
         except EngineError as error:
             broken = {"error": {"message": str(error), "code": 500}}
             await response.write(f"data: {json.dumps(broken)}\n\n".encode())
             return response
-        if body.get("stream_options", {}).get("include_usage"):
+        if options.get("include_usage"):
             payload = answer_of(request, done, self.model, chat, self.vllm)
             last = {**payload, "choices": []}
             await response.write(f"data: {json.dumps(last)}\n\n".encode())

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mull.engines.torch.beam import Beam
+from mull.engines.torch import searches
 from mull.engines.torch.jobs import Closed, Done, Event, Failed, Ids, Job, Made, Prompted
 from mull.engines.torch.model import Model
 from mull.engines.torch.rows import Rows
@@ -24,7 +24,7 @@ from mull.engines.torch.state import State
 from mull.engines.torch.stop import Watch
 from mull.engines.torch.tree import PrefixTree
 from mull.errors import EngineError
-from mull.types import StopReason, TokenBeam
+from mull.types import Sampling, StopReason
 
 PREFILL_TOKENS = 4096
 SCORE_CELLS = 1 << 24
@@ -75,24 +75,25 @@ class Batch:
     def cancel(self, job: Job) -> None:
         """Free a request's rows at once; its event says what was made until now."""
         if not job.over:
-            self._post(job, Closed(self._remove(job)))
+            self.post(job, Closed(self._remove(job)))
 
     def fail(self, job: Job, error: Exception) -> None:
         """End a request with an error."""
         if not job.over:
-            self._post(job, Failed(error, self._remove(job)))
+            self.post(job, Failed(error, self._remove(job)))
 
     def abort(self, error: Exception) -> None:
         """End every request with an error and begin anew, whatever state a failed step left."""
         state, parts = self.state, dict[Job, list[tuple[int, int, float]]]()
         for row in range(state.live):
             job = state.job[row]
-            if job is not None and job.beam is None and not state.leads[row]:
+            if job is not None and job.search is None and not state.leads[row]:
                 made = (int(state.index[row]), int(state.made[row]), 0.0)
                 parts.setdefault(job, []).append(made)
         for job in dict.fromkeys([*self.queue, *(job for job in state.job if job)]):
             job.over, job.hidden, job.kept = True, None, None
-            self._post(job, Failed(error, tuple(parts.get(job, ()))))
+            ended = searches.charged(job) or tuple(parts.get(job, ()))
+            self.post(job, Failed(error, ended))
         self.queue = []
         self.state = State(state.slots)
         self.rows = Rows(self.model, self.memory_cap)
@@ -126,7 +127,7 @@ class Batch:
             if job.hidden is None and job.live:
                 continue  # its prompt's last token is fed in the next decode step
             want = self._want(job)
-            least = want if isinstance(job.request.decoding, TokenBeam) else 1
+            least = want if job.searches else 1
             room = self._room(max(need, job.need)) - (state.slots - free)
             if min(room, free) < least:
                 if free == state.slots:
@@ -147,13 +148,13 @@ class Batch:
 
     def _want(self, job: Job) -> int:
         decoding = job.request.decoding
-        return decoding.width if isinstance(decoding, TokenBeam) else len(job.waiting)
+        return len(job.waiting) if isinstance(decoding, Sampling) else decoding.width
 
     def _promised(self) -> int:
-        """Slots that leading rows will take for their forks."""
+        """Slots that leading rows will take for their forks, and searches for their lines."""
         leads = np.flatnonzero(self.state.leads[: self.state.live])
         jobs = [job for row in leads if (job := self.state.job[row])]
-        return sum(job.grant - 1 for job in jobs)
+        return sum(job.grant - 1 for job in jobs) + searches.promised(self.state)
 
     def _needed(self) -> int:
         live = self.state.live
@@ -164,7 +165,7 @@ class Batch:
         return self.memory_cap // (Rows.padded(length) * self.model.kv_bytes)
 
     def _too_big(self, job: Job) -> EngineError:
-        rows = self._want(job) if isinstance(job.request.decoding, TokenBeam) else 1
+        rows = self._want(job) if job.searches else 1
         bytes_needed = rows * Rows.padded(job.need) * self.model.kv_bytes
         return EngineError(
             f"a request of {len(job.ids)} prompt and up to {job.limit} new tokens needs "
@@ -193,7 +194,7 @@ class Batch:
             cached = len(job.ids) - suffix[job]
             row = state.add(job, cached, job.ids[-1], leads=True)
             self.load(row, job.ids, cached)
-            self._post(job, Prompted(len(job.ids), cached))
+            self.post(job, Prompted(len(job.ids), cached))
             if suffix[job] > 1:
                 todo.append(row)
         if not todo:
@@ -299,16 +300,16 @@ class Batch:
         chosen: list[int] = []
         source: list[int] = []
         for number, (row, job) in enumerate(zip(leaders, jobs, strict=True)):
-            if not isinstance(job.request.decoding, TokenBeam):
+            if not job.searches:
                 started = self._fork(job, row)
                 chosen.extend(started)
                 source.extend([number] * len(started))
         if chosen:
             self._sample(np.asarray(chosen, np.int64), hidden[source])
-        # A sample that ended has moved rows: a beam's row is looked up when its turn comes.
+        # A sample that ended has moved rows: a search looks its own up when its turn comes.
         for job in jobs:
-            if isinstance(job.request.decoding, TokenBeam):
-                self._start_beam(job, self._beam_rows(job)[0])
+            if job.searches:
+                searches.start(self, job)
 
     def _fork(self, job: Job, row: int) -> list[int]:
         """Rows for as many waiting samples as were granted, ``row`` being the first of them."""
@@ -325,7 +326,7 @@ class Batch:
         if job.waiting:
             job.kept = job.kept or self.rows.read(row, 0, length)
         else:
-            self._unqueue(job)
+            self.unqueue(job)
         return started
 
     def _spawn_late(self, job: Job) -> None:
@@ -338,7 +339,7 @@ class Batch:
         started = self._fork(job, row)
         self._sample(np.asarray(started, np.int64), job.hidden.expand(len(started), -1))
 
-    def _unqueue(self, job: Job) -> None:
+    def unqueue(self, job: Job) -> None:
         job.kept = None
         at = bisect.bisect_left(self.queue, job.order, key=lambda each: each.order)
         if at < len(self.queue) and self.queue[at] is job:
@@ -355,19 +356,14 @@ class Batch:
         state.length[:live] += 1
         plain = np.flatnonzero(~(state.leads[:live] | state.beams[:live]))
         leaders = np.flatnonzero(state.leads[:live]).tolist()
-        beams = dict.fromkeys(state.job[row] for row in np.flatnonzero(state.beams[:live]))
         # Rows move when others end, so what still refers to rows by number goes first.
         picked = hidden[leaders] if leaders else None
-        advanced = [
-            (job, hidden[self._beam_rows(job)[: job.beam.live]])
-            for job in beams
-            if job and job.beam
-        ]
+        advanced = [(job, hidden[searches.lines(state, job)]) for job in searches.running(state)]
         waiting = [(job, row) for row in leaders if (job := state.job[row])]
         if plain.size:
             self._sample(plain, hidden if plain.size == live else hidden[plain])
         for job, states in advanced:
-            self._advance(job, states)
+            searches.advance(self, job, states)
         if picked is not None:
             place = {state.job[row]: row for row in range(state.live) if state.leads[row]}
             self._lead([place[job] for job, _ in waiting], picked)
@@ -432,10 +428,10 @@ class Batch:
                 ended.append(row)
             elif state.deltas[row]:
                 index = int(state.index[row])
-                self._post(job, Made(index, int(tokens[at]), float(logprobs[at])))
+                self.post(job, Made(index, int(tokens[at]), float(logprobs[at])))
         # Highest first: releasing a row moves the last one, which must not be on the list any more.
         for row in sorted(ended, reverse=True):
-            self._release(row)
+            self.release(row)
         for job in failed:
             self.fail(job, EngineError("the model's output is not a number: its weights are bad"))
 
@@ -480,7 +476,7 @@ class Batch:
             stop_string,
             cut,
         )
-        self._post(job, done)
+        self.post(job, done)
 
     def _remember(self, row: int, ids: Ids, logprobs: NDArray[np.float32] | None) -> None:
         """Hang a row's tokens into the tree, as far as they are new there."""
@@ -495,7 +491,7 @@ class Batch:
             known[-len(logprobs) :] = logprobs
         self.tree.insert(match, ids[match.length :], keys, values, known[match.length :])
 
-    def _release(self, row: int, wipe: bool = False) -> None:
+    def release(self, row: int, wipe: bool = False) -> None:
         """Free a row; the last one moves into its place, so that running rows are neighbours."""
         state = self.state
         job, last = state.job[row], state.live - 1
@@ -512,73 +508,17 @@ class Batch:
     def _remove(self, job: Job, wipe: bool = False) -> Parts:
         """Take a request out of queue and rows; (index, made, seconds) of what was running."""
         state, now, parts = self.state, time.perf_counter(), list[tuple[int, int, float]]()
-        self._unqueue(job)
+        self.unqueue(job)
         job.waiting.clear()
-        first = job.request.first
         for row in reversed(range(state.live)):
             if state.job[row] is not job:
                 continue
             seconds = now - float(state.started[row])
-            if job.beam is None and not state.leads[row]:
+            if job.search is None and not state.leads[row]:
                 parts.append((int(state.index[row]), int(state.made[row]), seconds))
-            self._release(row, wipe)
-        if job.beam is not None:
-            parts = [(first + i, made, 0.0) for i, made in enumerate(job.beam.charges())]
+            self.release(row, wipe)
         job.over, job.hidden, job.kept = True, None, None
-        return tuple(reversed(parts))
-
-    # --- token beam ----------------------------------------------------------------------------
-
-    def _start_beam(self, job: Job, row: int) -> None:
-        """Turn the prompt's row into ``width`` rows, one a hypothesis."""
-        decoding = job.request.decoding
-        if not isinstance(decoding, TokenBeam) or job.hidden is None:
-            raise TypeError("a beam starts from a computed prompt of a token-beam request")
-        state, length = self.state, len(job.ids)
-        self._unqueue(job)
-        job.waiting.clear()
-        job.beam = Beam(job, decoding, self.is_end)
-        state.leads[row], state.beams[row], state.index[row] = False, True, 0
-        self.reserve(state.live + decoding.width - 1, length + 1)
-        for number in range(1, decoding.width):
-            fork = state.add(job, length, job.ids[-1])
-            state.index[fork] = number
-        self._advance(job, job.hidden[None])
-
-    def _beam_rows(self, job: Job) -> list[int]:
-        """Rows of a beam's hypotheses, in their order."""
-        state = self.state
-        rows = [row for row in range(state.live) if state.job[row] is job]
-        return sorted(rows, key=lambda row: int(state.index[row]))
-
-    def _advance(self, job: Job, hidden: Tensor) -> None:
-        """One step of a beam search: extend, prune, and reorder the rows' caches."""
-        state, beam = self.state, job.beam
-        if beam is None:
-            raise TypeError("only a beam's job advances")
-        rows = self._beam_rows(job)
-        logprobs = torch.log_softmax(self.model.logits(hidden), dim=-1)
-        if bool(torch.isnan(logprobs).any()):
-            self.fail(job, EngineError("the model's output is not a number: its weights are bad"))
-            return
-        parents, tokens = beam.advance(logprobs)
-        if beam.over:
-            seconds = time.perf_counter() - float(state.started[rows[0]])
-            results = beam.results(seconds)
-            for done in results:
-                self._post(job, done)
-            if missing := beam.charges()[len(results) :]:
-                text = f"the token beam found {len(beam.finished)} hypotheses in all: lower n"
-                index = job.request.first + len(results)
-                parts = tuple((index + i, made, seconds) for i, made in enumerate(missing))
-                self._post(job, Failed(EngineError(text), parts))
-            for row in sorted(rows, reverse=True):
-                self._release(row)
-            job.over = True
-            return
-        sources = [rows[parent] for parent in parents]
-        self.rows.permute(rows[: len(parents)], sources, int(state.length[rows[0]]))
-        state.token[rows[: len(parents)]] = tokens
+        return searches.charged(job) or tuple(reversed(parts))
 
     # --- bookkeeping ---------------------------------------------------------------------------
 
@@ -592,5 +532,5 @@ class Batch:
             self._tables[number] = watch.table
         return number
 
-    def _post(self, job: Job, event: Event) -> None:
+    def post(self, job: Job, event: Event) -> None:
         self.events.setdefault(job, []).append(event)

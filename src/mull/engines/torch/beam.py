@@ -31,6 +31,34 @@ class Hypothesis:
         return self.total / float(max(len(self.ids), 1) ** penalty)
 
 
+def extend(
+    job: Job,
+    is_end: NDArray[np.bool_],
+    old: Hypothesis,
+    token: int,
+    logprob: float,
+    total: float,
+) -> Hypothesis:
+    """The line with one token more, and whether that ends it."""
+    until = job.request.until
+    ids = (*old.ids, token)
+    logprobs = (*old.logprobs, logprob)
+    stop, stop_string, cut, place = None, None, 0, old.place
+    if is_end[token]:
+        stop = StopReason.END
+    else:
+        if job.watch is not None and job.watch.table[token]:
+            look = job.watch.look(ids, place, job.ids[-4:])
+            place, stop_string, cut = look.place, look.stop, look.cut
+            if stop_string is not None:
+                stop = StopReason.STOP
+            elif until.steps is not None and place.steps >= until.steps:
+                stop = StopReason.STEP
+        if stop is None and len(ids) >= job.limit:
+            stop = job.at_limit
+    return Hypothesis(ids, logprobs, total, place, stop, stop_string, cut)
+
+
 class Beam:
     """One search. ``advance`` takes the live hypotheses' next-token log-probabilities.
 
@@ -46,6 +74,8 @@ class Beam:
         self.hypotheses = [Hypothesis()]
         self.finished: list[Hypothesis] = []
         self.made = [0] * job.request.n
+        self.most = decoding.width
+        self.began = 0.0
         self.over = False
 
     @property
@@ -74,7 +104,7 @@ class Beam:
                 break
             # The token's own value, not a difference of sums: it is compared with other engines.
             own = float(logprobs[parent, token])
-            new = self._extend(self.hypotheses[parent], token, own, total)
+            new = extend(self.job, self.is_end, self.hypotheses[parent], token, own, total)
             if new.stop is not None:
                 self.finished.append(new)
                 continue
@@ -86,25 +116,6 @@ class Beam:
         self.hypotheses = survivors
         self._prune()
         return parents, tokens
-
-    def _extend(self, old: Hypothesis, token: int, logprob: float, total: float) -> Hypothesis:
-        job, until = self.job, self.job.request.until
-        ids = (*old.ids, token)
-        logprobs = (*old.logprobs, logprob)
-        stop, stop_string, cut, place = None, None, 0, old.place
-        if self.is_end[token]:
-            stop = StopReason.END
-        else:
-            if job.watch is not None and job.watch.table[token]:
-                look = job.watch.look(ids, place, job.ids[-4:])
-                place, stop_string, cut = look.place, look.stop, look.cut
-                if stop_string is not None:
-                    stop = StopReason.STOP
-                elif until.steps is not None and place.steps >= until.steps:
-                    stop = StopReason.STEP
-            if stop is None and len(ids) >= job.limit:
-                stop = job.at_limit
-        return Hypothesis(ids, logprobs, total, place, stop, stop_string, cut)
 
     def _prune(self) -> None:
         penalty, keep = self.decoding.length_penalty, self.decoding.width

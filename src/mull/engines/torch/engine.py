@@ -32,6 +32,7 @@ from mull.types import (
     Scored,
     ScoreRequest,
     StopReason,
+    ThresholdDFS,
     TokenBeam,
     Until,
 )
@@ -123,7 +124,7 @@ class TorchEngine:
     def _job(self, request: Request, meter: Meter) -> tuple[Job, Inbox]:
         self._check_open()
         check_supported(request, self.info)
-        self._check_beam(request)
+        self._check_search(request)
         ids = self._ids(request)
         limit, at_limit = _limit(request.until, self.info.context - len(ids), len(ids), self.info)
         watch = self._watch(request.until)
@@ -161,8 +162,17 @@ class TorchEngine:
             raise EngineError("the prompt is empty: the model needs at least one token")
         return ids
 
-    def _check_beam(self, request: Request) -> None:
+    def _check_search(self, request: Request) -> None:
         decoding = request.decoding
+        if isinstance(decoding, ThresholdDFS):
+            if decoding.width > self.info.slots:
+                raise UnsupportedError(
+                    f"a search at threshold {decoding.threshold:g} may hold {decoding.width} lines "
+                    f"open and needs as many slots; the engine has {self.info.slots}: raise slots "
+                    "or the threshold"
+                )
+            if request.deltas:
+                raise UnsupportedError("a threshold search gives whole texts: ask for no deltas")
         if not isinstance(decoding, TokenBeam):
             return
         if request.first + request.n > decoding.width:

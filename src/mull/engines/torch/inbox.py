@@ -75,6 +75,7 @@ class Inbox:
     def _done(self, event: Done) -> None:
         self._left -= 1
         self._charge_parts(((event.index, event.charged, event.seconds),))
+        nothing = event.stop is StopReason.EXHAUSTED
         ids = event.ids[:-1] if event.stop is StopReason.END else event.ids
         text = self.text.decode(ids, self.ids[-4:])
         if event.stop_string is not None:
@@ -93,7 +94,8 @@ class Inbox:
                 event.stop,
                 self.meter.usage(event.index),
                 event.ids,
-                event.logprobs if self.request.logprobs else None,
+                # The empty sum would be the log-probability of a certainty.
+                event.logprobs if self.request.logprobs and not nothing else None,
                 event.stop_string,
             )
         )

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from mull.engines.torch.stop import Watch
-from mull.types import Request, ScoreRequest, StopReason
+from mull.types import Request, Sampling, ScoreRequest, StopReason
 
 if TYPE_CHECKING:
     from mull.engines.torch.beam import Beam
+    from mull.engines.torch.dfs import Dfs
 
 Ids = tuple[int, ...]
 
@@ -40,7 +41,7 @@ class Made:
 class Done:
     """Sample ``index`` is complete. ``cut`` bytes at the end of its text are the stop string's.
 
-    ``charged`` tokens were made for it; in a token beam also by hypotheses that were dropped.
+    ``charged`` tokens were made for it; in a search also by lines that were dropped.
     """
 
     index: int
@@ -100,12 +101,17 @@ class Job:
     grant: int = 1
     hidden: Tensor | None = None
     kept: tuple[Tensor, Tensor] | None = None
-    beam: Beam | None = None
+    search: Beam | Dfs | None = None
     over: bool = False
 
     @property
     def order(self) -> tuple[int, int]:
         return (self.request.priority, self.number)
+
+    @property
+    def searches(self) -> bool:
+        """Whether its rows are the lines of one search, not samples of their own."""
+        return not isinstance(self.request.decoding, Sampling)
 
     @property
     def need(self) -> int:

@@ -66,6 +66,7 @@ def open_engine(
             score=True,
             values=model.value_head is not None,
             token_beam=True,
+            threshold_dfs=True,
             deltas=True,
         ),
     )

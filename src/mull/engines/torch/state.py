@@ -54,7 +54,7 @@ class State:
         self.job[row], self.place[row] = job, Place()
         self.length[row], self.token[row], self.made[row] = length, token, 0
         self.limit[row], self.need[row], self.table[row] = job.limit, job.need, job.table
-        self.leads[row], self.beams[row] = leads, job.beam is not None
+        self.leads[row], self.beams[row] = leads, job.search is not None
         self.deltas[row] = job.request.deltas
         self.started[row] = time.perf_counter()
         job.live += 1

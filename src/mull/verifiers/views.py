@@ -1,0 +1,180 @@
+"""Product of experts: how likely a candidate is under several views of its problem.
+
+A view shows the problem, and the same candidate, in another way: turned, with other names, in
+another order. A right answer stays likely from every side, a lucky one does not. The product of
+the probabilities, the sum of their logarithms, ranks the candidates (Hinton 2002; for ARC Franzen
+et al. 2025, arXiv 2505.07859, where it beat the best, the worst and the mean probability).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
+from typing import Literal
+
+from mull.budget import Ledger, Meter
+from mull.engines.base import Engine
+from mull.errors import ContextError, SpecError, UnsupportedError
+from mull.tasks.base import Task, ViewedTask
+from mull.types import Branch, EngineInfo, Scored, ScoreRequest
+from mull.verifiers.base import forget_prefixes
+
+Render = Callable[[Branch], Sequence[ScoreRequest]]
+"""A branch's views: the problem as each shows it, and the candidate as it looks there. None at all
+where there is nothing to judge (an unanswered candidate)."""
+
+Combine = Literal["sum", "mean", "min", "max"]
+COMBINE: Mapping[str, Callable[[Sequence[float]], float]] = {
+    "sum": math.fsum,
+    "mean": fmean,
+    "min": min,
+    "max": max,
+}
+
+
+class ViewsVerifier:
+    """Scores a branch by log P(candidate | problem) in all its views: natural logarithms, no 0..1.
+
+    ``combine`` makes one score of the views': ``sum`` (the product of experts), ``mean``, ``min``
+    (the least convinced) or ``max``. ``base_log_prob`` is added to each view's log-probability, so
+    that among candidates with unequally many views a further one pays where the candidate is
+    likelier there than exp(-``base_log_prob``); with equally many it changes no order.
+
+    All views of all branches go to the engine as one batch, equal ones once. A text's probability
+    is that of its tokens: where its end is to count, ``render`` puts what ends it into the text (or
+    the end token into ``assistant_ids``). A branch without a view, with a view whose text has no
+    token, or with one that is longer than the context, has no score (NaN): it could not be
+    compared. ``trained_for`` is (model, revision) of the policy it belongs to, () for any;
+    ``owned`` says that closing the verifier closes the engine.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        render: Render,
+        *,
+        combine: Combine = "sum",
+        base_log_prob: float = 0.0,
+        trained_for: tuple[str, ...] = (),
+        owned: bool = True,
+    ) -> None:
+        if combine not in COMBINE:
+            raise SpecError(f"combine={combine!r}: combine is {' or '.join(COMBINE)}")
+        if not math.isfinite(base_log_prob):
+            raise SpecError(f"base_log_prob={base_log_prob}: expected a finite number, as in 3.0")
+        if not engine.info.capabilities.score:
+            raise UnsupportedError(
+                f"{engine.info.kind}:{engine.info.model} does not score given texts, which views "
+                "are judged by: use an engine that does, such as a model in this process"
+            )
+        self.engine, self.render, self.combine = engine, render, combine
+        self.base_log_prob, self.policy, self.owned = base_log_prob, trained_for, owned
+
+    @property
+    def info(self) -> EngineInfo:
+        """The engine's, with what decides the score in its revision."""
+        given = self.engine.info
+        base = f"/{self.base_log_prob:g}" if self.base_log_prob else ""
+        return replace(given, revision=f"{given.revision}/views/{self.combine}{base}")
+
+    async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
+        """One score a branch, all branches and views in one batch of the engine."""
+        views = [self._views(branch) for branch in branches]
+        owner: dict[ScoreRequest, int] = {}
+        for at, seen in enumerate(views):
+            meter.charge(at)
+            for view in seen:
+                owner.setdefault(view, at)
+        known = await self._ask(owner, meter)
+        return [self._score([known[view] for view in seen]) for seen in views]
+
+    def forget(self) -> None:
+        """Empty the engine's prefix cache, if it has one."""
+        forget_prefixes(self.engine)
+
+    async def aclose(self) -> None:
+        """Close the engine, if it is this verifier's own."""
+        if self.owned:
+            await self.engine.aclose()
+
+    def _views(self, branch: Branch) -> list[ScoreRequest]:
+        views = [replace(view, values=False, logprobs=True) for view in self.render(branch)]
+        return [] if any(_empty(view) for view in views) else views
+
+    async def _ask(
+        self, owner: Mapping[ScoreRequest, int], meter: Meter
+    ) -> dict[ScoreRequest, float]:
+        """Each view's log-probability, paid by the first branch that has it; NaN if too long."""
+        requests = list(owner)
+        try:
+            found = await self._batch(requests, owner, meter)
+        except ContextError:  # nothing was encoded yet: which one it is shows one by one
+            found = [await self._alone(request, owner, meter) for request in requests]
+        return {
+            request: math.fsum(scored.logprobs) if scored and scored.logprobs else math.nan
+            for request, scored in zip(requests, found, strict=True)
+        }
+
+    async def _alone(
+        self, request: ScoreRequest, owner: Mapping[ScoreRequest, int], meter: Meter
+    ) -> Scored | None:
+        try:
+            (found,) = await self._batch([request], owner, meter)
+        except ContextError:
+            return None
+        return found
+
+    async def _batch(
+        self, requests: list[ScoreRequest], owner: Mapping[ScoreRequest, int], meter: Meter
+    ) -> Sequence[Scored | None]:
+        """Score texts; what they cost is charged to their branches even if some of them failed."""
+        gauge = Meter(Ledger(meter.ledger.cost_model), meter.purpose, meter.info)
+        try:
+            return await self.engine.score(requests, gauge) if requests else []
+        finally:
+            for at in gauge.samples:
+                meter.restore(owner[requests[at]], gauge.usage(at))
+
+    def _score(self, logprobs: Sequence[float]) -> float:
+        if not logprobs or any(map(math.isnan, logprobs)):
+            return math.nan
+        return COMBINE[self.combine]([self.base_log_prob + each for each in logprobs])
+
+
+def own_views(
+    task: Task,
+    policy_engine: Engine,
+    views: int = 8,
+    combine: Combine = "sum",
+    base_log_prob: float = 0.0,
+    seed: int = 0,
+) -> ViewsVerifier:
+    """The policy's own verdict on an answer, under ``views`` views of its problem by the task.
+
+    Every candidate is judged under the same views. An unanswered one has no score. ``SpecError``
+    for a task that cannot show a problem in several ways.
+    """
+    if not isinstance(task, ViewedTask):
+        raise SpecError(f"views needs a task that shows a problem in several ways, not {task.name}")
+    if views < 1:
+        raise SpecError(f"views(views={views}): expected at least 1")
+    viewed = task
+
+    def render(branch: Branch) -> list[ScoreRequest]:
+        answer = viewed.extract(branch.problem, branch.text).answer
+        if answer is None:
+            return []
+        seen = viewed.views(branch.problem, views, seed)
+        said = [view.opening + viewed.solution_in(branch.problem, view, answer) for view in seen]
+        return [ScoreRequest(v.prompt, text) for v, text in zip(seen, said, strict=True)]
+
+    return ViewsVerifier(
+        policy_engine, render, combine=combine, base_log_prob=base_log_prob, owned=False
+    )
+
+
+def _empty(view: ScoreRequest) -> bool:
+    """Whether there is nothing to score: its probability would be 1."""
+    return not (view.assistant if view.assistant_ids is None else view.assistant_ids)

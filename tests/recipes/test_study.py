@@ -1,0 +1,183 @@
+"""The study's recipe: its configs name what its claims need, and its page says what was found."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from tests.report.rows import bits, row
+from tests.runs.world import Steps, engine, small
+
+from mull.catalog import load_strategy, load_task
+from mull.catalog.models import model_folder
+from mull.engines.torch.load import revision
+from mull.report.cells import CellRow, load, packed, rows_of, save
+from mull.runs import load_config, run
+from mull.runs.cells import cells_of, check_cells
+from mull.strategies.revise import Mixed, Revise
+
+RECIPES = Path(__file__).parents[2] / "recipes"
+CONFIGS = sorted((RECIPES / "study").glob("*.toml"))
+MODELS = {"policy": "torch:words-s@a1", "prm": "torch:words-s-prm@v1/last"}
+
+
+@pytest.fixture(scope="module")
+def recipe() -> Iterator[dict[str, ModuleType]]:
+    """The recipe's files as modules; scripts import each other by name from their own folder."""
+    found: dict[str, ModuleType] = {}
+    for name in ("study_rules", "study_chains", "study_claims", "study"):
+        spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
+        assert spec is not None and spec.loader is not None
+        found[name] = sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(found[name])
+    yield found
+    for name in found:
+        del sys.modules[name]
+
+
+def planned(path: Path) -> Iterator[CellRow]:
+    """A row for each cell that a config would run."""
+    config = load_config(path)
+    strategies = {spec: load_strategy(spec) for spec in config.strategies}
+    for at, cell in enumerate(cells_of(config, strategies)):
+        assert cell.budget is not None and cell.budget.samples is not None
+        n, strategy = cell.budget.samples, strategies[cell.strategy]
+        chained = isinstance(strategy, Mixed | Revise)
+        turns = tuple(packed(bits(t, 0.4)) for t in range(n)) if chained else ()
+        yield row(
+            cell.strategy, n, bits(at, 0.3 + 0.004 * n), task=config.task, policy=config.model,
+            models=MODELS if config.model == "words-s" else {"policy": config.model},
+            policy_flops=1e6 * n, verifier_flops=1e5 * n, turns=turns, winner_score=0.5 + n / 1e3,
+        )  # fmt: skip
+
+
+def everything() -> list[CellRow]:
+    rows = [each for path in CONFIGS for each in planned(path) if each.task == "words"]
+    return list({each.key: each for each in rows}.values())
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_valid_and_its_strategies_take_its_budgets(path: Path) -> None:
+    config = load_config(path)
+    strategies = {spec: load_strategy(spec) for spec in config.strategies}
+    task = load_task(config.task)
+    (problem,) = task.problems("test", 1)  # type: ignore[attr-defined]
+    check_cells(cells_of(config, strategies), strategies, problem, task, task.until)
+
+
+def test_the_configs_together_leave_no_claim_without_its_cells(
+    recipe: dict[str, ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, claims = recipe["study"], recipe["study_claims"]
+    card = {"measured": {"auc_within": [0.85, 0.82, 0.88]}}
+    monkeypatch.setattr(recipe["study_rules"], "card_of", lambda who: card)
+    lines = claims.claims_table(study.families(everything()))
+    assert [line for line in lines if "not run" in line] == []
+    numbers = {claim.id for claim in claims.CLAIMS}
+    wanted = [6, 7, *range(9, 21), 22, 23, 24, 25, 28]
+    assert {f"C{number}" for number in wanted} | {"control"} == numbers
+
+
+def test_a_claim_without_its_cells_says_so(recipe: dict[str, ModuleType]) -> None:
+    claims = recipe["study_claims"]
+    lines = claims.claims_table({"words-s": [row("vote", 4)]})
+    said = [line for line in lines[2:] if "not run" not in line]
+    assert len(lines) == 2 + len(claims.CLAIMS)
+    assert [line.split("|")[1].strip() for line in said] == ["C6"]
+
+
+def test_verdicts_follow_the_rows(recipe: dict[str, ModuleType]) -> None:
+    rules = recipe["study_rules"]
+    better = row("beam", 16, [i % 10 < 8 for i in range(40)])
+    worse = row("weighted-vote", 16, [i % 10 < 3 for i in range(40)])
+    for rows, said in (([better, worse], "reproduced"), ([worse], None)):
+        found = rules.beats("beam", "weighted-vote", 16)({"words-s": rows})
+        assert [each.verdict for each in found] == ([said] if said else [])
+    (lost,) = rules.beats("weighted-vote", "beam", 16)({"words-s": [better, worse]})
+    assert (lost.verdict, lost.shown[:5]) == ("contradicted", "-50.0")
+
+
+def test_of_several_policies_the_signs_are_counted(recipe: dict[str, ModuleType]) -> None:
+    rows = [
+        row(strategy, 16, [i < right for i in range(40)], policy=policy)
+        for strategy, counts in (("beam", (30, 10, 25)), ("vote", (20, 12, 20)))
+        for policy, right in zip(("s", "s-seed1", "s-seed2"), counts, strict=True)
+    ]
+    (found,) = recipe["study_rules"].beats("beam", "vote", 16)({"s": rows})
+    assert found.shown.endswith("]; 2 of 3 policies")
+
+
+def test_flips_count_right_attempts_that_the_next_turn_loses(
+    recipe: dict[str, ModuleType],
+) -> None:
+    chains = recipe["study_chains"]
+    turns = tuple(packed([i < right for i in range(40)]) for right in (20, 15, 20))
+    rows = [row(chains.CHAIN, 3, bits(1, 0.9), turns=turns)]
+    (found,) = chains.flips({"words-s": rows})
+    assert found.shown.startswith(f"{100 * 5 / 35:.1f} [")
+    (best,) = chains.never_last({"words-s": rows})
+    gap = 100 * (rows[0].correct.mean() - 0.5)
+    assert best.shown.startswith(f"{gap:.1f} [")
+
+
+def test_seeds_of_training_are_one_family_and_older_verifiers_are_left_out(
+    recipe: dict[str, ModuleType],
+) -> None:
+    study = recipe["study"]
+    rows = [row("vote", 4, policy=p) for p in ("words-s", "words-s-seed1", "words-m")]
+    assert {name: len(own) for name, own in study.families(rows).items()} == {
+        "words-s": 2,
+        "words-m": 1,
+    }
+    old = {**MODELS, "prm": "torch:words-s-prm@v0/last"}
+    beams = [row("beam", n, models=MODELS) for n in (4, 16)]
+    page = "\n".join(study.tables([*beams, row("beam", 1, models=old)]))
+    assert "Left out: 1 cells of other weights" in page
+    assert "@v1/last" in page
+    assert "@v0/last" not in page
+
+
+def test_a_run_on_the_simulator_becomes_rows_and_tables(
+    tmp_path: Path, recipe: dict[str, ModuleType]
+) -> None:
+    config = small(
+        strategies=["sample", "vote", "weighted-vote", "beam"],
+        samples=[1, 4],
+        verifiers={"prm": "simulated"},
+    )
+    run(config, tmp_path / "run", engine=engine(), task=Steps(), virtual=True)
+    rows = list(rows_of(tmp_path / "run"))
+    save(rows, tmp_path / "rows")
+    assert sorted(load(tmp_path / "rows"), key=lambda r: r.key) == sorted(rows, key=lambda r: r.key)
+    lines = recipe["study"].tables(rows)
+    shown = {each.strategy: 100 * each.correct.mean() for each in rows if each.n == 4}
+    for strategy, value in shown.items():
+        (first, *_) = [line for line in lines if line.startswith(f"| `{strategy}` |")]
+        assert f" {value:.1f} [" in first.split("|")[3]
+
+
+def test_the_script_keeps_what_stands_above_the_tables(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    save([row("vote", n) for n in (1, 4)], tmp_path / "rows")
+    page = tmp_path / "page.md"
+    page.write_text("# Study\n\nMine.\n\n<!-- tables -->\n\nwhat was\n")
+    command = [sys.executable, str(RECIPES / "study.py"), "tables", "--rows"]
+    more = [str(tmp_path / "rows"), "--page", str(page), "--plot", str(tmp_path / "p.svg")]
+    subprocess.run([*command, *more], check=True, capture_output=True)
+    text = page.read_text()
+    assert text.startswith("# Study\n\nMine.\n\n<!-- tables -->\n\n## words\n")
+    assert "what was" not in text
+    assert (tmp_path / "p.svg").stat().st_size > 1000
+
+
+def test_a_card_of_other_weights_is_no_evidence(recipe: dict[str, ModuleType]) -> None:
+    card_of = recipe["study_rules"].card_of
+    own = revision(model_folder("words-s-prm"))
+    assert card_of(f"torch:words-s-prm@{own}/last")["name"] == "words-s-prm"
+    assert card_of("torch:words-s-prm@0000000000000000/last") == {}
+    assert card_of("torch:nosuch@0000000000000000/last") == {}

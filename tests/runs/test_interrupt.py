@@ -1,0 +1,56 @@
+"""An interrupt, and what it says: as many results kept as the disk holds."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.runs.world import Steps, engine, small
+
+from mull.engines.simulated import Fault, Faults
+from mull.runs import Progress, Records, Summary, run
+
+
+def stored(directory: Path) -> int:
+    with Records(directory) as records:
+        return sum(1 for cell in records.cells for _ in records.results(cell))
+
+
+def cut_after(results: int, directory: Path, **engine_options: Any) -> Summary:
+    """A run that is told to stop, at once, when ``results`` results were told of."""
+
+    def on_progress(state: Progress) -> None:
+        if state.done >= results and not raised:
+            raised.append(state.done)
+            signal.raise_signal(signal.SIGINT)
+
+    raised: list[int] = []
+    return run(
+        small(problems=40),
+        directory,
+        engine=engine(**engine_options),
+        task=Steps(),
+        on_progress=on_progress,
+        signals=True,
+        virtual=True,
+        grace=0.0,
+    )
+
+
+@pytest.mark.parametrize("results", [1, 2, 7, 30, 45])
+def test_an_interrupted_run_says_how_many_results_are_stored(results: int, tmp_path: Path) -> None:
+    summary = cut_after(results, tmp_path)
+    assert summary.interrupted
+    assert results <= summary.stored < summary.total
+    assert summary.stored == summary.done == stored(tmp_path)
+
+
+def test_results_with_failures_are_kept_and_are_not_done(tmp_path: Path) -> None:
+    faults = Faults(rates={Fault.CONNECTION: 0.3})
+    first = cut_after(30, tmp_path, faults=faults)
+    assert first.failed > 0
+    again = cut_after(first.done - first.failed + 1, tmp_path, faults=faults)
+    assert again.stored == stored(tmp_path) >= first.stored
+    assert again.done < again.stored
