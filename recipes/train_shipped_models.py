@@ -35,7 +35,7 @@ TASKS: dict[str, WordsTask | CountdownTask] = {
     "countdown": CountdownTask(),
 }
 # The most that any model of the task sees; all of them see the same text, or the first part of it.
-CORPUS_TOKENS = {"words": 8_000_000, "words, 3 distractors": 10_000_000, "countdown": 5_000_000}
+CORPUS_TOKENS = {"words": 8_000_000, "words, 3 distractors": 8_000_000, "countdown": 5_000_000}
 
 
 @dataclass(frozen=True)
@@ -62,8 +62,8 @@ PLANS = {
     "countdown-s-seed1": Plan("countdown", "s", 5_000_000, 1, 4e-3, 2e-3),
     "countdown-s-seed2": Plan("countdown", "s", 5_000_000, 2, 4e-3, 2e-3),
     "countdown-m": Plan("countdown", "m", 3_000_000, 0, 3e-3, 1.5e-3),
-    "words-l": Plan("words, 3 distractors", "l", 10_000_000, 0, 2e-3, 1e-3, "bfloat16"),
-    "countdown-l": Plan("countdown", "l", 5_000_000, 0, 2e-3, 1e-3, "bfloat16"),
+    "words-l": Plan("words", "l", 6_000_000, 0, 1e-3, 5e-4, "bfloat16"),
+    "countdown-l": Plan("countdown", "l", 4_000_000, 0, 1e-3, 5e-4, "bfloat16"),
 }
 
 

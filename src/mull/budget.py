@@ -25,6 +25,7 @@ class Purpose(StrEnum):
     JUDGE = "judge"
     LOOKAHEAD = "lookahead"
     REVISION = "revision"
+    ADAPTATION = "adaptation"
     SPECULATIVE = "speculative"
     RETRY = "retry"
     CANCELLED = "cancelled"
@@ -304,6 +305,23 @@ class Meter:
             else 0.0
         )
         self._add(index, Usage(prompt, cached, generated, flops, seconds, money, estimated))
+
+    def train(self, index: int, *, tokens: int, texts: int = 1, seconds: float = 0.0) -> None:
+        """Charge ``tokens`` that weights were trained on, in ``texts`` of about equal length.
+
+        They count as prompt tokens that were computed three times, forward and twice backward: in
+        FLOPs 6·parameters a token under ``2P`` (Kaplan et al. 2020), in money likewise.
+        """
+        info, flops = self.info, 0.0
+        if info.parameters:
+            each, longer = divmod(tokens, max(1, texts))
+            model = self.ledger.cost_model
+            flops = 3.0 * (
+                (texts - longer) * model.flops(info, each, 0)
+                + longer * model.flops(info, each + 1, 0)
+            )
+        cost = 3.0 * tokens * info.price[0] / 1e6
+        self._add(index, Usage(tokens, 0, 0, flops, seconds, cost))
 
     def restore(self, index: int, usage: Usage) -> None:
         """Charge a recorded completion as it was charged when it was made (resume, replay)."""

@@ -1,4 +1,4 @@
-"""What travels: the frozen values that pass from room to room. Imports nothing of ours.
+"""What travels: the frozen values that pass from room to room. Imports and passes on ``trees``.
 
 A problem becomes a branch, a branch a request, a request completions, a finished branch a
 candidate. Nothing here knows an engine, a task or a strategy.
@@ -11,6 +11,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Literal
+
+from mull.trees import Fate as Fate  # noqa: PLC0414  (passed on)
+from mull.trees import TreeNode as TreeNode  # noqa: PLC0414
 
 Json = None | bool | int | float | str | list[Any] | dict[str, Any]
 Role = Literal["system", "user", "assistant"]
@@ -308,7 +311,7 @@ class ScoreRequest:
     """Text to score under the model: log-probabilities of ``assistant`` given ``prompt``.
 
     With ``values`` the value head is read at every step end as well. Without ``logprobs`` there
-    are none in the answer, and an engine may save what they cost.
+    are none in the answer, and an engine may save what they cost. ``adapter`` as in ``Request``.
     """
 
     prompt: Prompt
@@ -317,6 +320,7 @@ class ScoreRequest:
     separator: str = "\n"
     values: bool = False
     logprobs: bool = True
+    adapter: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -480,7 +484,8 @@ class Branch:
     """One line of thought: the problem as it sees it, earlier attempts, the steps so far.
 
     ``key`` is the parent's key and the child's index: it gives the seed and the order. A branch is
-    a value; ``child`` and ``revision`` make new ones.
+    a value; ``child`` and ``revision`` make new ones. ``adapter`` names the policy's weights that
+    continue it and judge it, ``None`` for its own.
     """
 
     problem: Problem
@@ -488,6 +493,7 @@ class Branch:
     key: tuple[int, ...] = ()
     history: tuple[Attempt, ...] = ()
     steps: tuple[Step, ...] = ()
+    adapter: str | None = None
 
     @classmethod
     def root(cls, problem: Problem) -> Branch:
@@ -568,32 +574,3 @@ class Candidate:
     stop: StopReason = StopReason.END
     tokens: int = 0
     scores: Mapping[str, float] = field(default_factory=dict)
-
-
-class Fate(StrEnum):
-    """What became of a node of a search tree. Closed."""
-
-    KEPT = "kept"
-    """It was extended."""
-    PRUNED = "pruned"
-    """It was dropped in favour of others, or the search ended before its turn."""
-    FINISHED = "finished"
-    """It ended a solution: a candidate."""
-    FAILED = "failed"
-    """It did not come, or could not be scored."""
-
-
-@dataclass(frozen=True, slots=True)
-class TreeNode:
-    """One node of the tree that a search grew, as it is recorded and drawn.
-
-    ``key`` is the branch's key (its parent's key and the child index); ``text`` is this step alone;
-    ``score`` the verifier's, ``None`` where none was asked; ``visits`` counts the simulations
-    through it (tree searches), or how many equal siblings it stands for.
-    """
-
-    key: tuple[int, ...]
-    text: str
-    score: float | None
-    fate: Fate
-    visits: int = 1

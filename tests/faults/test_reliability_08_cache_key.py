@@ -65,6 +65,7 @@ OTHER: dict[type[Any], dict[str, list[Any]]] = {
         "separator": ["\n\n"],
         "values": [True],
         "logprobs": [False],
+        "adapter": ["", "lora"],
     },
 }
 IDENTITY = ("kind", "model", "revision", "tokenizer", "template", "adapter", "url", "dtype")

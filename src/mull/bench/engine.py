@@ -135,7 +135,7 @@ def engine_speed(
         contenders: dict[tuple[str, str], Contender] = {}
         for dtype in dtypes:
             contenders["mull", dtype] = stack.enter_context(_mull(path, dtype, n))
-            contenders["bare loop", dtype] = _bare(path, dtype)
+            contenders["bare loop", dtype] = bare_loop(path, dtype)
             contenders["transformers", dtype] = _transformers(path, dtype)
         if vllm_python() is not None:
             contenders["vllm", "bfloat16"] = stack.enter_context(_vllm(path, n))
@@ -252,7 +252,7 @@ def _mull(path: Path, dtype: Dtype, n: int) -> Iterator[Contender]:
     asyncio.run(engine.aclose())
 
 
-def _bare(path: Path, dtype: str) -> Contender:
+def bare_loop(path: Path, dtype: str) -> Contender:
     """The same forward pass in the barest loop: one fixed batch, argmax, no stops, no scheduler."""
     import torch
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -146,11 +146,24 @@ def _existing(model: str) -> Path | None:
 def _torch(path: Path, options: dict[str, Any]) -> Engine:
     from mull.engines.torch import load_torch_engine
 
-    return _load(load_torch_engine, path, options)
+    return _load(load_torch_engine, path, options, trainer=_trainer(path))
 
 
-def _load(loader: Callable[..., Engine], model: str | Path, options: dict[str, Any]) -> Engine:
-    parameters = list(inspect.signature(loader).parameters.values())[1:]
+def _trainer(path: Path) -> Callable[..., Any] | None:
+    """What trains this model's weights on at test time, if anything here can."""
+    try:
+        from mull.training.adapt import adapted_weights, trainable
+    except ImportError:  # the loader says what is missing
+        return None
+    return partial(adapted_weights, path) if trainable(path) else None
+
+
+def _load(
+    loader: Callable[..., Engine], model: str | Path, options: dict[str, Any], **given: Any
+) -> Engine:
+    """Call a loader with a user's options, checked, and with what Mull itself gives."""
+    every = list(inspect.signature(loader).parameters.values())[1:]
+    parameters = [each for each in every if each.name not in given]
     # A loader that takes more than it names (an endpoint's own options) checks those itself.
     known = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD]
     hints = hints_of(loader, known)
@@ -161,7 +174,7 @@ def _load(loader: Callable[..., Engine], model: str | Path, options: dict[str, A
             expected = in_words(hints[name])
             raise SpecError(f"engine.{name} = {value!r} is not valid; expected {expected}")
     try:
-        return loader(model, **options)
+        return loader(model, **options, **given)
     except MullError:
         raise
     except (TypeError, ValueError) as error:

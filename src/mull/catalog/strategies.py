@@ -37,6 +37,7 @@ BUILTIN: Mapping[str, str] = {
     "token-beam": "mull.strategies.best_of_n:TokenBeamSearch",
     "token-dfs": "mull.strategies.token_dfs:TokenDfs",
     "tot": "mull.strategies.tot:Tot",
+    "ttft": "mull.strategies.ttft:Ttft",
     "vote": "mull.strategies.vote:Vote",
     "weighted-vote": "mull.strategies.weighted_vote:WeightedVote",
 }

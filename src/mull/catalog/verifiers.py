@@ -179,7 +179,8 @@ def _from_model(
         raise SpecError(f"{name}(format={layout!r}): expected {' or '.join(FORMATS)}")
     made = RewardVerifier if layout == VALUES else TokenVerifier
     own = [option for option in _options(made) if option not in given]
-    loading = [option for option in _options(load_torch_engine) if option not in ("path", "name")]
+    ours = ("path", "name", "adapted", "trainer")
+    loading = [option for option in _options(load_torch_engine) if option not in ours]
     for parameter in parameters:
         if parameter not in {*own, *loading, "format"}:
             valid = [*own, *loading, "any_policy", "format"]

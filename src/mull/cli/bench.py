@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mull.cli import options
-from mull.errors import MissingExtraError
+from mull.errors import MissingExtraError, UsageError
 
 REPEATS = 5
 Repeats = Annotated[int, typer.Option(min=1, help="Repeats; medians and ranges are printed.")]
@@ -124,10 +124,24 @@ def batching(
     share: Annotated[
         float, typer.Option(min=0.01, max=1.0, help="Share of the problems that slow modes run.")
     ] = 0.1,
+    puzzles: Annotated[
+        str | None, typer.Option(help="Grid puzzles and 8 views each instead; needs --model.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="A model that solves grid puzzles.")] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """One prompt at a time, per problem, all together: 100 problems × 8 samples."""
-    measured = _torch_bench().batching(repeats=repeats, share=share)
+    if (puzzles is None) != (model is None):
+        raise UsageError("--puzzles and --model belong together: give both or neither")
+    if puzzles is not None and model is not None:
+        _torch_bench()  # says what is missing
+        from mull.bench.arc import arc_batching
+        from mull.cli.arc.solve import task_of
+
+        task = task_of(model)
+        measured = arc_batching(puzzles, model, task=task, repeats=repeats, share=share)
+    else:
+        measured = _torch_bench().batching(repeats=repeats, share=share)
     if as_json:
         print(json.dumps([asdict(row) for row in measured]))
     else:

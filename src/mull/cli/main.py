@@ -13,7 +13,19 @@ from typing import cast
 
 import typer
 
-from mull.cli import arc, bench, grade, listings, report, run, select, solve, train, train_from_run
+from mull.cli import (
+    arc,
+    bench,
+    grade,
+    listings,
+    report,
+    run,
+    select,
+    solve,
+    train,
+    train_from_run,
+    train_lora,
+)
 from mull.errors import MullError
 from mull.report.tables import safe_terminal
 
@@ -42,6 +54,8 @@ app.add_typer(bench.app, name="bench")
 train.app.command("prm")(train_from_run.prm)
 train.app.command("orm")(train_from_run.orm)
 train.app.command("revision")(train_from_run.revision)
+train.app.command("lora")(train_lora.lora)
+train.app.command("merge")(train_lora.merge)
 app.add_typer(train.app, name="train")
 app.add_typer(arc.app, name="arc")
 

@@ -25,6 +25,7 @@ from mull.report.tables import safe_terminal
 from mull.runs import Config, Estimate, Summary, default_directory, estimate, load_config, prepare
 from mull.runs import Progress as RunProgress
 from mull.runs import run as run_config
+from mull.tasks.base import Task
 
 
 def run(
@@ -43,12 +44,12 @@ def run(
         console.print(_table(asyncio.run(_estimate(loaded))))
         return 0
     directory = Path(out) if out is not None else default_directory(loaded)
-    ended = _with_bar(console, loaded, directory)
+    ended = with_bar(loaded, directory)
     if ended.done:
         with Runs([directory]) as records:
             for table in summary(records.runs):
                 console.print(table)
-    _say(console, ended)
+    say_end(console, ended)
     return ended.exit_code
 
 
@@ -82,7 +83,8 @@ def _table(found: Estimate) -> Table:
     return table
 
 
-def _with_bar(console: Console, config: Config, directory: Path) -> Summary:
+def with_bar(config: Config, directory: Path, task: Task | None = None) -> Summary:
+    """Run or resume a config with a progress bar; ``task`` stands in for the config's."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -105,7 +107,7 @@ def _with_bar(console: Console, config: Config, directory: Path) -> Summary:
             )
 
         try:
-            return run_config(config, directory, on_progress=on_progress, signals=True)
+            return run_config(config, directory, task=task, on_progress=on_progress, signals=True)
         except BaseException:
             # What is said of the error stands alone: no bar before it, no line where one was.
             bar.live.transient = True
@@ -113,7 +115,8 @@ def _with_bar(console: Console, config: Config, directory: Path) -> Summary:
             raise
 
 
-def _say(console: Console, ended: Summary) -> None:
+def say_end(console: Console, ended: Summary) -> None:
+    """Say what is left to know of a run that ended."""
     if ended.dropped:
         console.print(f"{ended.dropped} damaged rows were found, dropped and made again")
     if ended.failed:

@@ -77,8 +77,8 @@ def policy(
 
 
 @contextmanager
-def training_bar(tokens: int) -> Iterator[Callable[[Any], None]]:
-    """A progress bar over training tokens; gives what a training calls with its progress."""
+def training_bar(total: int, of: str = "tokens") -> Iterator[Callable[[Any], None]]:
+    """A progress bar over training tokens, or steps; gives what a training calls with progress."""
     bar = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -88,11 +88,11 @@ def training_bar(tokens: int) -> Iterator[Callable[[Any], None]]:
         console=Console(stderr=True),
     )
     with bar:
-        shown = bar.add_task("encoding", total=tokens, state="")
+        shown = bar.add_task("encoding", total=total, state="")
 
         def on_progress(step: Any) -> None:
             state = f"loss {step.loss:.3f} · {step.tokens_per_second:,.0f} tokens/s"
-            bar.update(shown, description="training", completed=step.tokens, state=state)
+            bar.update(shown, description="training", completed=getattr(step, of), state=state)
 
         yield on_progress
 

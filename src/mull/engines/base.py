@@ -51,6 +51,14 @@ class Engine(Protocol):
         ...
 
 
+def check_own_weights(requests: Sequence[ScoreRequest], info: EngineInfo) -> None:
+    """Raise ``UnsupportedError`` for a text to score under an adapter, on an engine without any."""
+    if not info.capabilities.adapters and any(each.adapter is not None for each in requests):
+        raise UnsupportedError(
+            f"engine {info.kind}:{info.model} cannot honour: an adapter; score without one"
+        )
+
+
 def check_price(price: tuple[float, float, float]) -> None:
     """Raise ``SpecError`` for a price that is not three amounts of 0 or more."""
     if len(price) != 3 or not all(0.0 <= each < math.inf for each in price):

@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from mull.budget import Ledger, Meter, Purpose
+from mull.engines.adapters import AdaptRecipe, Parts
 from mull.engines.base import Engine
+from mull.engines.recorded_adapters import RecordedAdapters
 from mull.store.keys import request_key, score_key
 from mull.store.store import Store
 from mull.types import (
@@ -86,6 +88,7 @@ class RecordingEngine:
         self.store = store
         self._on_lost = on_lost or (lambda lost: None)
         self._on_served = on_served or (lambda ledger, request, completion: None)
+        self._adapters = RecordedAdapters(inner, store, self._lose)
         store.add_engine(inner.info)
 
     @property
@@ -110,6 +113,7 @@ class RecordingEngine:
                 yield item
         parts = missing(wanted, recorded)
         if parts:
+            await self._ready(request)
             async with aclosing(self._make(key, request, parts, meter)) as made:
                 async for item in made:
                     if isinstance(item, Completion):
@@ -189,6 +193,8 @@ class RecordingEngine:
                 found[at] = scored
         rest = [at for at in range(len(requests)) if at not in found]
         if rest:
+            for request in dict.fromkeys(requests[at] for at in rest):
+                await self._ready(request)
             fresh = await self.inner.score([requests[at] for at in rest], _Proxy(meter, names=rest))
             commits = []
             for at, scored in zip(rest, fresh, strict=True):
@@ -197,6 +203,22 @@ class RecordingEngine:
             for commit in commits:
                 await commit
         return [found[at] for at in range(len(requests))]
+
+    async def adapt(self, examples: Sequence[Parts], recipe: AdaptRecipe, meter: Meter) -> str:
+        """As the inner engine's; what was trained before is charged again and not trained."""
+        return await self._adapters.adapt(examples, recipe, meter)
+
+    async def ready(self, adapter: str) -> None:
+        """Make sure that an adapter's weights are there: a recorded one is trained now."""
+        await self._adapters.ready(adapter)
+
+    def release(self, adapter: str) -> None:
+        """Give one hold back."""
+        self._adapters.release(adapter)
+
+    async def _ready(self, request: Request | ScoreRequest) -> None:
+        if request.adapter is not None and self.info.capabilities.adapters:
+            await self._adapters.ready(request.adapter)
 
     async def aclose(self) -> None:
         """Close the inner engine; the store belongs to its opener."""

@@ -10,9 +10,10 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from mull.budget import Meter
+from mull.engines.adapters import AdaptRecipe, Parts, adapter_name, no_adapters
 from mull.engines.cache import missing, served
 from mull.errors import ReplayMissError
-from mull.store.keys import request_key, score_key
+from mull.store.keys import adapt_key, request_key, score_key
 from mull.store.reader import Reader
 from mull.types import Completion, Delta, EngineInfo, Request, Scored, ScoreRequest
 
@@ -78,6 +79,26 @@ class ReplayEngine:
         for at, scored in enumerate(found):
             meter.restore(at, scored.usage)
         return found
+
+    async def adapt(self, examples: Sequence[Parts], recipe: AdaptRecipe, meter: Meter) -> str:
+        """Charge a recorded training; ``ReplayMissError`` for one that was never done."""
+        if not self._info.capabilities.adapters:
+            raise no_adapters(self._info)
+        name = adapter_name(examples, recipe)
+        found = self.reader.samples(adapt_key(name, self._info), range(1)).get(0)
+        if found is None:
+            raise ReplayMissError(
+                f"{self.reader.directory} has no training {name} of {self._info.model}: record it "
+                "by a run with the model"
+            )
+        meter.restore(0, found.usage)
+        return name
+
+    async def ready(self, adapter: str) -> None:
+        """Recorded completions need no weights."""
+
+    def release(self, adapter: str) -> None:
+        """No weights are held."""
 
     async def aclose(self) -> None:
         """Free the file."""

@@ -8,7 +8,7 @@ counted and said.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,11 +41,13 @@ class Entry:
 class TextBudget:
     """Makes entries, and keeps their texts within what a report may hold.
 
-    Call ``entry`` for each problem of all cells, then ``settle`` once.
+    Call ``entry`` for each problem of all cells, then ``settle`` once. ``picture`` gives what is to
+    be painted of a problem, if anything is.
     """
 
     all_texts: int = ALL_TEXTS
     some_texts: int = SOME_TEXTS
+    picture: Callable[[ProblemResult], dict[str, Any] | None] | None = None
     remark: str = ""
     _entries: list[Entry] = field(default_factory=list)
     _characters: int = 0
@@ -75,6 +77,9 @@ class TextBudget:
                 for i in (examples if few else range(len(samples)))
             },
         }
+        painted = self.picture(problem) if self.picture is not None else None
+        if painted is not None:
+            payload["grids"] = painted
         made = Entry(len(samples), payload, examples)
         self._entries.append(made)
         return made

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from mull.types import EMPTY, TreeNode, Usage
 
@@ -42,7 +43,8 @@ class ProblemResult:
     the number of errors by type. ``asked`` and ``paid`` are the samples that the strategy asked
     for and its whole bill, judges and verifiers included; ``None`` where only the samples' own
     usage is known. Of a tree search: the ``tree`` in key order, how many nodes of it were
-    ``left_out``, the key of the ``chosen`` end, and what was ``spent`` on this problem.
+    ``left_out``, the key of the ``chosen`` end, and what was ``spent`` on this problem. ``meta``
+    are the task's own facts.
     """
 
     id: str
@@ -61,6 +63,7 @@ class ProblemResult:
     left_out: int = 0
     chosen: tuple[int, ...] | None = None
     spent: tuple[LedgerRow, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -177,6 +177,7 @@ def _problem(problem: ProblemRecord, result: ResultRecord) -> data.ProblemResult
         )
         if result.tree
         else (),
+        meta=problem.meta,
     )
 
 

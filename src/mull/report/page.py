@@ -65,8 +65,12 @@ def render(
     browser: Sequence[Mapping[str, Any]],
     remark: str,
     version: str,
+    puzzles: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """The page. Deterministic: the same arguments give the same text."""
+    """The page. Deterministic: the same arguments give the same text.
+
+    ``puzzles`` are those that the browser's problems name by number (``mull.report.gallery``).
+    """
     try:
         from jinja2 import Environment, StrictUndefined
         from markupsafe import Markup
@@ -78,15 +82,17 @@ def render(
     environment.filters["clean"] = safe_terminal
     environment.filters["inline"] = lambda figure: Markup(inline(figure))  # noqa: S704 (our SVG)
     environment.globals.update(cell=_cell, said=headline)
-    script = _template("report.js")
+    script = (_template("gallery.js") if puzzles else "") + _template("report.js")
     # "</script" is the only text that could end a JSON block early; no "<" is left in it.
-    data = _json({"cells": list(browser), "remark": remark})
+    shown = {"puzzles": list(puzzles)} if puzzles else {}
+    data = _json({"cells": list(browser), "remark": remark, **shown})
     page: str = environment.from_string(_template("report.html.j2")).render(
         runs=runs,
         chapters=chapters,
         comparisons=comparisons,
         tables=tables,
         stands=stands,
+        puzzles=len(puzzles),
         tiles=_tiles(chapters[0].study) if chapters else [],
         remark=remark,
         version=version,

@@ -14,6 +14,8 @@ from typing import Any
 from mull.fileio import write_atomic
 from mull.metrics import RESAMPLES
 from mull.report import contents, curves, plots
+from mull.report.arc import Bench
+from mull.report.arc_tables import tables as arc_tables
 from mull.report.browser import TextBudget
 from mull.report.data import Run
 from mull.report.digest import UNITS, digest
@@ -27,14 +29,21 @@ CHAPTERS = 8
 
 
 def write_report(
-    runs: Sequence[Run], out: Path, resamples: int = RESAMPLES, draws: int = DRAWS
+    runs: Sequence[Run],
+    out: Path,
+    resamples: int = RESAMPLES,
+    draws: int = DRAWS,
+    more: Sequence[Table] = (),
 ) -> Path:
     """Write the report of one or more runs into the folder ``out``; the path of report.html.
 
     ``resamples`` of the bootstrap and ``draws`` of the vote's subsets set the precision (and the
-    time) of the numbers. Raises ``MissingExtraError`` without matplotlib and jinja2.
+    time) of the numbers; ``more`` tables stand beside the runs' own. Raises ``MissingExtraError``
+    without matplotlib and jinja2.
     """
-    texts = TextBudget()
+    bench = Bench()
+    runs = [bench.watched(run, run.name if len(runs) > 1 else "") for run in runs]
+    texts = TextBudget(picture=bench.picture)
     grove = Grove()
     studies = study_all(runs, texts, resamples, draws, grove)
     texts.settle()
@@ -42,6 +51,7 @@ def write_report(
     chapters = [_chapter(study, studies, titled=len(pooled) > 1) for study in pooled]
     comparisons = _comparisons(pooled)
     tables = _tables(runs, studies)
+    tables |= {table.name: table for table in (*arc_tables(bench.solved()), *more)}
     browser = [
         {
             "label": study.line.label
@@ -61,6 +71,7 @@ def write_report(
         browser,
         texts.remark,
         version("mull"),
+        bench.puzzles,
     )
     every = [*tables.values(), *(table for chapter in chapters for table in chapter.tables)]
     figures = [*comparisons, *(f for c in chapters for f in (*c.compute, *c.figures))]

@@ -45,9 +45,10 @@ class Accounts:
             samples.setdefault((request.prompt, completion.index), completion.usage)
 
     def lost(self, lost: Lost) -> None:
-        """Work that is not recorded: a repeated prompt, or a sample closed unfinished."""
+        """Work that is not recorded: done twice, or a sample or training closed unfinished."""
         if lost.repeated:
-            self._add("repeated prompt", lost.purpose.value, lost.model, lost.usage)
+            what = "training" if lost.purpose is Purpose.ADAPTATION else "prompt"
+            self._add(f"repeated {what}", lost.purpose.value, lost.model, lost.usage)
         else:
             self._of(lost.ledger).lost.append(lost)
 

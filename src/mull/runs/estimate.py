@@ -32,7 +32,7 @@ class Estimate:
     stop early, are counted at their most, a search by steps as that many whole solutions. ``hours``
     keeps all slots busy. ``measured`` is the number of completions that the figures rest on, 0
     where ``max_tokens`` was assumed. ``left_out`` names what the run asks besides and no figure
-    counts: verifiers, other engines.
+    counts: verifiers, other engines, adaptation.
     """
 
     cells: int
@@ -90,7 +90,8 @@ def _left_out(plan: Plan) -> tuple[str, ...]:
     asked = [needs_of(strategy) for strategy in plan.strategies.values()]
     verifiers = {f"verifier {name}" for needs in asked for name in needs.verifiers}
     engines = {f"engine {name}" for needs in asked for name in needs.engines if name != POLICY}
-    return (*sorted(verifiers), *sorted(engines))
+    trained = ["adaptation"] if any("adapters" in needs.capabilities for needs in asked) else []
+    return (*sorted(verifiers), *sorted(engines), *trained)
 
 
 def _asked(plan: Plan, slots: int) -> list[tuple[int, Generate]]:
@@ -112,7 +113,8 @@ def _asked(plan: Plan, slots: int) -> list[tuple[int, Generate]]:
 def _first_actions(plan: Plan, cell: Cell, slots: int) -> Sequence[Generate]:
     sampling = plan.config.sampling(1.0 if cell.temperature is None else cell.temperature)
     start = Start(plan.problems[0], plan.task, cell.budget, sampling, plan.until)
-    actions = plan.strategies[cell.strategy].start(start).ask(Room(slots))
+    strategy = plan.strategies[cell.strategy]
+    actions = getattr(strategy, "inner", strategy).start(start).ask(Room(slots))
     return [a for a in actions if isinstance(a, Generate) and a.engine == POLICY]
 
 

@@ -34,3 +34,8 @@ def sample_key(request: Request, index: int, info: EngineInfo) -> tuple[bytes, i
 def score_key(request: ScoreRequest, info: EngineInfo) -> bytes:
     """32 bytes for a text to score on an engine."""
     return digest(["score", list(info.identity), request])
+
+
+def adapt_key(adapter: str, info: EngineInfo) -> bytes:
+    """32 bytes for a training on an engine; ``adapter`` names its texts and recipe."""
+    return digest(["adapt", list(info.identity), adapter])

@@ -16,9 +16,10 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 from mull.budget import Budget, Purpose
+from mull.engines.adapters import AdaptRecipe, Parts
 from mull.selection import Selection
 from mull.tasks.base import Task
 from mull.types import (
@@ -72,6 +73,21 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
+class Adapt:
+    """Train the policy's weights on: test-time fine-tuning. One a search; it never speculates.
+
+    The outcome's value names the adapter that branches may then be continued and judged under
+    (``Branch.adapter``); it lives until the search is done.
+    """
+
+    id: int
+    examples: tuple[Parts, ...]
+    recipe: AdaptRecipe = field(default_factory=AdaptRecipe)
+    purpose: ClassVar[Purpose] = Purpose.ADAPTATION
+    speculative: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True)
 class Commit:
     """Speculative actions that are wanted now, whether they wait, run or have been told.
 
@@ -93,7 +109,7 @@ class Cancel:
     turns: tuple[tuple[int, int], ...]
 
 
-Work = Generate | Score
+Work = Generate | Score | Adapt
 Action = Work | Commit | Cancel
 
 
@@ -106,16 +122,28 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
+class Adapted:
+    """The name of an adapter that was trained."""
+
+    name: str
+
+
+Value = Completion | tuple[float, ...] | Adapted | Failure
+"""What a part of an action gives: a sample, scores, an adapter, or why there is none."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """What came of part ``index`` of an action.
 
     A ``Generate`` has ``count`` outcomes with child indices ``first ..``; a ``Score`` has one, with
-    index 0 and the scores as value. ``usage`` is what it cost, failed work included.
+    index 0 and the scores as value, an ``Adapt`` one likewise. ``usage`` is what it cost, failed
+    work included.
     """
 
     action: int
     index: int
-    value: Completion | tuple[float, ...] | Failure
+    value: Value
     usage: Usage = Usage()
 
 

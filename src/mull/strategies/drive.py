@@ -19,11 +19,14 @@ from functools import partial
 from heapq import heappop, heappush
 
 from mull.budget import CostModel, Ledger, Meter, Purpose, check_countable
+from mull.engines.adapters import adapting
 from mull.engines.base import Engine
 from mull.errors import AuthError, EngineError, ProtocolError, UsageError
 from mull.rng import derive
 from mull.strategies.base import (
     Action,
+    Adapt,
+    Adapted,
     Cancel,
     Commit,
     Ended,
@@ -37,7 +40,7 @@ from mull.strategies.base import (
     prompt_of,
 )
 from mull.strategies.live import Job, LiveJob
-from mull.strategies.needs import check_needs
+from mull.strategies.needs import POLICY, check_needs
 from mull.types import Completion, Delta, EngineInfo, Request, Usage
 from mull.verifiers.base import Verifier
 
@@ -159,6 +162,7 @@ class _Driver:
         self.ready = asyncio.Event()
         self.error: BaseException | None = None
         self.checked: Strategy | None = None
+        self.adapting = 0
         self.opened = 0
         self.turn = 0
         self.loop = asyncio.get_running_loop()
@@ -188,6 +192,8 @@ class _Driver:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        for live in self.active.values():
+            live.release()
 
     # Starting work ------------------------------------------------------------------------
 
@@ -230,9 +236,9 @@ class _Driver:
         return started
 
     def _admit(self) -> bool:
-        """Open the next problem if slots would idle without it."""
+        """Open the next problem if slots would idle without it: what trains will soon fill them."""
         idle = any(lane.free > 0 and not lane.queued for lane in self.entrance)
-        if self.jobs is None or not idle or len(self.active) >= self.max_active:
+        if self.jobs is None or not idle or self.adapting or len(self.active) >= self.max_active:
             return False
         if len(self.solved) > self.max_active:  # a slow consumer holds the producers back
             return False
@@ -294,6 +300,12 @@ class _Driver:
         elif isinstance(action, Score):
             live.open(action)
             self._bench(action.verifier).waiting.append((live, action))
+        elif isinstance(action, Adapt):
+            live.open(action)
+            self.adapting += 1
+            task = self.loop.create_task(self._adapt(live, action))
+            live.tasks[task] = action.id
+            task.add_done_callback(partial(self._adapted, live, action))
         else:
             live.open(action)
             lane = self._lane(action.engine)
@@ -351,6 +363,7 @@ class _Driver:
     def _close(self, live: LiveJob) -> None:
         if not live.finished or not live.idle or self.active.pop(live.order, None) is None:
             return
+        live.release()
         try:
             result = live.search.result()
         except Exception as error:  # timers and callbacks come here: raise in the drive instead
@@ -424,6 +437,35 @@ class _Driver:
         self._close(live)
         self._pump()
 
+    async def _adapt(self, live: LiveJob, action: Adapt) -> Adapted | Failure:
+        """Train the policy's weights on; hold them until the job ends."""
+        lane = self._lane(POLICY)
+        meter = live.meter(action, Meter(live.ledger, action.purpose, lane.info))
+        try:
+            engine = adapting(lane.engine)
+            name = await engine.adapt(action.examples, action.recipe, meter)
+        except EngineError as error:
+            return Failure(type(error).__name__, str(error))
+        live.adapter = engine, name
+        return Adapted(name)
+
+    def _adapted(self, live: LiveJob, action: Adapt, task: asyncio.Task[Adapted | Failure]) -> None:
+        """A training ended, by itself or cancelled."""
+        self.adapting -= 1
+        del live.tasks[task]
+        if not task.cancelled():
+            error = task.exception()
+            if error is not None:
+                self._fail(error)
+            else:
+                value = task.result()
+                if isinstance(value, Failure):
+                    live.fail(action.id, 0)
+                usage = live.meters[action.id].usage(0)
+                self._told(live, Outcome(action.id, 0, value, usage))
+        self._close(live)
+        self._pump()
+
     async def _score(self, bench: _Bench) -> None:
         """Score everything that waits, of all problems, in one batch; then what came meanwhile."""
         try:
@@ -446,6 +488,9 @@ class _Driver:
         scores: list[float] = []
         failure: Failure | None = None
         try:
+            for adapter in dict.fromkeys(branch.adapter for branch in branches):
+                if adapter is not None:  # a resumed search may not have needed its weights yet
+                    await adapting(self._lane(POLICY).engine).ready(adapter)
             scores = await verifier.score(branches, scratch)
         except EngineError as error:
             failure = Failure(type(error).__name__, str(error))
@@ -501,7 +546,7 @@ def request_of(action: Generate, info: EngineInfo, seed: int) -> Request:
     An exact continuation goes by token ids where the policy itself made them.
     """
     branch, can = action.branch, info.capabilities
-    exact = can.token_ids and action.engine == "policy"
+    exact = can.token_ids and action.engine == POLICY
     return Request(
         prompt_of(branch),
         action.until,
@@ -511,5 +556,6 @@ def request_of(action: Generate, info: EngineInfo, seed: int) -> Request:
         action.first,
         action.decoding,
         derive(seed, branch.problem.id, branch.key, action.engine),
+        branch.adapter if action.engine == POLICY else None,
         logprobs=can.logprobs,
     )

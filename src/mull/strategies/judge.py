@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from hashlib import blake2b
 from typing import TypeVar
 
-from mull.strategies.base import Failure
+from mull.strategies.base import Failure, Value
 from mull.types import Completion, Message, Problem, Prompt, StopReason
 
 T = TypeVar("T")
@@ -131,9 +131,7 @@ def both_orders(forward: float | None, backward: float | None) -> float | None:
     return forward if forward == 1.0 - backward else 0.5
 
 
-def reply_of(
-    value: Completion | tuple[float, ...] | Failure, read: Callable[[str], T | None]
-) -> T | Failure:
+def reply_of(value: Value, read: Callable[[str], T | None]) -> T | Failure:
     """What a judge's outcome says, by a reader, or why it says nothing.
 
     A reply that was cut off or withheld has no last line of its own.

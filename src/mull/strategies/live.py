@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mull.budget import Ledger, Meter, Purpose
+from mull.engines.adapters import AdaptingEngine
 from mull.errors import UsageError
-from mull.strategies.base import Generate, Score, Search, Start, Strategy, Work
+from mull.strategies.base import Adapt, Generate, Score, Search, Start, Strategy, Work
 
 Turn = tuple[int, int]
 
@@ -69,6 +70,7 @@ class LiveJob:
     deadline: asyncio.TimerHandle | None = None
     expired: bool = False
     finished: bool = False
+    adapter: tuple[AdaptingEngine, str] | None = None
 
     @property
     def idle(self) -> bool:
@@ -79,8 +81,10 @@ class LiveJob:
         """Note a new action; all its turns are missing."""
         if action.id in self.works:
             raise UsageError(f"a search asked twice for action {action.id}: ids must be fresh")
+        if isinstance(action, Adapt) and any(isinstance(w, Adapt) for w in self.works.values()):
+            raise UsageError("a search asked for a second adaptation: it may have one")
         self.works[action.id] = action
-        if isinstance(action, Score):
+        if isinstance(action, Score | Adapt):
             self.missing[action.id] = {0}
         else:
             self.missing[action.id] = set(range(action.first, action.first + action.count))
@@ -198,6 +202,13 @@ class LiveJob:
             return False
         self._awaits_no_more(id, index)
         return True
+
+    def release(self) -> None:
+        """Free the adapter, if there is one: nothing of this job will use it."""
+        if self.adapter is not None:
+            engine, name = self.adapter
+            self.adapter = None
+            engine.release(name)
 
     def _awaits_no_more(self, id: int, index: int) -> None:
         if index in self.missing[id]:

@@ -14,14 +14,12 @@ from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 from mull.selection import TRANSFORMS, Best, Same, Selection, Selector, best, exact, majority
-from mull.strategies.base import Ended, Failure, Outcome, Result
+from mull.strategies.base import Ended, Failure, Outcome, Result, Value
 from mull.strategies.sample import SampleSearch
-from mull.types import Branch, Candidate, Completion
+from mull.types import Branch, Candidate
 
 
-def score_of(
-    verifier: str, value: Completion | tuple[float, ...] | Failure, transform: str | None = None
-) -> float | Failure:
+def score_of(verifier: str, value: Value, transform: str | None = None) -> float | Failure:
     """The score in the outcome of a ``Score`` of one branch, or why there is none to use.
 
     A score must be a finite number and, under a ``transform``, a weight.

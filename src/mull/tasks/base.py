@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from mull.engines.adapters import Parts
 from mull.types import Extraction, Grade, Problem, Prompt, Until
 
 
@@ -108,4 +109,16 @@ class ViewedTask(Task, Protocol):
 
     def solution_in(self, problem: Problem, view: View, answer: str) -> str:
         """The text behind the view's ``opening`` that gives this answer there."""
+        ...
+
+
+@runtime_checkable
+class AdaptableTask(Task, Protocol):
+    """A task whose problems hold something to learn from before they are answered."""
+
+    def adaptation(self, problem: Problem, count: int, seed: int = 0) -> Sequence[Parts]:
+        """Up to ``count`` training texts out of what the problem shows, never out of its gold.
+
+        Fewer of them are the first of more; none where there is nothing to learn from.
+        """
         ...

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from mull.engines.adapters import Parts as Parts  # noqa: PLC0414  (a training text like Example)
 from mull.errors import InputError
 from mull.fileio import write_atomic
 
@@ -53,24 +54,6 @@ class Labelled:
     labels: tuple[float, ...]
     separator: str = "\n"
     ids: tuple[int, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """A training text in parts, each with whether the model is to say it.
-
-    For texts that hold several answers, as the demonstrations of a puzzle do; no end token follows.
-
-    >>> Parts((("2+2=", False), ("4;", True), ("3+3=", False), ("6;", True))).text
-    '2+2=4;3+3=6;'
-    """
-
-    parts: tuple[tuple[str, bool], ...]
-
-    @property
-    def text(self) -> str:
-        """All parts, joined."""
-        return "".join(text for text, _ in self.parts)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ SIZES: Final[dict[str, dict[str, int]]] = {
 }
 # Peak rates (Muon, AdamW) by size.  Twice as much learns faster for the first million tokens and
 # then stays behind: look-ups, the last thing learned, need the small steps.
-_RATES: Final = {"s": (2e-3, 1e-3), "m": (2e-3, 1e-3), "l": (1.5e-3, 7e-4)}
+_RATES: Final = {"s": (2e-3, 1e-3), "m": (2e-3, 1e-3), "l": (1e-3, 5e-4)}
 CONTEXT: Final = 512
 
 
@@ -30,12 +30,14 @@ CONTEXT: Final = 512
 class TrainPolicy:
     """A policy to train.
 
-    ``size`` is ``s`` (0.2M parameters), ``m`` (0.8M) or ``l`` (2.7M); ``tokens`` counts training
-    tokens; ``seed`` draws the weights and the order of the data.  Rates left at ``None`` are the
-    size's own.  ``threads`` limits torch's threads (``None``: torch's choice).
+    ``size`` is ``s`` (0.2M parameters), ``m`` (0.8M) or ``l`` (2.7M), ``context`` its longest
+    sequence; ``tokens`` counts training tokens; ``seed`` draws the weights and the order of the
+    data.  Rates left at ``None`` are the size's own.  ``threads`` limits torch's threads
+    (``None``: torch's choice).
     """
 
     size: str = "s"
+    context: int = CONTEXT
     tokens: int = 8_000_000
     seed: int = 0
     batch_tokens: int = 1024
@@ -67,7 +69,7 @@ class TrainPolicy:
 
     def shape(self, vocabulary: int) -> Shape:
         """The model's shape for a tokenizer of ``vocabulary`` tokens."""
-        return Shape(vocabulary=vocabulary, context=CONTEXT, **SIZES[self.size])
+        return Shape(vocabulary=vocabulary, context=self.context, **SIZES[self.size])
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def train_policy(
     trainer = Trainer(model, corpus, config.recipe())
     final = fit(trainer, folder, on_progress=on_progress)
     save_model(model, folder)
-    save_tokenizer(tokenizer, folder, CONTEXT)
+    save_tokenizer(tokenizer, folder, config.context)
     return Trained(
         folder=folder,
         parameters=model.shape.parameters,

@@ -168,7 +168,10 @@ def own_views(
             return []
         seen = viewed.views(branch.problem, views, seed)
         said = [view.opening + viewed.solution_in(branch.problem, view, answer) for view in seen]
-        return [ScoreRequest(v.prompt, text) for v, text in zip(seen, said, strict=True)]
+        return [
+            ScoreRequest(view.prompt, text, adapter=branch.adapter)
+            for view, text in zip(seen, said, strict=True)
+        ]
 
     return ViewsVerifier(
         policy_engine, render, combine=combine, base_log_prob=base_log_prob, owned=False

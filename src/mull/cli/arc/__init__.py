@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mull.cli.arc import combine, score, symbols, vote
+from mull.cli.arc import adapt, combine, score, solve, symbols, vote
 
 app = typer.Typer(help="ARC: puzzles of coloured grids.")
 
@@ -16,6 +16,8 @@ def arc(context: typer.Context) -> None:
         typer.echo(context.get_help())
 
 
+app.command("solve")(solve.solve)
+app.command("adapt")(adapt.adapt)
 app.command("symbols")(symbols.symbols)
 app.command("score")(score.score)
 app.command("vote")(vote.vote)

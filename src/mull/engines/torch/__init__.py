@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from mull.engines.adapters import Train
 from mull.engines.base import check_price
 from mull.errors import MissingExtraError
 
@@ -33,6 +34,9 @@ def load_torch_engine(
     context: int | None = None,
     name: str | None = None,
     price: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    adapter: str | Path | None = None,
+    adapted: int = 4,
+    trainer: Train | None = None,
 ) -> TorchEngine:
     """Load a Hugging Face checkpoint directory as an engine.
 
@@ -50,6 +54,12 @@ def load_torch_engine(
         context: a shorter context than the model's own, in tokens.
         name: the model's name in records; the directory's name if ``None``.
         price: money per million (new prompt, cached prompt, generated) tokens.
+        adapter: directory of a LoRA adapter in peft's format (rsLoRA and DoRA too), merged into
+            the weights as they are read; ``EngineInfo.adapter`` names it and its digest.
+        adapted: weights trained on at test time that are held at once; each has keys and values
+            of ``memory_cap / adapted`` bytes.
+        trainer: what trains the weights on at test time (``mull.training.adapt``); without one, or
+            with an ``adapter``, the engine refuses to.
 
     Raises:
         ModelLoadError: no model there, an unsafe or unsupported one, or a wrong tensor.
@@ -71,6 +81,9 @@ def load_torch_engine(
         one_row=one_row,
         context=context,
         name=name,
+        adapter=None if adapter is None else Path(adapter),
+        adapted=adapted,
+        trainer=trainer,
     )
     engine.info = replace(engine.info, price=price)
     return engine

@@ -9,7 +9,9 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 
 from mull.budget import Meter
+from mull.engines.adapters import AdaptRecipe, Parts, no_adapters
 from mull.engines.base import check_supported
+from mull.engines.torch.adapted import AdaptedWeights
 from mull.engines.torch.batch import Batch
 from mull.engines.torch.inbox import Inbox
 from mull.engines.torch.jobs import (
@@ -47,16 +49,19 @@ class TorchEngine:
     prefix tree; the tokens found there are reported as ``Usage.cached``.
     """
 
-    def __init__(self, batch: Batch, text: Text, info: EngineInfo) -> None:
+    def __init__(
+        self, batch: Batch, text: Text, info: EngineInfo, adapters: AdaptedWeights | None = None
+    ) -> None:
         self.info = info
         self.text = text
         self.model = batch.model
         self.batch = batch
         self._worker = Worker(batch)
+        self._adapters = adapters
         self._numbers = itertools.count()
         self._watches: dict[tuple[tuple[str, ...], str | None], Watch] = {}
         # A dropped engine ends its thread; the thread holds the worker, never the engine.
-        self._finalizer = weakref.finalize(self, self._worker.close)
+        self._finalizer = weakref.finalize(self, _close, self._worker, adapters)
 
     # --- Engine protocol -----------------------------------------------------------------------
 
@@ -72,7 +77,8 @@ class TorchEngine:
         """
         job, inbox = self._job(request, meter)
         left = request.n
-        self._worker.submit(job)
+        worker = self._of(request.adapter)
+        worker.submit(job)
         try:
             while left:
                 for item in await inbox.get():
@@ -81,7 +87,8 @@ class TorchEngine:
                     yield item
         finally:
             if left and not inbox.ended:
-                self._cancel(job)
+                if not worker.closed:
+                    worker.cancel(job)
                 await asyncio.shield(inbox.closed)
 
     async def score(self, requests: Sequence[ScoreRequest], meter: Meter) -> list[Scored]:
@@ -96,28 +103,51 @@ class TorchEngine:
         """
         self._check_open()
         loop = asyncio.get_running_loop()
-        jobs, done = list[ScoreJob](), list[asyncio.Future[Scored]]()
+        jobs, done = dict[Worker, list[ScoreJob]](), list[asyncio.Future[Scored]]()
         for number, request in enumerate(requests):
             future: asyncio.Future[Scored] = loop.create_future()
-            jobs.append(self._score_job(request, number, meter, future))
+            own = jobs.setdefault(self._of(request.adapter), [])
+            own.append(self._score_job(request, number, meter, future))
             done.append(future)
-        if not jobs:
-            return []
-        self._worker.score(jobs)
+        for worker, own in jobs.items():
+            worker.score(own)
         try:
             return list(await asyncio.gather(*done))
         finally:
-            if not all(job.over for job in jobs) and not self._worker.closed:
-                self._worker.withdraw([job for job in jobs if not job.over])
+            for worker, own in jobs.items():
+                left = [job for job in own if not job.over]
+                if left and not worker.closed:
+                    worker.withdraw(left)
+
+    async def adapt(self, examples: Sequence[Parts], recipe: AdaptRecipe, meter: Meter) -> str:
+        """Train a copy of the weights on; see ``AdaptingEngine.adapt``.
+
+        Raises:
+            UnsupportedError: the engine was loaded without a trainer.
+            EngineError: nothing to train on, or the training failed.
+        """
+        self._check_open()
+        return await self._held().acquire(examples, recipe, meter)
+
+    async def ready(self, adapter: str) -> None:
+        """A held adapter is ready; ``EngineError`` for any other."""
+        self._held().worker(adapter)
+
+    def release(self, adapter: str) -> None:
+        """Give one hold back; with the last one the adapted weights go."""
+        if self._adapters is not None:
+            self._adapters.release(adapter)
 
     def forget(self) -> None:
-        """Empty the prefix tree: what is asked from here on is computed, and charged, anew."""
+        """Empty the prefix trees: what is asked from here on is computed, and charged, anew."""
         self._check_open()
         self._worker.forget()
+        if self._adapters is not None:
+            self._adapters.forget()
 
     async def aclose(self) -> None:
         """Stop the model's thread; what runs ends with ``EngineError``."""
-        await asyncio.to_thread(self._worker.close)
+        await asyncio.to_thread(_close, self._worker, self._adapters)
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -204,9 +234,16 @@ class TorchEngine:
             watch = self._watches[key] = Watch(self.text, *key)
         return watch
 
-    def _cancel(self, job: Job) -> None:
-        if not self._worker.closed:
-            self._worker.cancel(job)
+    def _of(self, adapter: str | None) -> Worker:
+        """What answers under an adapter, or under the model's own weights."""
+        if adapter is None:
+            return self._worker
+        return self._held().worker(adapter)
+
+    def _held(self) -> AdaptedWeights:
+        if self._adapters is None:
+            raise no_adapters(self.info)
+        return self._adapters
 
     def _score_job(
         self, request: ScoreRequest, number: int, meter: Meter, future: asyncio.Future[Scored]
@@ -249,6 +286,12 @@ class TorchEngine:
                     future.set_exception(event.error)
 
         return ScoreJob(ids, given, request, ends, asyncio.get_running_loop(), deliver)
+
+
+def _close(worker: Worker, adapters: AdaptedWeights | None) -> None:
+    if adapters is not None:
+        adapters.close()
+    worker.close()
 
 
 def _limit(until: Until, room: int, prompt: int, info: EngineInfo) -> tuple[int, StopReason]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from mull.engines.torch.adapter import Adapter
 from mull.engines.torch.config import ModelConfig
 from mull.engines.torch.model import Layer, Linear, Model
 from mull.errors import ModelLoadError
@@ -25,8 +26,14 @@ CHUNK = 1 << 20
 class Weights:
     """The tensors of one or many safetensors files, each read once and checked for its shape."""
 
-    def __init__(self, path: Path, dtype: torch.dtype, device: torch.device) -> None:
-        self.path, self.dtype, self.device = path, dtype, device
+    def __init__(
+        self,
+        path: Path,
+        dtype: torch.dtype,
+        device: torch.device,
+        adapter: Adapter | None = None,
+    ) -> None:
+        self.path, self.dtype, self.device, self.adapter = path, dtype, device, adapter
         self._file: dict[str, Path] = {}
         for file in weight_files(path):
             try:
@@ -41,10 +48,9 @@ class Weights:
 
     def take(self, name: str, *shape: int) -> Tensor:
         """The tensor ``name`` in the engine's dtype; its shape and its values are checked."""
-        if name not in self._file:
+        if name not in self:
             raise ModelLoadError(f"{self.path}: tensor {name} is missing from the checkpoint")
-        with safe_open(str(self._file[name]), framework="pt") as handle:
-            tensor: Tensor = handle.get_tensor(name)
+        tensor = self._read(name)
         if tuple(tensor.shape) != shape:
             raise ModelLoadError(
                 f"{self.path}: tensor {name} has shape {tuple(tensor.shape)}; "
@@ -53,11 +59,38 @@ class Weights:
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
             raise ModelLoadError(f"{self.path}: tensor {name} holds values that are no numbers")
         self.left.discard(name)
+        if self.adapter is not None:
+            tensor = self.adapter.merged(name, tensor)
         return tensor.to(device=self.device, dtype=self.dtype)
+
+    def _read(self, name: str) -> Tensor:
+        with safe_open(str(self._file[name]), framework="pt") as handle:
+            tensor: Tensor = handle.get_tensor(name)
+        return tensor
 
     def fused(self, names: list[tuple[str, int]], *inner: int) -> Tensor:
         """Tensors stacked along their first axis."""
         return torch.cat([self.take(name, rows, *inner) for name, rows in names])
+
+
+class TrainedWeights(Weights):
+    """The tensors of a checkpoint that were trained on: ``trained`` by name, what lacks as it was.
+
+    A tied output head is the embedding, whatever the checkpoint says besides.
+    """
+
+    def __init__(
+        self, path: Path, dtype: torch.dtype, device: torch.device, trained: Mapping[str, Tensor]
+    ) -> None:
+        super().__init__(path, dtype, device)
+        self._trained = trained
+        strange = sorted(set(trained) - set(self._file))
+        if strange:
+            raise ModelLoadError(f"{path}: {strange[0]} was trained and is no tensor of it")
+
+    def _read(self, name: str) -> Tensor:
+        trained = self._trained.get(name)
+        return super()._read(name) if trained is None else trained
 
 
 def weight_files(path: Path) -> list[Path]:
@@ -90,9 +123,26 @@ def weight_files(path: Path) -> list[Path]:
     raise ModelLoadError(f"{path} holds no *.safetensors weights")
 
 
-def load_model(path: Path, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> Model:
-    """Read and fuse the weights; refuse a checkpoint with a tensor too few or too many."""
-    weights = Weights(path, dtype, device)
+def load_model(
+    path: Path,
+    config: ModelConfig,
+    dtype: torch.dtype,
+    device: torch.device,
+    adapter: Adapter | None = None,
+) -> Model:
+    """Read and fuse the weights; refuse a checkpoint with a tensor too few or too many.
+
+    An ``adapter`` is merged into them, and refused where a part of it has no place in the model.
+    """
+    model = model_of(Weights(path, dtype, device, adapter), config)
+    if adapter is not None:
+        adapter.check_used()
+    return model
+
+
+def model_of(weights: Weights, config: ModelConfig) -> Model:
+    """The model of these weights; there must be a place for each."""
+    path = weights.path
     hidden, vocab = config.hidden, config.vocab
     embedding = weights.take("model.embed_tokens.weight", vocab, hidden)
     layers = [_layer(weights, config, number) for number in range(config.layers)]

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
+from mull.engines.adapters import Train
+from mull.engines.torch.adapted import AdaptedWeights
+from mull.engines.torch.adapter import is_adapter, read_adapter
 from mull.engines.torch.batch import Batch
 from mull.engines.torch.config import ModelConfig, read_config
 from mull.engines.torch.engine import TorchEngine
-from mull.engines.torch.load import load_model, load_tokenizer, revision, weight_files
+from mull.engines.torch.load import (
+    TrainedWeights,
+    load_model,
+    load_tokenizer,
+    model_of,
+    revision,
+    weight_files,
+)
+from mull.engines.torch.model import Model
 from mull.engines.torch.text import Text
 from mull.errors import ModelLoadError
 from mull.types import Capabilities, EngineInfo
@@ -26,32 +39,49 @@ def open_engine(
     one_row: bool,
     context: int | None,
     name: str | None,
+    adapter: Path | None = None,
+    adapted: int = 4,
+    trainer: Train | None = None,
 ) -> TorchEngine:
     """See ``mull.engines.torch.load_torch_engine``."""
     if slots < 1:
         raise ModelLoadError(f"slots must be at least 1, not {slots}")
     if memory_cap is not None and memory_cap < 1:
         raise ModelLoadError(f"memory_cap must be a positive number of bytes, not {memory_cap}")
+    if is_adapter(path):
+        raise ModelLoadError(
+            f"{path} holds an adapter, which is no model by itself: load the model that it was "
+            "trained on with adapter=this directory, or merge the two (mull train merge)"
+        )
+    if adapted < 1:
+        raise ModelLoadError(f"adapted must be at least 1, not {adapted}")
+    if adapter is not None:
+        trainer = None  # it trains the model's own weights, without what was merged into them
     config = read_config(path, context)
     weight_files(path)  # unsafe or missing weights are the first thing to hear of
     place = _device(device)
     kind = _dtype(dtype, config, place)
+    added = None if adapter is None else read_adapter(adapter)
     text = Text(load_tokenizer(path), config.vocab)
-    model = load_model(path, config, kind, place)
+    model = load_model(path, config, kind, place, added)
     eos = set(config.eos) | ({text.eos} if text.eos is not None else set())
-    batch = Batch(
-        model,
-        eos=sorted(eos),
-        slots=slots,
-        memory_cap=memory_cap or _memory(place),
-        one_row=one_row,
-    )
+    cap = memory_cap or _memory(place)
+
+    def batch_of(model: Model, cap: int) -> Batch:
+        ends = sorted(eos)
+        return Batch(model, eos=ends, slots=slots, memory_cap=cap, one_row=one_row)
+
+    def build(trained: Mapping[str, Tensor]) -> Batch:
+        weights = TrainedWeights(path, kind, place, trained)
+        return batch_of(model_of(weights, config), max(1, cap // adapted))
+
     info = EngineInfo(
         kind="torch-one-row" if one_row else "torch",
         model=name or path.resolve().name,
         revision=revision(path),
         tokenizer=text.digest,
         template=text.template_digest,
+        adapter="" if added is None else added.identity,
         dtype=str(kind).removeprefix("torch."),
         parameters=config.parameters,
         layers=config.layers,
@@ -68,9 +98,11 @@ def open_engine(
             token_beam=True,
             threshold_dfs=True,
             deltas=True,
+            adapters=trainer is not None,
         ),
     )
-    return TorchEngine(batch, text, info)
+    held = None if trainer is None else AdaptedWeights(trainer, build, str(place), adapted)
+    return TorchEngine(batch_of(model, cap), text, info, held)
 
 
 def _device(device: str) -> torch.device:

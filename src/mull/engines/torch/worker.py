@@ -59,13 +59,13 @@ class Worker:
 
         self._put(drop)
 
-    def close(self) -> None:
-        """Refuse further work, end what runs with an error, and wait for the thread."""
+    def close(self, wait: bool = True) -> None:
+        """Refuse further work, end what runs with an error, and ``wait`` for the thread."""
         with self._lock:
             self.closed = True
             thread = self._thread
             self._commands.put(None)
-        if thread is not None and thread is not threading.current_thread():
+        if wait and thread is not None and thread is not threading.current_thread():
             thread.join()
 
     def _put(self, command: Command) -> None:

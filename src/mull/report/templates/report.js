@@ -58,6 +58,9 @@
     return (Math.abs(c) === 2 ? c : down ? -c : c) || x.i - y.i;
   });
 
+  // Only a page with puzzles brings what paints them.
+  const pictures = typeof gallery === "undefined" ? null : gallery({ data, by, make, mean, cells, order });
+
   const wanted = (row) => {
     const p = row.p, which = by("which").value;
     const covered = p.rows.some((r) => r[1]);
@@ -144,7 +147,11 @@
     const p = row.p, line = make("tr"), cell = make("td", null, "detail");
     cell.colSpan = width;
     if (p.failure !== null) cell.append(make("h3", "Failed"), make("pre", p.failure));
-    cell.append(make("h3", "Problem"), make("pre", p.prompt));
+    if (p.grids && pictures) {
+      const asked = make("details");
+      asked.append(make("summary", "As the model reads it"), make("pre", p.prompt));
+      cell.append(make("h3", "Puzzle"), pictures.card(p, 110, 170), asked);
+    } else cell.append(make("h3", "Problem"), make("pre", p.prompt));
     if (p.rows.length) cell.append(make("h3", "Votes"), bars(p), make("h3", "Candidates"), candidates(p));
     line.append(cell);
     return line;
@@ -224,4 +231,5 @@
     root.dataset.theme = dark ? "light" : "dark";
   };
   if (cells.length) { fill(); draw(); }
+  if (pictures) pictures.start();
 })();

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar, Final, cast
+from typing import ClassVar, Final
 
+from mull.engines.adapters import Parts
 from mull.errors import ConfigError, InputError
 from mull.tasks.arc import augment
+from mull.tasks.arc.adapt import lessons
 from mull.tasks.arc.data import load
-from mull.tasks.arc.encode import Reading
-from mull.tasks.arc.grids import MAX_SIDE, Grid, Pair, Puzzle, as_json, as_text, from_text
+from mull.tasks.arc.encode import Failure, Reading
+from mull.tasks.arc.grids import MAX_SIDE, Pair, Puzzle, as_json, as_text, from_text
 from mull.tasks.arc.grids import puzzle_of as checked
 from mull.tasks.arc.prompts import Layout
 from mull.tasks.arc.writing import Writing, writing
@@ -69,8 +71,12 @@ class ArcTask:
     def load(self, path: str) -> Iterator[Problem]:
         """Every test pair of every puzzle of a file or folder, one by one."""
         for puzzle in load(path):
-            for index in range(len(puzzle.test)):
-                yield self._problem(puzzle, index)
+            yield from self.problems_of(puzzle)
+
+    def problems_of(self, puzzle: Puzzle) -> Iterator[Problem]:
+        """Every test pair of a puzzle that is read already, one by one."""
+        for index in range(len(puzzle.test)):
+            yield self._problem(puzzle, index)
 
     def problem(self, text: str, id: str = "0") -> Problem:
         """The first test pair of a puzzle given as JSON (``{"train": …, "test": …}``)."""
@@ -101,11 +107,45 @@ class ArcTask:
 
     def views(self, problem: Problem, count: int, seed: int = 0) -> Sequence[View]:
         """The puzzle under ``count`` augmentations (``augment.views``), the prompts fitted."""
-        puzzle, index = puzzle_of(problem)
-        keys = augment.views(
-            puzzle, count, seed, geometry=self.geometry, colours=self.colours, order=self.order
+        known, index = _known(problem), int(problem.meta["index"])
+        shows = (self.format, self.layout, self.characters)
+        asked = (shows, (self.geometry, self.colours, self.order), index, count, seed)
+        found = known.views.get(asked)
+        if found is None:
+            shown = (
+                (key, augment.apply(key, known.puzzle)) for key in self.keys(problem, count, seed)
+            )
+            found = tuple(View(key, *self._ask(puzzle, index)) for key, puzzle in shown)
+            if count <= _KEPT_VIEWS:
+                known.views[asked] = found
+        return found
+
+    def keys(self, problem: Problem, count: int, seed: int = 0) -> list[str]:
+        """The keys of the first ``count`` views."""
+        return augment.views(
+            puzzle_of(problem)[0],
+            count,
+            seed,
+            geometry=self.geometry,
+            colours=self.colours,
+            order=self.order,
         )
-        return [View(key, *self._ask(augment.apply(key, puzzle), index)) for key in keys]
+
+    def adaptation(self, problem: Problem, count: int, seed: int = 0) -> Sequence[Parts]:
+        """The puzzle's own demonstrations, one left out at a time (``adapt.lessons``).
+
+        Equal for all test pairs of a puzzle.
+        """
+        return lessons(
+            puzzle_of(problem)[0],
+            self._writing,
+            count,
+            seed,
+            geometry=self.geometry,
+            colours=self.colours,
+            order=self.order,
+            characters=self.characters,
+        )
 
     def extract_from(self, problem: Problem, view: View, text: str) -> Extraction:
         """The grid in a turn under a view, turned back; one that cannot be is malformed."""
@@ -115,11 +155,22 @@ class ArcTask:
         """What the model would say for this answer under the view."""
         grid = from_text(answer)
         if view.key != SAME:
-            puzzle, index = puzzle_of(problem)
-            pair = Pair(puzzle.test[index].input, grid)
-            seen = augment.apply(view.key, replace(puzzle, test=(pair,)))
-            grid = cast(Grid, seen.test[0].output)
+            grid = augment.parse(view.key).grid(grid)
         return self._writing.solution(grid).removeprefix(view.opening)
+
+    def asked(self, problem: Problem, key: str) -> str:
+        """The prompt of the view of a key, as a human reads it, with the turn's opening."""
+        puzzle, index = puzzle_of(problem)
+        prompt, opening = self._ask(augment.apply(key, puzzle), index)
+        return prompt.plain + opening
+
+    def opening(self, problem: Problem) -> str:
+        """What the assistant's turn begins with under every view of a problem."""
+        return self._ask(*puzzle_of(problem))[1]
+
+    def why(self, text: str) -> Failure | None:
+        """Why an assistant's turn gives no grid, ``None`` where it gives one."""
+        return self._writing.read(text, self.strict).failure
 
     @property
     def _writing(self) -> Writing:
@@ -165,7 +216,31 @@ class ArcTask:
 
 def puzzle_of(problem: Problem) -> tuple[Puzzle, int]:
     """The puzzle that a problem of this task belongs to, and which test pair it asks for."""
-    puzzle = checked(
-        problem.id.rpartition("/")[0] or problem.id, problem.meta["puzzle"], largest=None
-    )
-    return puzzle, int(problem.meta["index"])
+    return _known(problem).puzzle, int(problem.meta["index"])
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A puzzle that was read, the value it was read from, and its views as far as they are made."""
+
+    value: object
+    puzzle: Puzzle
+    views: dict[tuple[object, ...], tuple[View, ...]]
+
+
+# Every candidate asks for its puzzle, and every verdict for its views: checking all cells, and
+# writing all prompts, each time costs more than reading the answer. An entry holds the value that
+# it was read from, so that its place in memory cannot be taken by another one.
+_READ: dict[int, _Known] = {}
+_KEPT: Final = 256
+_KEPT_VIEWS: Final = 64
+
+
+def _known(problem: Problem) -> _Known:
+    value, name = problem.meta["puzzle"], problem.id.rpartition("/")[0] or problem.id
+    known = _READ.get(id(value))
+    if known is None or known.value is not value or known.puzzle.id != name:
+        if len(_READ) >= _KEPT:
+            _READ.clear()
+        known = _READ[id(value)] = _Known(value, checked(name, value, largest=None), {})
+    return known

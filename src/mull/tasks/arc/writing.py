@@ -62,7 +62,8 @@ class Compact:
 
     def read(self, text: str, strict: bool = False) -> Reading:
         stop = "".join(self.stop)
-        return read_solution(self.form, text if stop in text else text + stop, strict)
+        whole = text if stop in text or not text.strip() else text + stop
+        return read_solution(self.form, whole, strict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,90 @@
+"""`mull arc adapt`: puzzles and a model → the model trained on what the puzzles demonstrate."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Annotated
+
+import typer
+
+from mull.catalog.models import CARD, model_folder
+from mull.cli import options
+from mull.cli.arc.shared import FAILURES, Puzzles, puzzles_of, say
+from mull.cli.train import directory, say_trained, training_bar
+from mull.engines.adapters import AdaptRecipe, TrainStep
+from mull.errors import MissingExtraError, UnsupportedError
+from mull.fileio import write_atomic
+from mull.tasks.arc.adapt import pooled
+from mull.tasks.arc.writing import writing
+
+
+def adapt(
+    puzzles: Puzzles,
+    model: Annotated[str, typer.Option(help="A model of mull train, by name or directory.")],
+    out: Annotated[str, typer.Option(help="Directory of the model, or of group-0 …")],
+    groups: Annotated[int, typer.Option(min=1, help="Groups, each a model of its own.")] = 1,
+    steps: Annotated[int, typer.Option(min=1, help="Steps a group.")] = 320,
+    examples: Annotated[int, typer.Option(min=1, help="Texts a puzzle.")] = 64,
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens a step.")] = 4096,
+    matrix_rate: Annotated[float, typer.Option(help="Peak rate of the layers' matrices.")] = 1e-3,
+    rate: Annotated[float, typer.Option(help="Peak rate of everything else.")] = 5e-4,
+    form: Annotated[
+        str, typer.Option("--format", help="How puzzles are written: a compact format.")
+    ] = "marked",
+    seed: options.Seed = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+) -> int:
+    """Fine-tune a model at test time on all puzzles' demonstrations, never on a test output."""
+    folder, start = directory(out), model_folder(model)
+    try:
+        from mull.training.adapt import adapt_model, trainable
+    except ModuleNotFoundError as error:
+        raise MissingExtraError.of("mull arc adapt", "torch") from error
+    if not trainable(start):
+        raise UnsupportedError(
+            f"{start} is no model of the shape that mull train policy writes, the only one whose "
+            "weights are trained on here: name one of those"
+        )
+    recipe = AdaptRecipe(steps, batch_tokens, matrix_rate, rate, seed)
+    asked, problems = puzzles_of(puzzles)
+    parts = pooled(asked, writing(form), examples, seed, groups)
+    for number, texts in enumerate(parts):
+        into = folder if groups == 1 else folder / f"group-{number}"
+        steps_done: list[TrainStep] = []
+        with training_bar(steps * batch_tokens) as on_progress:
+
+            def on_step(step: TrainStep, done: list[TrainStep] = steps_done) -> bool:
+                done.append(step)
+                on_progress(_progress(done))
+                return True
+
+            made = adapt_model(start, texts, recipe, into, device=device, on_step=on_step)
+        end = _progress(steps_done)
+        card = {"name": into.name, "task": f"arc(format={form})", "base": model}
+        facts = {"texts": len(texts), "tokens": end.tokens, "loss": end.loss, **asdict(recipe)}
+        write_atomic(into / CARD, json.dumps({**card, "adapted": facts}, indent=1) + "\n")
+        say_trained(made.shape.parameters, end.tokens, end.seconds, end.loss, into)
+    say(problems, sys.stderr)
+    return FAILURES if problems else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """What a training bar shows."""
+
+    tokens: int
+    seconds: float
+    loss: float
+
+    @property
+    def tokens_per_second(self) -> float:
+        return self.tokens / self.seconds if self.seconds else 0.0
+
+
+def _progress(done: Sequence[TrainStep]) -> _Progress:
+    tokens, seconds = sum(step.tokens for step in done), sum(step.seconds for step in done)
+    return _Progress(tokens, seconds, round(fmean(step.loss for step in done[-10:]), 5))

@@ -1,0 +1,58 @@
+"""What a cell made of grid puzzles → the field's files: submission, predictions, task results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mull.fileio import safe_name, write_atomic
+from mull.report.arc import Solved, as_json
+from mull.report.arc_tables import label
+from mull.report.tables import Table, markdown, to_csv
+from mull.tasks.arc import submission
+from mull.tasks.arc.predictions import Prediction, write_predictions, write_task_results
+from mull.tasks.arc.task import ArcTask
+
+SUBMISSION = "submission.json"
+PREDICTIONS = "predictions.json"
+TASK_RESULTS = "task_results.json"
+SCORES = "scores.json"
+
+
+def write_files(
+    folder: Path, solved: Sequence[Solved], tables: Sequence[Table], task: ArcTask | None = None
+) -> None:
+    """Write the last cell's files into ``folder``, and where there are several cells, each one's
+    into ``folder/cells/<its name>``; the scores of all, and the tables.
+
+    With ``task`` the task results hold the prompts as well. A response stands there as the run
+    recorded it: an answer in the puzzle's own frame, a failed response as the model wrote it.
+    """
+    for each in solved if len(solved) > 1 else ():
+        own = folder / "cells" / safe_name(label(each, solved))
+        own.mkdir(parents=True, exist_ok=True)
+        _write(own, each, task)
+    _write(folder, solved[-1], task)
+    write_atomic(folder / SCORES, as_json(solved) + "\n")
+    (folder / "tables").mkdir(exist_ok=True)
+    for table in tables:
+        write_atomic(folder / "tables" / f"{table.name}.md", markdown(table))
+        write_atomic(folder / "tables" / f"{table.name}.csv", to_csv(table))
+
+
+def _write(folder: Path, solved: Solved, task: ArcTask | None) -> None:
+    tests = {puzzle.id: len(puzzle.test) for puzzle in solved.puzzles}
+    submission.write(str(folder / SUBMISSION), solved.answers, solved.puzzles)
+    write_predictions(str(folder / PREDICTIONS), solved.predictions, tests)
+    made: Sequence[Prediction] = solved.predictions
+    write_task_results(str(folder / TASK_RESULTS), made if task is None else _asked(task, solved))
+
+
+def _asked(task: ArcTask, solved: Solved) -> list[Prediction]:
+    """The predictions with the prompts that their views are."""
+    problems = {p.id: p for puzzle in solved.puzzles for p in task.problems_of(puzzle)}
+    return [
+        replace(each, prompt=task.asked(problems[each.problem], each.view)) if each.view else each
+        for each in solved.predictions
+    ]

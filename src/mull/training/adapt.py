@@ -1,0 +1,124 @@
+"""A model and a few texts → the same model, trained on for a few steps: test-time fine-tuning.
+
+All weights are trained, by the recipe of every other training here. For models that ``mull train``
+wrote, or models of exactly their shape.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Final
+
+from torch import Tensor
+
+from mull.engines.adapters import AdaptRecipe, OnStep, Parts, TrainStep
+from mull.errors import ConfigError
+from mull.training.data import batches, encode_parts
+from mull.training.finetune import fitting
+from mull.training.loop import Recipe, Trainer
+from mull.training.model import Llama, Shape, load_model, save_model
+from mull.training.tokenizer import load_tokenizer, save_tokenizer
+
+_ALL: Final = 1 << 62
+_NAMES: Final = ("architectures", "torch_dtype", "pad_token_id", "bos_token_id", "eos_token_id")
+"""Fields of a config that change no number."""
+
+
+def trainable(folder: Path) -> bool:
+    """Whether a folder holds a model of the one shape that is trained here, with its tokenizer."""
+    try:
+        config: Mapping[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
+        shape = Shape(
+            vocabulary=config["vocab_size"],
+            width=config["hidden_size"],
+            layers=config["num_hidden_layers"],
+            heads=config["num_attention_heads"],
+            hidden=config["intermediate_size"],
+            context=config["max_position_embeddings"],
+        )
+    except (OSError, KeyError, ValueError, TypeError, ZeroDivisionError):
+        return False
+    wanted = {name: value for name, value in shape.config().items() if name not in _NAMES}
+    same = all(config.get(name) == value for name, value in wanted.items())
+    own = config.get("head_dim") in (None, shape.head_width) and not config.get("rope_scaling")
+    return same and own and (folder / "tokenizer.json").is_file()
+
+
+def adapted(
+    folder: Path,
+    examples: Sequence[Parts],
+    recipe: AdaptRecipe,
+    *,
+    device: str = "cpu",
+    on_step: OnStep = lambda step: True,
+) -> Llama:
+    """The model of a folder, trained on ``examples``; float32, on ``device``.
+
+    Texts longer than the model's context are left out. ``on_step`` is told of every step when it is
+    done, and may end the training. Equal arguments give equal weights on one machine.
+
+    Raises:
+        InputError: no text fits the context, or one is outside the vocabulary.
+        ConfigError: the training diverged.
+    """
+    model = load_model(folder)
+    corpus = encode_parts(examples, load_tokenizer(folder), _ALL)
+    corpus = fitting(corpus, model.shape.context)
+    seen = batches(corpus, recipe.batch_tokens, recipe.seed)
+    steps = [(batch.tokens, len(batch.inputs)) for batch in islice(seen, recipe.steps)]
+    trainer = Trainer(
+        model,
+        corpus,
+        Recipe(
+            tokens=sum(tokens for tokens, _ in steps),
+            batch_tokens=recipe.batch_tokens,
+            matrix_rate=recipe.matrix_rate,
+            rate=recipe.rate,
+            precision="bfloat16" if device.startswith("cuda") else "float32",
+            device=device,
+            seed=recipe.seed,
+        ),
+    )
+    before = 0.0
+    for (tokens, texts), loss in zip(steps, trainer.run(), strict=True):
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"adapt: the loss became {loss}; expected a number: lower matrix_rate and rate"
+            )
+        go_on = on_step(TrainStep(tokens, texts, trainer.seconds - before, loss))
+        before = trainer.seconds
+        if not go_on:
+            break
+    return model
+
+
+def adapted_weights(
+    folder: Path,
+    examples: Sequence[Parts],
+    recipe: AdaptRecipe,
+    device: str,
+    on_step: OnStep,
+) -> dict[str, Tensor]:
+    """As ``adapted``: the tensors by the names that the checkpoint has."""
+    model = adapted(folder, examples, recipe, device=device, on_step=on_step)
+    return {name: weight.detach() for name, weight in model.named_parameters()}
+
+
+def adapt_model(
+    folder: Path,
+    examples: Sequence[Parts],
+    recipe: AdaptRecipe,
+    out: Path,
+    *,
+    device: str = "cpu",
+    on_step: OnStep = lambda step: True,
+) -> Llama:
+    """Train a model on and write it to ``out`` (Hugging Face layout, bfloat16); errors as above."""
+    model = adapted(folder, examples, recipe, device=device, on_step=on_step)
+    save_model(model.cpu(), out)
+    save_tokenizer(load_tokenizer(folder), out, model.shape.context)
+    return model

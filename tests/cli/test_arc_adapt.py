@@ -1,0 +1,111 @@
+"""`mull arc adapt`: demonstrations and a model in, a model that has learnt them out."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli.command import Mull, refused
+from tests.tiny_model import tiny_model
+
+from mull.engines.adapters import Parts
+from mull.training import data, loop, model, tokenizer
+
+torch = import_module("torch")
+# The first optimizer of a process loads this, slowly: here no test's time limit runs.
+import_module("torch._dynamo")
+QUICK = ("--steps", 3, "--batch-tokens", 256, "--examples", 4)
+
+
+def grid(rng: random.Random) -> list[list[int]]:
+    return [rng.choices(range(1, 10), k=2) for _ in range(2)]
+
+
+def puzzles(count: int, answer: Any = None) -> dict[str, Any]:
+    """Puzzles of one rule: the output is the input."""
+    rng = random.Random(0)
+    made = {}
+    for number in range(count):
+        train = [{"input": g, "output": g} for g in (grid(rng) for _ in range(3))]
+        made[f"p{number}"] = {"train": train, "test": [{"input": grid(rng), "output": answer}]}
+    return made
+
+
+@pytest.fixture(autouse=True)
+def files(folder: Path) -> Iterator[None]:
+    """One thread: tiny products gain nothing from more, and a busy machine makes them wait."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    tiny_model(Path("base"))
+    Path("puzzles.json").write_text(json.dumps(puzzles(5)))
+    yield
+    torch.set_num_threads(before)
+
+
+def loss(folder: str) -> float:
+    """How hard the rule is for a model on a puzzle that it never saw, nats a token."""
+    held = Parts((("<12\n34=12\n34><98\n76=", False), ("98\n76>", True)))
+    corpus = data.encode_parts([held], tokenizer.load_tokenizer(Path(folder)), 1 << 62)
+    return loop.held_out_loss(model.load_model(Path(folder)), corpus)
+
+
+def test_the_model_learns_what_the_puzzles_demonstrate(mull: Mull) -> None:
+    rates = ("--matrix-rate", 2e-2, "--rate", 1e-2)
+    said = mull(
+        *("arc", "adapt", "puzzles.json", "--model", "./base", "--out", "out"),
+        *("--steps", 100, "--batch-tokens", 512, "--examples", 40, *rates),
+    )
+    assert said.code == 0
+    assert "parameters" in said.out
+    assert loss("out") < 0.2
+    assert loss("base") > 2.0
+    card = json.loads(Path("out/card.json").read_text())
+    assert (card["task"], card["base"], card["adapted"]["steps"]) == (
+        "arc(format=marked)",
+        "./base",
+        100,
+    )
+
+
+def test_groups_are_a_model_each(mull: Mull) -> None:
+    said = mull(
+        *("arc", "adapt", "puzzles.json", "--model", "./base", "--out", "out"),
+        *("--groups", 2, *QUICK),
+    )
+    assert said.code == 0
+    made = [Path(f"out/group-{number}/model.safetensors").read_bytes() for number in range(2)]
+    assert made[0] != made[1]
+    assert not Path("out/model.safetensors").exists()
+
+
+def test_test_outputs_change_nothing(mull: Mull) -> None:
+    made = []
+    for answer in ([[1]], [[2, 3]], None):
+        Path("puzzles.json").write_text(json.dumps(puzzles(3, answer)))
+        assert (
+            mull("arc", "adapt", "puzzles.json", "--model", "./base", "--out", "out", *QUICK).code
+            == 0
+        )
+        made.append(Path("out/model.safetensors").read_bytes())
+    assert len(set(made)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--groups", 6), "groups"),
+        (("--rate", 0), "rate"),
+        (("--format", "chat"), "format"),
+        (("--model", "nowhere"), "nowhere"),
+        (("--out", "puzzles.json"), "is a file"),
+    ],
+)
+def test_bad_input_is_refused(mull: Mull, folder: Path, arguments: Any, says: str) -> None:
+    given = {"--model": "./base", "--out": "out", **dict([arguments])}
+    flat = [word for pair in given.items() for word in pair]
+    assert says in refused(folder, mull, "arc", "adapt", "puzzles.json", *flat, *QUICK).err

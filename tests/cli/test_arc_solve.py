@@ -1,0 +1,237 @@
+"""`mull arc solve`: puzzles in; a run, a valid submission, tables, a report and the score out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.cli.command import Mull, refused
+from tests.tasks.arc.world import random_puzzle, solver, tiny_model
+
+from mull.catalog import load_task
+from mull.engines.simulated import SimulatedEngine
+from mull.metrics import mean_interval
+from mull.runs import Records
+from mull.tasks.arc import predictions
+from mull.tasks.arc.grids import Puzzle, as_json, as_rows
+from mull.tasks.arc.task import ArcTask
+
+pytest.importorskip("matplotlib")
+pytestmark = pytest.mark.timeout(60)
+
+VIEWS = 4
+PUZZLES = [random_puzzle(seed, side=3, tests=1 + (seed == 3)) for seed in range(6)]
+Given = Callable[..., SimulatedEngine]
+
+
+def write(name: str, puzzles: list[Puzzle], **others: Any) -> str:
+    Path(name).write_text(json.dumps({p.id: as_json(p) for p in puzzles} | others))
+    return name
+
+
+@pytest.fixture
+def solved_by(monkeypatch: pytest.MonkeyPatch) -> Given:
+    """Let every model be an engine that knows some of the puzzles' answers."""
+
+    def given(context: int = 0, task: ArcTask | None = None) -> SimulatedEngine:
+        engine = solver(PUZZLES, VIEWS, task, context)
+        monkeypatch.setattr(sys.modules["mull.runs.run"], "load_policy", lambda *_, **__: engine)
+        return engine
+
+    return given
+
+
+def solve(mull: Mull, puzzles: str, *options: object, out: str = "out") -> Any:
+    return mull("arc", "solve", puzzles, "--model", "known", "--views", VIEWS, "--out", out,
+                *options)  # fmt: skip
+
+
+def read(name: str) -> Any:
+    return json.loads(Path(name).read_text())
+
+
+def test_a_run_a_submission_and_a_score(mull: Mull, solved_by: Given) -> None:
+    solved_by()
+    said = solve(mull, write("p.json", PUZZLES), "--no-report")
+    assert said.code == 0, said.err
+    scored = mull("arc", "score", "out/submission.json", "p.json", "--json").json
+    (row,) = read("out/scores.json")
+    assert row["score"][0] == pytest.approx(scored["score"]["value"])
+    assert row["all_pairs"][0] == pytest.approx(scored["all_pairs"]["value"])
+    shares = [scored["solved"][p.id] for p in PUZZLES]
+    assert f"score {mean_interval(shares).percent()} %" in said.out
+    assert {path.stem for path in Path("out/tables").glob("*.csv")} >= {
+        "arc_steps", "arc_votes", "arc_n_scaling", "arc_sizes", "arc_failures",
+    }  # fmt: skip
+
+
+def test_files_are_those_of_the_field(mull: Mull, solved_by: Given) -> None:
+    solved_by()
+    solve(mull, write("p.json", PUZZLES), "--no-report", "--prompts")
+    made = predictions.load("out/task_results.json")
+    tests = sum(len(p.test) for p in PUZZLES)
+    assert len(made) == tests * VIEWS
+    grids = [(p.puzzle, p.index, p.grid) for p in predictions.load("out/predictions.json")]
+    assert grids == [(p.puzzle, p.index, p.grid) for p in made]
+    task = ArcTask()
+    for puzzle in PUZZLES:
+        for problem in task.problems_of(puzzle):
+            own = [p for p in made if p.problem == problem.id]
+            views = task.views(problem, VIEWS)
+            assert [p.prompt for p in own] == [view.prompt.plain for view in views]
+            for each, view in zip(own, views, strict=True):
+                turn = view.key.split(".")[0]
+                assert each.view.split(".")[0] == turn or "order" in turn
+    # Voting them again gives the same attempts: the strategy's selection is the vote.
+    mull("arc", "vote", "out/task_results.json", "--puzzles", "p.json", "--out", "again.json")
+    assert read("again.json") == read("out/submission.json")
+
+
+def test_it_resumes_and_comes_to_the_same(mull: Mull, solved_by: Given) -> None:
+    engine = solved_by()
+    write("p.json", PUZZLES)
+    first = solve(mull, "p.json", "--no-report")
+    files = {p: p.read_bytes() for p in Path("out").rglob("*.json")}
+    made = engine.stats.generated
+    again = solve(mull, "p.json", "--no-report")
+    assert (again.code, again.out) == (first.code, first.out)
+    assert engine.stats.generated == made, "what is committed is not asked again"
+    assert {p: p.read_bytes() for p in Path("out").rglob("*.json")} == files
+    changed = solve(mull, "p.json", "--views", VIEWS + 1)
+    assert changed.code == 2
+    assert "another config" in changed.err
+
+
+def test_bad_puzzles_are_named_and_the_rest_goes_on(mull: Mull, solved_by: Given) -> None:
+    solved_by()
+    pair = {"input": [[1]], "output": [[2]]}
+    bad = {
+        "ragged": {"train": [{"input": [[1, 2], [3]], "output": [[1]]}], "test": [pair]},
+        "large": {"train": [pair], "test": [{"input": [[0] * 31] * 31}]},
+        "ten": {"train": [{"input": [[1]], "output": [[10]]}], "test": [pair]},
+        "untested": {"train": [pair], "test": []},
+    }
+    said = solve(mull, write("p.json", PUZZLES, **bad), "--no-report")
+    assert said.code == 3
+    for line in (
+        "ragged: train 0 input: rows of 2 and 1 cells",
+        "large: test 0 input: 31x31 cells",
+        "ten: train 0 output: expected colours 0..9, not 10",
+        "untested: expected a list of test pairs",
+    ):
+        assert f"mull: p.json: {line}" in said.err
+    assert set(read("out/submission.json")) == {p.id for p in PUZZLES}
+    assert "ragged" in Path("out/tables/arc_left_out.md").read_text()
+
+
+def test_puzzles_beyond_the_context_count_as_failures(mull: Mull, solved_by: Given) -> None:
+    def least(puzzle: Puzzle) -> int:
+        problem = next(ArcTask().problems_of(puzzle))
+        return min(len(view.prompt.plain) for view in ArcTask().views(problem, VIEWS))
+
+    longest = max(PUZZLES, key=least)  # no view of it fits
+    size = least(longest)
+    solved_by(context=size)
+    said = solve(mull, write("p.json", PUZZLES), "--no-report")
+    assert said.code == 3
+    assert f"do not fit the model's context and count as failed: {longest.id}/0" in said.err
+    assert read("out/submission.json")[longest.id][0] == {
+        "attempt_1": [[0]], "attempt_2": [[0]],
+    }  # fmt: skip
+    assert f"{len(PUZZLES)} puzzles" in said.out
+    assert read("out/scores.json")[0]["scored"] == len(PUZZLES)
+    assert "too_long" in Path("out/tables/arc_failures.md").read_text()
+    fitted = solve(mull, "p.json", "--no-report", "--characters", size // 2, out="fitted")
+    assert "do not fit" not in fitted.err
+
+
+def test_without_solutions_there_is_a_submission_and_no_score(mull: Mull, solved_by: Given) -> None:
+    solved_by()
+    blind = {
+        p.id: {**as_json(p), "test": [{"input": as_rows(pair.input)} for pair in p.test]}
+        for p in PUZZLES
+    }
+    Path("p.json").write_text(json.dumps(blind))
+    said = solve(mull, "p.json", "--no-report")
+    assert said.code == 0
+    assert "no solutions are known, so there is no score" in said.out
+    assert set(read("out/submission.json")) == {p.id for p in PUZZLES}
+
+
+def test_a_limit_takes_the_first_puzzles(mull: Mull, solved_by: Given) -> None:
+    solved_by()
+    solve(mull, write("p.json", PUZZLES), "--no-report", "--limit", 2)
+    assert list(read("out/submission.json")) == [p.id for p in PUZZLES[:2]]
+
+
+def test_several_temperatures_are_a_sweep(mull: Mull, solved_by: Given) -> None:
+    solved_by()
+    said = solve(mull, write("p.json", PUZZLES), "--no-report", "--temperature", 0,
+                 "--temperature", 0.5, "--strategy", "greedy", "--strategy", "airv")  # fmt: skip
+    assert said.code == 0, said.err
+    assert "By temperature" in said.out
+    assert len(list(Path("out/cells").iterdir())) == 3
+    last = max(read("out/scores.json"), key=lambda row: row["temperature"] or 0)
+    assert last["strategy"] == f"airv(n={VIEWS})"
+
+
+def test_every_step_runs_on_a_model_in_this_process(mull: Mull, folder: Path) -> None:
+    pytest.importorskip("torch")
+    model = tiny_model(folder / "tiny", context=128)
+    write("p.json", [random_puzzle(seed, side=2) for seed in range(2)])
+    options = ("--views", 2, "--threshold", 0.5, "--experts", 2, "--out", "out", "--no-report")
+    more = ("--compare", "--strategy", "ttft(steps=1, examples=2)")
+    said = mull("arc", "solve", "p.json", "--model", model, *options, *more)
+    assert said.code == 0, said.err
+    assert [row["strategy"] for row in read("out/scores.json")] == [
+        "greedy",
+        "airv(n=2)",
+        "airv(n=2, rank=views)",
+        "airv(n=4, rank=views, threshold=0.5)",
+        "ttft(n=2, steps=1, examples=2)",
+    ]
+    with Records("out") as records:
+        assert records.config["verifiers"] == {"views": "views(views=2)"}
+        assert isinstance(load_task(records.config["task"]), ArcTask)
+
+
+def test_a_report_with_its_gallery(mull: Mull, solved_by: Given) -> None:
+    solved_by()
+    said = solve(mull, write("p.json", PUZZLES))
+    assert "report: out/report/report.html" in said.out
+    page = Path("out/report/report.html").read_text()
+    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
+    assert [p["id"] for p in data["puzzles"]] == [p.id for p in PUZZLES]
+    assert 'id="gallery"' in page
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--compare", "--rank", "views"), "--compare runs every rank itself"),
+        (("--rank", "prm"), "rank"),
+        (("--threshold", "2"), "threshold"),
+        (("--format", "runes"), "runes"),
+        (("--strategy", "votes"), "unknown strategy 'votes'"),
+        (("--temperature", "-1"), "temperature"),
+        (("--characters", "0"), "characters must be at least 1"),
+    ],
+)
+def test_what_cannot_be_is_refused(
+    folder: Path, mull: Mull, options: tuple[str, ...], says: str
+) -> None:
+    write("p.json", PUZZLES)
+    said = refused(folder, mull, "arc", "solve", "p.json", "--model", "simulated", *options)
+    assert says in said.err
+
+
+def test_a_file_without_puzzles_is_refused(folder: Path, mull: Mull) -> None:
+    Path("p.json").write_text('{"x": {"train": []}}')
+    said = refused(folder, mull, "arc", "solve", "p.json", "--model", "simulated")
+    assert "x: expected a list of train pairs" in said.err
+    said = refused(folder, mull, "arc", "solve", "gone.json", "--model", "simulated")
+    assert "gone.json does not exist" in said.err

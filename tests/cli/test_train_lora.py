@@ -1,0 +1,98 @@
+"""`mull train lora | merge`: files to an adapter and to a merged model, from the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.cli.command import Mull, jsonl, refused
+
+from mull.catalog import load_engine, model_card
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("peft")
+
+from tests.training.tiny import SUMS, checkpoint  # noqa: E402
+
+ROWS = [{"prompt": e.prompt.strip(), "answer": e.solution} for e in SUMS]
+PUZZLE = {
+    "train": [{"input": [[1, 2]], "output": [[2, 1]]}, {"input": [[3, 0]], "output": [[0, 3]]}],
+    "test": [{"input": [[4, 5]], "output": [[5, 4]]}],
+}
+FEW = ("--steps", 4, "--batch", 2, "--rank", 2, "--dropout", 0, "--threads", 1)
+
+
+@pytest.fixture
+def base(folder: Path) -> Path:
+    return checkpoint(folder / "base")
+
+
+@pytest.mark.timeout(60)
+def test_prompts_and_answers_become_an_adapter_and_a_model(mull: Mull, base: Path) -> None:
+    jsonl(Path("sums.jsonl"), *ROWS[:50])
+    jsonl(Path("held.jsonl"), *ROWS[50:60])
+    said = mull(
+        *("train", "lora", "--model", base, "--data", "sums.jsonl", "--out", "a", *FEW),
+        *("--validation", "held.jsonl", "--generate", 3, "--every", 2, "--merged", "m"),
+        *("--dora", "--target", "all-linear", "--schedule", "cyclic", "--cycles", 2),
+    )
+    assert said.code == 0, said.err
+    assert "parameters" in said.out
+    assert "merged: m" in said.out
+    assert "training.svg" in said.out
+    record = json.loads(Path("a/trained.json").read_text())
+    assert record["config"]["shape"]["dora"] is True
+    assert [set(check["measures"]) for check in record["checks"]] == [{"exact", "tokens"}] * 2
+    assert load_engine("m", device="cpu").info.model == "m"
+    assert load_engine(str(base), adapter="a", device="cpu").info.adapter.startswith("a@")
+    again = mull("train", "merge", "--model", base, "--adapter", "a", "--out", "m2")
+    assert again.code == 0, again.err
+    weights = "model.safetensors"
+    assert Path("m", weights).read_bytes() == Path("m2", weights).read_bytes()
+
+
+@pytest.mark.timeout(60)
+def test_puzzles_become_an_adapter_that_names_its_task(mull: Mull, base: Path) -> None:
+    Path("p.json").write_text(json.dumps(PUZZLE))
+    said = mull(
+        *("train", "lora", "--model", base, "--arc", "p.json", "--out", "a", *FEW),
+        *("--loss", "outputs", "--n-minus-1", "--validation", "p.json", "--merged", "m"),
+    )
+    assert said.code == 0, said.err
+    card = model_card("m")
+    assert card is not None
+    assert card["task"] == 'arc(format="marked", layout=short)'
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "--data files or --arc puzzles"),
+        (("--data", "x.jsonl", "--arc", "p.json"), "one kind of texts"),
+        (("--data", "nowhere.jsonl"), "nowhere.jsonl"),
+        (("--data", "x.jsonl", "--generate", "3"), "give --validation"),
+        (("--data", "x.jsonl", "--loss", "outputs"), "chats have answer or turns"),
+        (("--arc", "p.json", "--loss", "turns"), "puzzles have answer or outputs"),
+        (("--arc", "p.json", "--format", "runes"), "unknown puzzle format"),
+        (("--data", "x.jsonl", "--schedule", "step"), "unknown schedule"),
+        (("--data", "x.jsonl", "--rank", "2", "--start", "a"), "not both"),
+        (("--data", "x.jsonl", "--steps", "0"), "steps must be positive"),
+    ],
+)
+def test_what_cannot_be_trained_on_is_one_line(
+    mull: Mull, base: Path, folder: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    said = refused(folder, mull, "train", "lora", "--model", base, "--out", "a", *arguments)
+    assert message in said.err
+
+
+@pytest.mark.timeout(30)
+def test_four_bits_without_a_gpu_are_refused(mull: Mull, base: Path) -> None:
+    jsonl(Path("sums.jsonl"), *ROWS)
+    said = mull(
+        *("train", "lora", "--model", base, "--data", "sums.jsonl", "--out", "a", "--four-bit")
+    )
+    assert said.code == 2
+    assert "need a CUDA device" in said.err
+    assert not Path("a").exists()
