@@ -312,6 +312,7 @@ class ScoreRequest:
 
     With ``values`` the value head is read at every step end as well. Without ``logprobs`` there
     are none in the answer, and an engine may save what they cost. ``adapter`` as in ``Request``.
+    ``certainty`` asks how far from uniform the distribution was that each token is drawn from.
     """
 
     prompt: Prompt
@@ -321,16 +322,22 @@ class ScoreRequest:
     values: bool = False
     logprobs: bool = True
     adapter: str | None = None
+    certainty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """Log-probabilities [tokens of assistant] and, if asked, values [steps of assistant]."""
+    """Log-probabilities [tokens of assistant] and, if asked, values [steps of assistant].
+
+    ``certainty`` [tokens of assistant], if asked: KL(uniform || next-token distribution) before
+    each token, in nats, 0 or more; ``None`` where it was not asked.
+    """
 
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     usage: Usage
     values: tuple[float, ...] = ()
+    certainty: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,6 +355,7 @@ class Capabilities:
     continue_assistant: bool = True
     deltas: bool = False
     adapters: bool = False
+    certainty: bool = False
 
 
 @dataclass(frozen=True, slots=True)

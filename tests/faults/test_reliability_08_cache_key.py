@@ -13,7 +13,8 @@ from mull.budget import Ledger, Meter, Purpose
 from mull.engines.cache import RecordingEngine
 from mull.engines.simulated import simulated_problem
 from mull.store import Store, request_key, sample_key, score_key
-from mull.store.keys import INDEXED, SCHEDULING
+from mull.store.keys import INDEXED, LATER, SCHEDULING
+from mull.store.rows import digest
 from mull.types import (
     Completion,
     EngineInfo,
@@ -66,6 +67,7 @@ OTHER: dict[type[Any], dict[str, list[Any]]] = {
         "values": [True],
         "logprobs": [False],
         "adapter": ["", "lora"],
+        "certainty": [True],
     },
 }
 IDENTITY = ("kind", "model", "revision", "tokenizer", "template", "adapter", "url", "dtype")
@@ -106,6 +108,14 @@ def test_every_change_of_a_text_to_score_is_a_miss() -> None:
     keys = {score_key(request, INFO) for request in requests}
     assert len(keys) == len(requests)
     assert request_key(BASE, INFO) not in keys
+
+
+def test_a_field_that_came_later_changes_no_key_where_it_is_not_asked() -> None:
+    kept = {each.name: getattr(SCORED, each.name) for each in fields(ScoreRequest)}
+    for name, default in LATER.items():
+        assert kept.pop(name) == default
+    before = digest(["score", list(INFO.identity), {"type": "ScoreRequest", **kept}])
+    assert score_key(SCORED, INFO) == before
 
 
 def test_the_sample_index_is_part_of_the_key() -> None:

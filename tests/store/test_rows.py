@@ -53,11 +53,19 @@ def test_a_completion_comes_back_equal_to_the_last_bit(made: Completion) -> None
         assert isinstance(getattr(back.usage, name), float)
 
 
-@given(st.builds(Scored, ids, logprobs, usage, st.lists(number, max_size=5).map(tuple)))
+few = st.lists(number, max_size=5).map(tuple)
+
+
+@given(st.builds(Scored, ids, logprobs, usage, few, st.none() | few))
 def test_a_scoring_comes_back_equal_to_the_last_bit(made: Scored) -> None:
     back = unpack_scored(pack(made))
     assert back == made
-    assert all(isinstance(value, float) for value in back.values)
+    assert all(isinstance(value, float) for value in (*back.values, *(back.certainty or ())))
+
+
+def test_a_scoring_that_was_not_asked_how_certain_is_packed_as_ever() -> None:
+    head = {"usage": Usage(2), "values": (0.5,)}
+    assert pack(Scored((1,), (-1.0,), Usage(2), (0.5,)))[0] == canonical(head)
 
 
 def test_a_nan_log_probability_survives() -> None:

@@ -35,6 +35,7 @@ BUILTIN: Mapping[str, str] = {
     "generative": "mull.verifiers.generative:GenerativeVerifier",
     "lowest-group": "mull.verifiers.confidence:LowestGroup",
     "mean-logprob": "mull.verifiers.confidence:MeanLogprob",
+    "self-certainty": "mull.verifiers.confidence:SelfCertainty",
     "simulated": "mull.verifiers.simulated:SimulatedVerifier",
     "views": "mull.verifiers.views:own_views",
 }
@@ -99,7 +100,7 @@ def load_verifier(
     ``file.py`` that defines ``verifier``: an object that meets the contract, or a function from a
     branch to a number. A verifier that was trained for another policy is refused with
     ``SpecError`` unless ``any_policy``, which may stand among the parameters too. Verifiers that
-    ask the policy itself (``views``) need its ``policy_engine``.
+    ask the policy itself (``views``, ``self-certainty``) need its ``policy_engine``.
 
     >>> from mull.catalog import load_task
     >>> load_verifier("checker", task=load_task("words"), policy=EngineInfo("test", "m")).info.model

@@ -59,6 +59,15 @@ def check_own_weights(requests: Sequence[ScoreRequest], info: EngineInfo) -> Non
         )
 
 
+def check_certainty(requests: Sequence[ScoreRequest], info: EngineInfo) -> None:
+    """Raise ``UnsupportedError`` where certainty is asked of an engine that cannot tell it."""
+    if not info.capabilities.certainty and any(each.certainty for each in requests):
+        raise UnsupportedError(
+            f"engine {info.kind}:{info.model} cannot honour: certainty; it needs the probability "
+            "of every token of the vocabulary: use a model in this process, or score without it"
+        )
+
+
 def check_price(price: tuple[float, float, float]) -> None:
     """Raise ``SpecError`` for a price that is not three amounts of 0 or more."""
     if len(price) != 3 or not all(0.0 <= each < math.inf for each in price):

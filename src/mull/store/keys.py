@@ -6,6 +6,7 @@ so the fields are found by reflection and only those named here are left out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 
 from mull.store.rows import digest
@@ -16,6 +17,10 @@ INDEXED = frozenset({"n", "first"})
 
 SCHEDULING = frozenset({"priority", "deltas"})
 """Fields that say when and in what pieces text comes, never which text."""
+
+LATER: Mapping[str, object] = {"adapter": None, "certainty": False}
+"""Fields that texts to score gained later, with their defaults: at its default such a field is no
+part of the key, so that what was recorded before it came is found again."""
 
 _KEPT = tuple(field.name for field in fields(Request) if field.name not in INDEXED | SCHEDULING)
 
@@ -33,7 +38,11 @@ def sample_key(request: Request, index: int, info: EngineInfo) -> tuple[bytes, i
 
 def score_key(request: ScoreRequest, info: EngineInfo) -> bytes:
     """32 bytes for a text to score on an engine."""
-    return digest(["score", list(info.identity), request])
+    kept = {each.name: getattr(request, each.name) for each in fields(ScoreRequest)}
+    for name, default in LATER.items():
+        if kept[name] == default:
+            del kept[name]
+    return digest(["score", list(info.identity), {"type": "ScoreRequest", **kept}])
 
 
 def adapt_key(adapter: str, info: EngineInfo) -> bytes:

@@ -83,7 +83,10 @@ def row_hash(*columns: Column) -> bytes:
 def pack(value: Completion | Scored) -> Packed:
     """A completion or scored text as row columns; token ids and log-probabilities as arrays."""
     names = (name for name in _names(type(value)) if name not in _ARRAYS)
-    head = canonical({name: getattr(value, name) for name in names})
+    kept = {name: getattr(value, name) for name in names}
+    if kept.get("certainty", ()) is None:  # most are not asked: a null a row says nothing
+        del kept["certainty"]
+    head = canonical(kept)
     return head, _to_bytes("i", value.token_ids), _to_bytes("d", value.logprobs)
 
 
@@ -100,8 +103,13 @@ def unpack_completion(packed: Packed) -> Completion:
 def unpack_scored(packed: Packed) -> Scored:
     """The scored text that ``pack`` was given, equal to the last bit."""
     head = _head(packed[0], Scored)
+    certainty = head.get("certainty")
+    known = {
+        "values": tuple(map(float, head["values"])),
+        "certainty": None if certainty is None else tuple(map(float, certainty)),
+    }
     return Scored(
-        **{**head, "values": tuple(map(float, head["values"]))},
+        **{**head, **known},
         token_ids=_from_bytes("i", packed[1]) or (),
         logprobs=_from_bytes("d", packed[2]) or (),
     )

@@ -1,20 +1,26 @@
-"""How sure the policy was of its own tokens: verifiers that need no model and cost nothing.
+"""How sure the policy was of its own tokens.
 
-They read the log-probabilities of the tokens that were chosen, which every step carries where the
-engine tells them. What needs the whole distribution (self-certainty, the top-k confidence of
-DeepConf) cannot be had from these, and is not made up here.
+``MeanLogprob`` and ``LowestGroup`` read the log-probabilities of the chosen tokens, which every
+step carries where the engine tells them: they need no model and cost nothing. ``SelfCertainty``
+needs the whole distribution before every token, so it has the policy read the text once more. The
+top-k confidence of DeepConf cannot be had from chosen tokens, and is not made up here.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from statistics import fmean
 
 import numpy as np
 
 from mull.budget import Meter
+from mull.engines.base import Engine
 from mull.errors import SpecError, UnsupportedError
-from mull.types import Branch, EngineInfo
+from mull.types import Branch, EngineInfo, ScoreRequest
+from mull.verifiers.base import forget_prefixes
+from mull.verifiers.texts import score_each, text_ids
 
 
 class MeanLogprob:
@@ -68,6 +74,62 @@ class LowestGroup:
         sums = np.concatenate([[0.0], np.cumsum(np.asarray(known, dtype=np.float64))])
         size = min(self.size, len(known))
         return float((sums[size:] - sums[:-size]).min() / size)
+
+
+class SelfCertainty:
+    """How far the policy's next-token distributions are from uniform, over a branch's tokens.
+
+    The mean over the tokens of KL(uniform || p) = -ln V - mean over the vocabulary of ln p, p the
+    distribution at T=1 that the token is drawn from, V the size of the model's output (Kang et al.
+    2025, arXiv 2502.18581). In nats, 0 or more and no number in 0..1: rank by it, or weigh votes.
+
+    The policy itself (``policy_engine``) reads each branch, which is charged as the verifier's: the
+    prompt is shared by the engine's prefix cache, the branch's text is read whole each time. Its
+    end token does not count. A branch without a token, or longer than the context, has no score
+    (NaN). Closing the verifier leaves the policy open. ``UnsupportedError`` for a policy that does
+    not tell the whole distribution.
+    """
+
+    def __init__(self, policy_engine: Engine) -> None:
+        info = policy_engine.info
+        if not (info.capabilities.score and info.capabilities.certainty):
+            raise UnsupportedError(
+                "self-certainty needs the probability of every token of the vocabulary, which "
+                f"{info.kind}:{info.model} does not tell: use a model in this process, or another "
+                "verifier such as mean-logprob"
+            )
+        self.engine = policy_engine
+
+    @property
+    def info(self) -> EngineInfo:
+        """The policy's, with what decides the score in its revision."""
+        given = self.engine.info
+        return replace(given, revision=f"{given.revision}/self-certainty")
+
+    @property
+    def policy(self) -> tuple[str, ...]:
+        """It fits any: it is made of the policy."""
+        return ()
+
+    async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
+        """One score a branch in nats, all branches in one batch of the engine."""
+        requests = [
+            ScoreRequest(
+                branch.prompt,
+                branch.text,
+                text_ids(branch),
+                logprobs=False,
+                adapter=branch.adapter,
+                certainty=True,
+            )
+            for branch in branches
+        ]
+        found = await score_each(self.engine, requests, meter)
+        return [fmean(each.certainty) if each and each.certainty else math.nan for each in found]
+
+    def forget(self) -> None:
+        """Empty the policy's prefix cache, if it has one."""
+        forget_prefixes(self.engine)
 
 
 def _each(

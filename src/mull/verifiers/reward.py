@@ -12,12 +12,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-from mull.budget import Ledger, Meter
+from mull.budget import Meter
 from mull.engines.base import Engine
-from mull.errors import ContextError, SpecError
-from mull.types import Branch, EngineInfo, Scored, ScoreRequest, StopReason
+from mull.errors import SpecError
+from mull.types import Branch, EngineInfo, Scored, ScoreRequest
 from mull.verifiers.base import forget_prefixes
 from mull.verifiers.steps import AGGREGATES, Aggregate
+from mull.verifiers.texts import score_each, text_ids
 
 
 class RewardVerifier:
@@ -61,11 +62,7 @@ class RewardVerifier:
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch, all branches in one batch of the engine."""
         requests = [self._request(branch) for branch in branches]
-        try:
-            found = await self.engine.score(requests, meter)
-        except ContextError:  # nothing was encoded yet: which one it is shows one by one
-            return [await self._alone(at, request, meter) for at, request in enumerate(requests)]
-        return [self._score(*pair) for pair in zip(requests, found, strict=True)]
+        return [self._score(found) for found in await score_each(self.engine, requests, meter)]
 
     def forget(self) -> None:
         """Empty the engine's prefix cache, if it has one."""
@@ -74,16 +71,6 @@ class RewardVerifier:
     async def aclose(self) -> None:
         """Close the engine."""
         await self.engine.aclose()
-
-    async def _alone(self, at: int, request: ScoreRequest, meter: Meter) -> float:
-        gauge = Meter(Ledger(meter.ledger.cost_model), meter.purpose, meter.info)
-        try:
-            (found,) = await self.engine.score([request], gauge)
-        except ContextError:
-            meter.charge(at)
-            return math.nan
-        meter.restore(at, gauge.usage(0))
-        return self._score(request, found)
 
     def _request(self, branch: Branch) -> ScoreRequest:
         return ScoreRequest(
@@ -96,11 +83,7 @@ class RewardVerifier:
         )
 
     def _ids(self, branch: Branch) -> tuple[int, ...] | None:
-        """The branch's own tokens where they are the text's: no stop string, no end token."""
-        ids = branch.token_ids if self.exact and branch.steps else None
-        if ids is None or branch.steps[-1].stop is StopReason.STOP:
-            return None
-        return ids[:-1] if branch.steps[-1].stop is StopReason.END else ids
+        return text_ids(branch) if self.exact else None
 
-    def _score(self, request: ScoreRequest, found: Scored) -> float:
-        return AGGREGATES[self.aggregate](found.values) if found.values else math.nan
+    def _score(self, found: Scored | None) -> float:
+        return AGGREGATES[self.aggregate](found.values) if found and found.values else math.nan

@@ -152,6 +152,75 @@ def test_scoring_runs_beside_generation(judge: Any, run: Any) -> None:
     assert len(scored) == 10
 
 
+def certainty_of(folder: Path, prompt: tuple[int, ...], text: tuple[int, ...]) -> list[float]:
+    """KL(uniform || p) before each token of a text, by its sum over the vocabulary."""
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64)
+    with torch.inference_mode():
+        logits = model(torch.tensor([[*prompt, *text]])).logits[0]
+    known = torch.softmax(logits[len(prompt) - 1 : -1], dim=-1)
+    uniform = 1 / known.shape[-1]
+    found: list[float] = (uniform * torch.log(uniform / known)).sum(dim=-1).tolist()
+    return found
+
+
+@pytest.mark.parametrize("one_row", [False, True])
+@pytest.mark.parametrize("logprobs", [False, True])
+def test_certainty_is_the_divergence_from_uniform_before_each_token(
+    engines: Callable[..., Any],
+    checkpoints: Callable[..., Path],
+    run: Any,
+    one_row: bool,
+    logprobs: bool,
+) -> None:
+    engine = engines("qwen2", engine={"one_row": one_row})
+    texts = ["7.\nalpha.\n8", "7.\n", "beta" * 40, ""]
+    asked = [ScoreRequest(Prompt.of(TEXT), t, logprobs=logprobs, certainty=True) for t in texts]
+    plain = score(engine, run, *(ScoreRequest(Prompt.of(TEXT), text) for text in texts))
+    prompt = engine.text.prompt(Prompt.of(TEXT))
+    for result, other in zip(score(engine, run, *asked), plain, strict=True):
+        direct = certainty_of(checkpoints("qwen2"), prompt, result.token_ids)
+        assert result.certainty == pytest.approx(direct, abs=1e-4)
+        assert all(value >= 0 for value in result.certainty)
+        assert other.certainty is None
+        wanted = other.logprobs if logprobs else ()
+        assert result.logprobs == pytest.approx(wanted, abs=1e-4)
+
+
+def test_certainty_of_a_text_that_grows_is_that_of_the_whole(
+    checkpoints: Callable[..., Path], run: Any
+) -> None:
+    """Each call reads the text anew, and the prompt never again but for its last token."""
+    options: dict[str, Any] = {"dtype": "float32", "device": "cpu", "memory_cap": 1 << 26}
+    engine = load_torch_engine(checkpoints("qwen3"), **options)
+    steps, prompt = ["7.\n", "alpha.\n", "8+1=9.\n"], len(engine.text.prompt(Prompt.of(TEXT)))
+    grown = []
+    for count in (1, 2, 3, 3):
+        request = ScoreRequest(Prompt.of(TEXT), "".join(steps[:count]), certainty=True)
+        grown += score(engine, run, request)
+    whole = grown[-1].certainty
+    for result in grown:
+        assert result.certainty == pytest.approx(whole[: len(result.token_ids)], abs=1e-4)
+    assert [each.usage.cached for each in grown] == [0, *[prompt - 1] * 3]
+    asyncio.run(engine.aclose())
+
+
+def test_a_model_that_prefers_nothing_is_certain_of_nothing(
+    checkpoints: Callable[..., Path], tmp_path: Path, run: Any
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    target = tmp_path / "flat"
+    shutil.copytree(checkpoints("qwen2", tie_word_embeddings=False), target)
+    tensors = load_file(str(target / "model.safetensors"))
+    tensors["lm_head.weight"] = torch.zeros_like(tensors["lm_head.weight"])
+    save_file(tensors, str(target / "model.safetensors"))
+    engine = load_torch_engine(target, dtype="bfloat16", device="cpu", memory_cap=1 << 26)
+    (result,) = score(engine, run, ScoreRequest(Prompt.of(TEXT), "7.\n8", certainty=True))
+    assert result.certainty == pytest.approx([0.0] * 4, abs=1e-6)
+    asyncio.run(engine.aclose())
+
+
 def test_what_cannot_be_scored_is_refused(engines: Callable[..., Any], run: Any) -> None:
     engine = engines("qwen2")
     with pytest.raises(UnsupportedError, match="no value head"):

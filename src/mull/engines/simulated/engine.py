@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 
 from mull.budget import Meter
-from mull.engines.base import check_own_weights, check_supported
+from mull.engines.base import check_certainty, check_own_weights, check_supported
 from mull.engines.simulated.content import Content, ScoringContent
 from mull.engines.simulated.draft import Draft, compose
 from mull.engines.simulated.faults import ERRORS, Fault, Faults
@@ -159,6 +159,7 @@ class SimulatedEngine:
         """
         self._open()
         check_own_weights(requests, self.info)
+        check_certainty(requests, self.info)
         content = self.content
         if not isinstance(content, ScoringContent):
             raise UnsupportedError(

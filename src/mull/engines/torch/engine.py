@@ -95,7 +95,8 @@ class TorchEngine:
         """Log-probabilities and values of given texts; see ``Engine.score``.
 
         Values are the value head's reading, through a sigmoid (0..1), at the last token of every
-        step: the token that completes the separator, and the text's last token.
+        step: the token that completes the separator, and the text's last token. Certainty is that
+        of the model's whole output, softmax at T=1, padded entries of its vocabulary included.
 
         Raises:
             ContextError: a text is longer than the context.
@@ -279,7 +280,10 @@ class TorchEngine:
                     meter.charge(
                         number, prompt=event.total, cached=event.cached, seconds=event.seconds
                     )
-                    scored = Scored(ids[given:], event.logprobs, meter.usage(number), event.values)
+                    usage = meter.usage(number)
+                    scored = Scored(
+                        ids[given:], event.logprobs, usage, event.values, event.certainty
+                    )
                     if not future.done():
                         future.set_result(scored)
                 elif isinstance(event, Failed) and not future.done():

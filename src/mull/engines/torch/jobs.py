@@ -71,13 +71,14 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class ScoredText:
-    """A text was scored: log-probabilities [tokens] and values [step ends]."""
+    """A text was scored: log-probabilities [tokens], values [step ends], certainty [tokens]."""
 
     logprobs: tuple[float, ...]
     values: tuple[float, ...]
     total: int
     cached: int
     seconds: float
+    certainty: tuple[float, ...] | None = None
 
 
 Event = Prompted | Made | Done | Closed | Failed | ScoredText

@@ -99,6 +99,7 @@ def open_engine(
             threshold_dfs=True,
             deltas=True,
             adapters=trainer is not None,
+            certainty=True,
         ),
     )
     held = None if trainer is None else AdaptedWeights(trainer, build, str(place), adapted)

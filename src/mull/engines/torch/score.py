@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -75,6 +76,8 @@ class Scorer:
         end = min(known + SHARED, len(job.ids))
         if self.batch.one_row or end <= known:
             return False
+        if job.request.certainty and known >= job.prompt - 1:
+            return False  # its text is read anew whatever the tree holds of it
         return any(other.ids[:end] == job.ids[:end] for other in wave)
 
     def _groups(self, wave: list[ScoreJob], starts: dict[ScoreJob, int]) -> list[list[ScoreJob]]:
@@ -90,7 +93,8 @@ class Scorer:
     def _known(self, job: ScoreJob) -> int:
         """Tokens that need not be encoded again: their keys and what is asked of them are in the
         tree. For log-probabilities the one before the first new token is encoded again: its output
-        is the first new token's probability.
+        is the first new token's probability. The tree keeps no certainty: where it is asked, the
+        text is read anew from its first token on.
         """
         if self.batch.one_row:
             return 0
@@ -106,6 +110,8 @@ class Scorer:
             absent[needed] = np.isnan(scores[needed])
             missing |= absent
         known = int(missing.argmax()) if missing.any() else match.length
+        if job.request.certainty:
+            return min(known, job.prompt - 1)
         if known == len(job.ids) or not job.request.logprobs:
             return known
         return max(known - 1, 0)
@@ -134,24 +140,32 @@ class Scorer:
                 found[job] = self._recall(job)
                 continue
             place = fresh.index(job)
-            logprobs, scores = self._read(job, start, hidden[place, : len(job.ids) - start])
+            own = hidden[place, : len(job.ids) - start]
+            logprobs, scores, certainty = self._read(job, start, own)
             if batch.one_row:
-                found[job] = self._result(job, logprobs, scores, start, start)
+                made = self._result(job, logprobs, scores, start, start)
+                found[job] = replace(made, certainty=certainty)
                 continue
             known = batch.tree.match(job.ids)
             if known.length < len(job.ids):
                 keys, values = batch.rows.read(first + place, known.length, len(job.ids))
                 batch.tree.insert(known, job.ids[known.length :], keys, values)
             batch.tree.annotate(job.ids, start, logprobs, scores)
-            found[job] = self._recall(job, start)
+            found[job] = replace(self._recall(job, start), certainty=certainty)
 
-    def _read(self, job: ScoreJob, start: int, hidden: Tensor) -> tuple[Floats, Floats]:
-        """Log-probabilities and values [tokens from start on]; NaN where there is none."""
+    def _read(
+        self, job: ScoreJob, start: int, hidden: Tensor
+    ) -> tuple[Floats, Floats, tuple[float, ...] | None]:
+        """Log-probabilities and values [tokens from start on], NaN where there is none; certainty
+        [tokens of the text] where it is asked.
+        """
         size = len(job.ids) - start
         logprobs = np.full(size, np.nan, np.float32)
         scores = np.full(size, np.nan, np.float32)
         # Position i gives token i + 1; nothing before the text's first token is wanted.
-        begin = max(job.prompt - 1 - start, 0) if job.request.logprobs else size
+        certain: list[float] | None = [] if job.request.certainty else None
+        asked = job.request.logprobs or certain is not None
+        begin = max(job.prompt - 1 - start, 0) if asked else size
         step = max(1, LOGIT_CELLS // self.model.config.vocab)
         targets = torch.tensor(job.ids[start + 1 :], device=hidden.device)
         for low in range(begin, size - 1, step):
@@ -159,12 +173,14 @@ class Scorer:
             table = torch.log_softmax(self.model.logits(hidden[low:high]), dim=-1)
             picked = table.gather(1, targets[low:high, None])[:, 0]
             logprobs[low + 1 : high + 1] = picked.cpu().numpy()
+            if certain is not None:
+                certain += _from_uniform(table).tolist()
         if self.model.value_head is not None:
             scores[:] = self.model.value(hidden).cpu().numpy()
         wanted = logprobs[begin + 1 :]
         if np.isnan(wanted).any() or not np.isfinite(hidden.float().sum().item()):
             raise EngineError("the model's output is not a number: its weights are bad")
-        return logprobs, scores
+        return logprobs, scores, None if certain is None else tuple(certain)
 
     def _recall(self, job: ScoreJob, cached: int | None = None) -> ScoredText:
         """A result read back from the tree, where all of it stands now."""
@@ -185,6 +201,11 @@ class Scorer:
             cached,
             0.0,
         )
+
+
+def _from_uniform(table: Tensor) -> Tensor:
+    """KL(uniform || p) = -ln V - mean(ln p) in nats, [rows], of log-probabilities [rows, V]."""
+    return (-table.mean(dim=-1) - math.log(table.shape[-1])).clamp_min(0.0)
 
 
 def _joined(nodes: Sequence[Node]) -> tuple[Floats, Floats]:
