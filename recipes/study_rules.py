@@ -7,6 +7,7 @@ the runs.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -224,7 +225,10 @@ def over_optimised(strategy: str, low: int, high: int) -> Rule:
 
 
 def ranks_inside(families: Mapping[str, Rows]) -> list[Finding]:
-    """AUC within problems of the verifiers that the rows used, against .8, by their cards."""
+    """AUC within problems of the verifiers that the rows used, against .8, by their cards.
+
+    One that learned from exact labels shows what rollouts have to reach, and decides nothing.
+    """
     used = {row.models["prm"] for row in own(families) if "prm" in row.models}
     found = []
     for who in sorted(used):
@@ -233,8 +237,15 @@ def ranks_inside(families: Mapping[str, Rows]) -> list[Finding]:
             gap = Interval(*(x - 0.8 for x in auc), n=0)
             shown = f"{auc[0]:.3f} [{auc[1]:.3f}, {auc[2]:.3f}]"
             name = who.partition(":")[2].partition("@")[0]
-            found.append(Finding(f"`{name}`, its card", shown, verdict(gap), p_value(gap)))
+            exact = _labels(name) == "exact"
+            said, chance = ("exact labels", None) if exact else (verdict(gap), p_value(gap))
+            found.append(Finding(f"`{name}`, its card", shown, said, chance))
     return found
+
+
+def _labels(name: str) -> str:
+    """What a shipped verifier's labels were."""
+    return str(json.loads((model_folder(name) / "trained.json").read_text())["labels"])
 
 
 def card_of(who: str) -> Mapping[str, Any]:
