@@ -103,6 +103,7 @@ def test_test_outputs_change_nothing(mull: Mull) -> None:
         (("--format", "chat"), "format"),
         (("--model", "nowhere"), "nowhere"),
         (("--out", "puzzles.json"), "is a file"),
+        (("--out", "base"), "is the model itself"),
     ],
 )
 def test_bad_input_is_refused(mull: Mull, folder: Path, arguments: Any, says: str) -> None:

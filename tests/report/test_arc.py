@@ -40,6 +40,7 @@ def sample(
         unanswered=None if answer is not None else "malformed",
         usage=Usage(generated=5),
         scores={"logprob": -1.0, "mean_logprob": -0.2, **scores},
+        tokens=5,
     )
 
 
@@ -199,6 +200,13 @@ def test_without_a_greedy_cell_the_first_prediction_stands_for_it() -> None:
     assert [row[0] for row in table.rows] == ["single prediction (the first)", "vote of 2 views"]
     assert table.rows[0][1].value == 0.0  # type: ignore[union-attr]
     assert label(solved[0]) == "vote of 2 views"
+
+
+def test_cells_that_words_do_not_tell_apart_are_told_by_their_spec() -> None:
+    (one,) = solved_of(run(cells()[1]))
+    other = replace(one, strategy="airv(n=2, seed=1)")
+    assert label(one, [one, other]) == f"vote of 2 views ({one.strategy})"
+    assert label(other, [one, other]) == "vote of 2 views (airv(n=2, seed=1))"
 
 
 def test_an_interval_that_does_not_exist_is_left_out() -> None:

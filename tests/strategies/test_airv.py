@@ -257,6 +257,42 @@ def test_by_threshold_all_likely_answers_of_each_view_are_candidates() -> None:
         solve(Airv(n=3, threshold=0.3), 0)
 
 
+class Noted(Likely):
+    """Keeps which ranks were asked for together."""
+
+    def __init__(self, task: ArcTask, of: Problem, views: int, wrong: str) -> None:
+        super().__init__(task, of, views, wrong)
+        self.requests: list[tuple[int, int]] = []
+
+    async def generate(self, request: Request, meter: Meter) -> AsyncGenerator[Completion, None]:
+        self.requests.append((request.first, request.n))
+        async for completion in super().generate(request, meter):
+            yield completion
+
+
+@pytest.mark.parametrize("window", [3, 4, 8])
+def test_a_threshold_search_is_asked_whole_whatever_the_budget(window: int) -> None:
+    engine = Noted(ARC, asked(0), 32, "77\n77")
+    solved = solve(Airv(threshold=0.3, window=window), 0, Budget(tokens=60), engine=engine)
+    assert solved.result.ended is Ended.BUDGET
+    assert set(engine.requests) == {(0, 3)}
+    assert len(engine.requests) <= 10 + window // 3
+
+
+def test_searches_that_find_nothing_cost_something_and_go_on() -> None:
+    engine = Noted(ARC, asked(0), 32, "77\n77")
+    engine.said = {prompt: [] for prompt in engine.said}
+    solved = solve(Airv(threshold=0.3), 0, Budget(tokens=120), engine=engine)
+    assert (solved.result.ended, solved.result.answer) == (Ended.BUDGET, None)
+    assert len(engine.requests) >= 20
+
+
+def test_ranks_that_a_search_does_not_have_are_not_missed() -> None:
+    engine = Likely(ARC, asked(0), 4, "77\n77")
+    solved = solve(Airv(n=12, threshold=0.3, quorum=0.9), 0, engine=engine)
+    assert solved.result.answer == "77\n77"
+
+
 def test_a_task_that_cannot_show_a_problem_otherwise_is_refused() -> None:
     with pytest.raises(UnsupportedError, match=r"airv needs a task that shows .* not plain"):
         Airv(n=2).start(Start(problem(), TASK))

@@ -128,3 +128,15 @@ def test_a_real_template_asks_as_the_engine_does_and_ends_the_turn(qwen2: Path) 
     assert said(encoder, Dialogue(turns)) == " shape: 1x1\n1 3\n``` shape: 1x1\n1 2\n```<|im_end|>"
     # Marking what is said in a turn cuts its tokens there and changes none of its characters.
     assert encoder.tokenizer.decode(row.ids) == encoder.tokenizer.decode(encoder(answer).ids)
+
+
+def test_an_answer_that_stands_in_the_templates_words_is_found_behind_them(qwen2: Path) -> None:
+    encoder = Encoder.of(qwen2)
+    turns = (USER, Message("assistant", "a"), USER, Message("assistant", "b"))
+    assert said(encoder, Dialogue.of(turns, every=True)) == "a<|im_end|>b<|im_end|>"
+
+
+def test_an_empty_turn_is_no_crash(qwen2: Path) -> None:
+    encoder = Encoder.of(qwen2)
+    turns = (Message("system", ""), USER, BYE)
+    assert said(encoder, Dialogue.of(turns)) == "bye<|im_end|>"

@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 Texts = Annotated[list[str] | None, typer.Option(help="jsonl: prompts and answers, or chats.")]
 Puzzles = Annotated[list[str] | None, typer.Option(help="File or folder of puzzles.")]
-Held = Annotated[str | None, typer.Option(help="Texts (or puzzles) never trained on.")]
+Held = Annotated[
+    str | None,
+    typer.Option(help="Texts (or puzzles) to validate on: others than those trained on."),
+]
 Generate = Annotated[int, typer.Option(min=0, help="Validation texts to answer at every check.")]
 Loss = Annotated[str, typer.Option(help="answer; turns (of a chat); outputs (of demonstrations).")]
 Own = Annotated[
@@ -102,7 +105,8 @@ def lora(
         written = _Written(format, layout, loss, encoder, max_length if fit else None)
         stream = written.stream(arc, own, n_minus_1, seed)
         held = written.validation(validation)
-        task = f'arc(format="{format}", layout={layout})'
+        quote = "'" if '"' in format else '"'
+        task = f"arc(format={quote}{format}{quote}, layout={layout})"
     else:
         stream = _dialogues(data or [], loss)
         held = _dialogues([validation], "answer") if validation else []

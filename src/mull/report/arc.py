@@ -280,7 +280,7 @@ def _prediction(key: tuple[str, int], view: str, sample: Sample, failure: str | 
         failure,
         sample.text,
         logprob if logprob is not None and math.isfinite(logprob) else None,
-        sample.usage.generated,
+        sample.tokens,
     )
 
 

@@ -41,8 +41,11 @@ def label(solved: Solved, among: Sequence[Solved] = ()) -> str:
     >>> label(cell)
     'vote of 8 views'
     """
-    parts = [_words(solved)]
     others = among or (solved,)
+    words = _words(solved)
+    # Words leave options out; where they name two strategies, the spec says which is which.
+    specs = {each.strategy for each in others if _words(each) == words}
+    parts = [words if len(specs) < 2 else f"{words} ({solved.strategy})"]
     if len({each.temperature for each in others}) > 1 and solved.temperature is not None:
         parts.append(f"T={solved.temperature:g}")
     if len({each.seed for each in others}) > 1:

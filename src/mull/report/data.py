@@ -32,6 +32,8 @@ class Sample:
     stop: str = "end"
     usage: Usage = Usage()
     scores: Mapping[str, float] = field(default_factory=lambda: EMPTY)
+    tokens: int = 0
+    """Length of the solution; what was charged for it may be more (searches) or less."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -193,6 +193,7 @@ def _sample(candidate: GradedCandidate) -> data.Sample:
         stop=candidate.stop,
         usage=candidate.usage,
         scores=candidate.scores,
+        tokens=candidate.tokens,
     )
 
 

@@ -99,13 +99,15 @@ class Airv:
             decoding = replace(known, temperature=self.temperature)
         mark = VERIFIER if self.rank == "views" else ""
         select: Selector = ByScore(mark, FirstBest(mark)) if mark else Majority()
+        # Samples that exist already were drawn under the plain prompt: they are no views.
         return AirvSearch(
-            start,
+            replace(start, candidates=()),
             n,
             select,
             decoding,
             window=max(self.window, self.width),
             quorum=self.quorum,
+            unit=1 if self.threshold is None else self.width,
             mark=mark,
             task=start.task,
             width=self.width,

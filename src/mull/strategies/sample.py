@@ -73,7 +73,8 @@ class SampleSearch(OrderedSearch):
     it there is no answer, rather than a vote of the few in silence. Samples that exist already
     count where they were drawn as this search draws. Without a number of samples of its own, the
     search gives up after ``window`` samples in a row that failed or said nothing: they cost nothing
-    that would ever exhaust the budget.
+    that would ever exhaust the budget. Samples are asked for by the ``unit``: the ranks of one
+    threshold search come of one request, and those that it does not have are not missed.
     """
 
     n: int
@@ -82,11 +83,13 @@ class SampleSearch(OrderedSearch):
     rule: StopRule | None = None
     window: int = WINDOW
     quorum: float = 0.0
+    unit: int = 1
     candidates: list[Candidate] = field(default_factory=list, init=False)
     ended: Ended = field(default=Ended.UNFINISHED, init=False)
     _asked: int = field(default=0, init=False)
     _came: int = field(default=0, init=False)
     _in_vain: int = field(default=0, init=False)
+    _empty: int = field(default=0, init=False)
     _votes: list[tuple[str, int]] = field(default_factory=list, init=False)
 
     def begin(self) -> None:
@@ -100,10 +103,13 @@ class SampleSearch(OrderedSearch):
     def take(self, outcome: Outcome) -> None:
         self._came += 1
         self._in_vain += 1
-        if isinstance(outcome.value, Completion) and not _exhausted(outcome):
-            self._add(*self._read(outcome.action, outcome.value))
+        if isinstance(outcome.value, Completion):
             if outcome.value.usage.generated:
                 self._in_vain = 0
+            if _exhausted(outcome):
+                self._empty += 1
+            else:
+                self._add(*self._read(outcome.action, outcome.value))
         self._go_on()
 
     def result(self) -> Result:
@@ -116,7 +122,7 @@ class SampleSearch(OrderedSearch):
             elif isinstance(outcome.value, Failure):
                 failures.append(outcome.value)
         candidates = self._marked(candidates)
-        enough = len(candidates) >= self.quorum * came
+        enough = len(candidates) >= self.quorum * (came - self._empty)
         selection = self.select(candidates, self.start.same) if enough else NOTHING
         return Result((selection,), tuple(candidates), tuple(failures), self.ended)
 
@@ -179,6 +185,7 @@ class SampleSearch(OrderedSearch):
             most = min(most, self.window - in_flight)
         if self.rule is not None:
             most = min(most, samples_needed(self.rule, counts, in_flight + most) - in_flight)
+        most -= most % self.unit
         if most > 0:
             self._request(self._asked, most)
             self._asked += most

@@ -54,4 +54,6 @@ class TokenDfs:
             )
         n = self.best_of or self.samples
         # One request brings all solutions: a window would cut the search into several.
-        return SampleSearch(start, n, Best("logprob"), ThresholdDFS(self.threshold), window=n)
+        return SampleSearch(
+            start, n, Best("logprob"), ThresholdDFS(self.threshold), window=n, unit=n
+        )

@@ -205,8 +205,13 @@ class Encoder:
         *turns, answer = chat.turns
         before = self._render([turn.message for turn in turns], True)
         parts, rest = list[tuple[str, bool]](), before
-        for turn in turns:
-            glue, said, rest = self._cut(rest, turn)
+        for number, turn in enumerate(turns):
+            # A short answer may stand in the words before it too ("a" in "assistant"): skip those.
+            head = self._render([t.message for t in turns[:number]], True) if number else ""
+            done = len(before) - len(rest)
+            skip = turn.role == "assistant" and len(head) > done and before.startswith(head)
+            parts.append((before[done : len(head)] if skip else "", False))
+            glue, said, rest = self._cut(before[len(head) :] if skip else rest, turn)
             parts += [(glue, False), *said]
             if turn.role == "assistant" and turn.parts[-1][1]:
                 # The turn was said as a whole, its end token with it.
@@ -223,8 +228,10 @@ class Encoder:
             # Most templates take away white space around a turn.
             words = words.strip()
             parts = ((words, parts[0][1]),)
+        if not words:
+            return "", (), text
         glue, found, rest = text.partition(words)
-        if words and not found:
+        if not found:
             raise InputError(
                 f"the chat template changes the words of a turn ({words[:60]!r}); expected them to "
                 "stand in it as they are"
@@ -239,7 +246,8 @@ class Encoder:
         if not self._text.template:
             return self._end()
         whole = self._render([turn.message for turn in chat.turns], False)
-        _, _, tail = whole.rpartition(chat.turns[-1].message.content.strip())
+        said = chat.turns[-1].message.content.strip()
+        tail = whole.rpartition(said)[2] if said else whole
         return next((t for t in self._text.encode(tail) if t in self.ends), None) or self._end()
 
     def _render(self, messages: Sequence[Message], open: bool) -> str:

@@ -11,7 +11,7 @@ from mull.budget import Ledger, Meter, Purpose
 from mull.engines.torch import load_torch_engine
 from mull.engines.torch.config import read_config
 from mull.engines.torch.engine import TorchEngine
-from mull.errors import EngineError, InputError
+from mull.errors import ContextError, InputError
 from mull.training.dialogue import Encoded, Encoder, TrainingText
 from mull.types import GREEDY, Completion, Prompt, Request, Until
 
@@ -70,7 +70,7 @@ async def _share(engine: TorchEngine, row: Encoded) -> float:
         [made] = [
             item async for item in engine.generate(request, meter) if isinstance(item, Completion)
         ]
-    except EngineError:
+    except ContextError:
         return 0.0
     got = made.token_ids or ()
     right = 0

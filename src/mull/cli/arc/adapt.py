@@ -14,9 +14,10 @@ import typer
 from mull.catalog.models import CARD, model_folder
 from mull.cli import options
 from mull.cli.arc.shared import FAILURES, Puzzles, puzzles_of, say
+from mull.cli.arc.solve import task_of
 from mull.cli.train import directory, say_trained, training_bar
 from mull.engines.adapters import AdaptRecipe, TrainStep
-from mull.errors import MissingExtraError, UnsupportedError
+from mull.errors import MissingExtraError, UnsupportedError, UsageError
 from mull.fileio import write_atomic
 from mull.tasks.arc.adapt import pooled
 from mull.tasks.arc.writing import writing
@@ -33,8 +34,9 @@ def adapt(
     matrix_rate: Annotated[float, typer.Option(help="Peak rate of the layers' matrices.")] = 1e-3,
     rate: Annotated[float, typer.Option(help="Peak rate of everything else.")] = 5e-4,
     form: Annotated[
-        str, typer.Option("--format", help="How puzzles are written: a compact format.")
-    ] = "marked",
+        str | None,
+        typer.Option("--format", help="A compact format; default: as the model's card says."),
+    ] = None,
     seed: options.Seed = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> int:
@@ -44,6 +46,8 @@ def adapt(
         from mull.training.adapt import adapt_model, trainable
     except ModuleNotFoundError as error:
         raise MissingExtraError.of("mull arc adapt", "torch") from error
+    if folder.resolve() == start.resolve():
+        raise UsageError(f"--out {out} is the model itself: name another directory")
     if not trainable(start):
         raise UnsupportedError(
             f"{start} is no model of the shape that mull train policy writes, the only one whose "
@@ -51,6 +55,7 @@ def adapt(
         )
     recipe = AdaptRecipe(steps, batch_tokens, matrix_rate, rate, seed)
     asked, problems = puzzles_of(puzzles)
+    form = task_of(model, form).format
     parts = pooled(asked, writing(form), examples, seed, groups)
     for number, texts in enumerate(parts):
         into = folder if groups == 1 else folder / f"group-{number}"

@@ -157,7 +157,8 @@ def _written(name: str, parameters: dict[str, Any]) -> str:
         if value is None or isinstance(value, bool):
             return words[value]
         plain = not isinstance(value, str) or value.replace("-", "").replace("_", "").isalnum()
-        return str(value) if plain else f'"{value}"'
+        quote = "'" if '"' in str(value) else '"'
+        return str(value) if plain else f"{quote}{value}{quote}"
 
     inside = ", ".join(f"{key}={word(value)}" for key, value in parameters.items())
     return f"{name}({inside})" if inside else name

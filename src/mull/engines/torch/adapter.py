@@ -43,6 +43,8 @@ _OTHER: Final = (
     "arrow_config",
     "kasa_config",
 )
+# Ways to begin that leave the base as it is.
+_PLAIN: Final = ("gaussian", "eva", "orthogonal")
 
 
 @dataclass
@@ -116,6 +118,8 @@ def read_adapter(path: Path) -> Adapter:
     if kind != "LORA":
         raise ModelLoadError(f"{path}: an adapter of kind {kind!r}; expected LORA")
     more = [name for name in _OTHER if config.get(name)]
+    if config.get("init_lora_weights", True) not in (*_PLAIN, True, False):
+        more.append("init_lora_weights")  # such as pissa: it changes the base as well
     if config.get("bias", "none") != "none":
         more.append("bias")
     if more:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -161,7 +162,8 @@ def _pairs(path: str, puzzle: str, value: Any) -> Iterator[dict[str, Any]]:
 def attempt_number(where: str, name: str) -> int:
     """The number in ``attempt_<number>``; ``InputError`` for another name."""
     number = name.removeprefix(ATTEMPT)
-    if number == name or not (number.isascii() and number.isdigit() and 1 <= len(number) <= 9):
+    # One way to write a number: attempt_01 would be a second attempt_1.
+    if number == name or not re.fullmatch(r"[1-9][0-9]{0,8}", number):
         raise InputError(f"{where}: unknown field {_short(name)}; expected attempt_1, attempt_2 …")
     return int(number)
 
