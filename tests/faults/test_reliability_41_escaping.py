@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 from rich.console import Console
+from tests.report.invented import NO_SCRIPT
 
 from mull.report import Cell, LedgerRow, ProblemResult, Run, Sample, summary, write_report
 from mull.report.browser import ANSWER_LIMIT
@@ -236,20 +237,7 @@ def test_the_embedded_data_cannot_end_their_block_and_come_back_whole(
 def test_the_script_puts_texts_on_the_page_as_text_only(reports: tuple[Path, Path]) -> None:
     page = (reports[0] / "report.html").read_text(encoding="utf-8")
     script = page[page.rindex("<script>") :]
-    for forbidden in (
-        "innerHTML",
-        "outerHTML",
-        "insertAdjacent",
-        "document.write",
-        "eval(",
-        "Function(",
-        "setTimeout(",
-        ".href",
-        ".src",
-        "location",
-        "fetch(",
-    ):
-        assert forbidden not in script, forbidden  # fmt: skip
+    assert not [word for word in NO_SCRIPT if word in script]
 
 
 @pytest.mark.timeout(60)

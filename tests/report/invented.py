@@ -82,3 +82,10 @@ def run(*cells: Cell, name: str = "words-s on words") -> Run:
         facts={"engine": "simulated", "problems": str(len(tuple(cells[0].problems))),
                "seeds": ", ".join(sorted({str(c.seed) for c in cells})), "decoding": "T 0.8"},
     )  # fmt: skip
+
+
+NO_SCRIPT = (
+    *("innerHTML", "outerHTML", "insertAdjacent", "document.write", "eval(", "Function("),
+    *("setTimeout(", ".href", ".src", "location", "fetch("),
+)
+"""What a page's own script must not hold: ways from text to markup, code or the network."""

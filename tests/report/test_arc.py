@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from tests.report.invented import NO_SCRIPT
 from tests.report.invented import run as invented
 from tests.tasks.arc.world import random_puzzle
 
@@ -248,20 +249,7 @@ def test_hostile_responses_are_data_and_no_markup(page: str) -> None:
     assert not set("<>&\u2028\u2029") & set(raw)
     assert page.count("<script") == 2
     script = page[page.rindex("<script>") :]
-    for forbidden in (
-        "innerHTML",
-        "outerHTML",
-        "insertAdjacent",
-        "document.write",
-        "eval(",
-        "Function(",
-        "setTimeout(",
-        ".href",
-        ".src",
-        "location",
-        "fetch(",
-    ):
-        assert forbidden not in script, forbidden  # fmt: skip
+    assert not [word for word in NO_SCRIPT if word in script]
 
 
 def test_a_page_without_puzzles_has_no_gallery(tmp_path: Path) -> None:

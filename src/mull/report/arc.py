@@ -23,12 +23,12 @@ from mull.strategies.airv import Airv
 from mull.strategies.base import Start, Strategy
 from mull.strategies.sample import FAR
 from mull.strategies.ttft import Ttft
-from mull.tasks.arc.augment import SAME
 from mull.tasks.arc.grade import Graded, grade
 from mull.tasks.arc.grids import Grid, Pair, Puzzle, from_text
 from mull.tasks.arc.predictions import Attempts, Prediction
 from mull.tasks.arc.submission import Score, Submission, complete, score
 from mull.tasks.arc.task import ArcTask, puzzle_of
+from mull.tasks.base import SAME
 from mull.types import Candidate, Problem, Prompt, Unanswered
 
 COPY = "copy"

@@ -36,10 +36,10 @@ from mull.errors import ConfigError, InputError, SpecError
 from mull.rng import derive
 from mull.tasks.arc.changes import Change, Mirror, Pad, Turn, Upscale
 from mull.tasks.arc.grids import COLOURS, MAX_SIDE, Grid, Pair, Puzzle, shape
+from mull.tasks.base import SAME
 
 Side = Literal["in", "out"]
 UNCHANGED: Final = tuple(range(COLOURS))
-SAME: Final = "same"
 STILL: Final = Turn()
 _GRAMMAR: Final = re.compile(
     r"(?:(flip)\.)?(?:rot([1-3])\.)?(?:colours(\d{10})\.)?"

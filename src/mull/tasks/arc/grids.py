@@ -53,10 +53,10 @@ def grid_of(value: Any, where: str = "grid", largest: int | None = MAX_SIDE) -> 
     mull.errors.InputError: p: train 0 input: rows of 2 and 1 cells; expected equally long rows
     """
     if not isinstance(value, Sequence) or isinstance(value, str) or not value:
-        raise InputError(f"{where}: expected a list of rows, not {_short(value)}")
+        raise InputError(f"{where}: expected a list of rows, not {short(value)}")
     for row in value:
         if not isinstance(row, Sequence) or isinstance(row, str) or not row:
-            raise InputError(f"{where}: expected rows of cells, not {_short(row)}")
+            raise InputError(f"{where}: expected rows of cells, not {short(row)}")
         if len(row) != len(value[0]):
             raise InputError(
                 f"{where}: rows of {len(value[0])} and {len(row)} cells; expected equally long rows"
@@ -64,7 +64,7 @@ def grid_of(value: Any, where: str = "grid", largest: int | None = MAX_SIDE) -> 
         for cell in row:
             # bool is an int in Python, and JSON's true is no colour.
             if type(cell) is not int or not 0 <= cell < COLOURS:
-                raise InputError(f"{where}: expected colours 0..9, not {_short(cell)}")
+                raise InputError(f"{where}: expected colours 0..9, not {short(cell)}")
     if largest is not None and max(len(value), len(value[0])) > largest:
         raise InputError(
             f"{where}: {len(value)}x{len(value[0])} cells; expected at most {largest}x{largest}"
@@ -75,7 +75,7 @@ def grid_of(value: Any, where: str = "grid", largest: int | None = MAX_SIDE) -> 
 def pair_of(value: Any, where: str, largest: int | None = MAX_SIDE) -> Pair:
     """A checked pair of ``{"input": …, "output": …}``; the output may be absent or null."""
     if not isinstance(value, Mapping) or "input" not in value:
-        raise InputError(f"{where}: expected an object with input and output, not {_short(value)}")
+        raise InputError(f"{where}: expected an object with input and output, not {short(value)}")
     output = value.get("output")
     return Pair(
         grid_of(value["input"], f"{where} input", largest),
@@ -90,12 +90,12 @@ def puzzle_of(id: str, value: Any, largest: int | None = MAX_SIDE) -> Puzzle:
     longer than ``largest``.
     """
     if not isinstance(value, Mapping):
-        raise InputError(f"{id}: expected an object with train and test, not {_short(value)}")
+        raise InputError(f"{id}: expected an object with train and test, not {short(value)}")
     sides: dict[str, tuple[Pair, ...]] = {}
     for side in ("train", "test"):
         pairs = value.get(side)
         if not isinstance(pairs, Sequence) or isinstance(pairs, str) or not pairs:
-            raise InputError(f"{id}: expected a list of {side} pairs, not {_short(pairs)}")
+            raise InputError(f"{id}: expected a list of {side} pairs, not {short(pairs)}")
         sides[side] = tuple(
             pair_of(pair, f"{id}: {side} {i}", largest) for i, pair in enumerate(pairs)
         )
@@ -144,6 +144,7 @@ def shape(grid: Grid) -> tuple[int, int]:
     return len(grid), len(grid[0])
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as an error message shows it: at most 60 characters of it."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

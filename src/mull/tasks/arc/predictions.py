@@ -22,7 +22,7 @@ from mull.errors import InputError, SpecError
 from mull.fileio import write_atomic
 from mull.tasks.arc.augment import UNCHANGED, Augmentation, parse
 from mull.tasks.arc.changes import Turn
-from mull.tasks.arc.grids import Grid, as_rows, grid_of
+from mull.tasks.arc.grids import Grid, as_rows, grid_of, short
 from mull.types import EMPTY
 
 UNSTATED: Final = "unstated"
@@ -130,7 +130,7 @@ def read_predictions(path: str) -> list[Prediction]:
     """
     table = read_json(path)
     if not isinstance(table, dict):
-        raise InputError(f"{path}: expected an object of puzzles, not {_short(table)}")
+        raise InputError(f"{path}: expected an object of puzzles, not {short(table)}")
     read, found = GridReader(), []
     for puzzle in list(table):
         # Popped, so that a large file's lists are freed while they are read.
@@ -149,12 +149,12 @@ def _pairs(path: str, puzzle: str, value: Any) -> Iterator[dict[str, Any]]:
     """The attempts of each test pair, in the order of their numbers."""
     if not isinstance(value, list):
         raise InputError(
-            f"{path}: {puzzle}: expected a list of test pairs with attempts, not {_short(value)}"
+            f"{path}: {puzzle}: expected a list of test pairs with attempts, not {short(value)}"
         )
     for index, attempts in enumerate(value):
         where = f"{path}: {puzzle}: test {index}"
         if not isinstance(attempts, dict):
-            raise InputError(f"{where}: expected an object of attempts, not {_short(attempts)}")
+            raise InputError(f"{where}: expected an object of attempts, not {short(attempts)}")
         numbers = {name: attempt_number(where, name) for name in attempts}
         yield {name: attempts[name] for name in sorted(attempts, key=lambda name: numbers[name])}
 
@@ -164,7 +164,7 @@ def attempt_number(where: str, name: str) -> int:
     number = name.removeprefix(ATTEMPT)
     # One way to write a number: attempt_01 would be a second attempt_1.
     if number == name or not re.fullmatch(r"[1-9][0-9]{0,8}", number):
-        raise InputError(f"{where}: unknown field {_short(name)}; expected attempt_1, attempt_2 …")
+        raise InputError(f"{where}: unknown field {short(name)}; expected attempt_1, attempt_2 …")
     return int(number)
 
 
@@ -204,19 +204,19 @@ def read_task_results(
     """
     rows = read_json(path)
     if not isinstance(rows, list):
-        raise InputError(f"{path}: expected a list of rows, not {_short(rows)}")
+        raise InputError(f"{path}: expected a list of rows, not {short(rows)}")
     name, read, found = view or view_of_field, GridReader(), []
     for number, row in enumerate(rows):
         rows[number] = None
         where = f"{path}: row {number}"
         if not isinstance(row, dict):
-            raise InputError(f"{where}: expected an object, not {_short(row)}")
+            raise InputError(f"{where}: expected an object, not {short(row)}")
         puzzle, index = row.get("task_id"), row.get("idx")
         if not isinstance(puzzle, str) or not puzzle:
-            raise InputError(f"{where}: task_id: expected a puzzle's id, not {_short(puzzle)}")
+            raise InputError(f"{where}: task_id: expected a puzzle's id, not {short(puzzle)}")
         where = f"{where}: {puzzle}"
         if type(index) is not int or index < 0:
-            raise InputError(f"{where}: idx: expected a test index from 0, not {_short(index)}")
+            raise InputError(f"{where}: idx: expected a test index from 0, not {short(index)}")
         if "grid" not in row:
             raise InputError(f"{where}: no grid; expected rows of colours, or [] where it failed")
         grid = read(row["grid"], (where, "grid"))
@@ -322,7 +322,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         counts = Counter(key for key, _ in pairs)
-        raise _TwiceError(_short(counts.most_common(1)[0][0]))
+        raise _TwiceError(short(counts.most_common(1)[0][0]))
     return made
 
 
@@ -377,7 +377,7 @@ def view_of_field(augmentation: Mapping[str, Any]) -> str:
 def _text(where: str, row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     if value is not None and not isinstance(value, str):
-        raise InputError(f"{where}: {name}: expected text, not {_short(value)}")
+        raise InputError(f"{where}: {name}: expected text, not {short(value)}")
     return value or ""
 
 
@@ -386,7 +386,7 @@ def _number(where: str, row: Mapping[str, Any], name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InputError(f"{where}: {name}: expected a number, not {_short(value)}")
+        raise InputError(f"{where}: {name}: expected a number, not {short(value)}")
     try:
         made = float(value)
     except OverflowError:
@@ -397,10 +397,5 @@ def _number(where: str, row: Mapping[str, Any], name: str) -> float | None:
 def _tokens(where: str, row: Mapping[str, Any]) -> int | None:
     value = row.get("n_tokens")
     if value is not None and (type(value) is not int or value < 0):
-        raise InputError(f"{where}: n_tokens: expected a whole number, not {_short(value)}")
+        raise InputError(f"{where}: n_tokens: expected a whole number, not {short(value)}")
     return value
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

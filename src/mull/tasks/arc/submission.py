@@ -16,7 +16,7 @@ from typing import Any, Final
 from mull.errors import InputError
 from mull.fileio import write_atomic
 from mull.metrics import Bootstrap, Interval
-from mull.tasks.arc.grids import Grid, Puzzle, grid_of
+from mull.tasks.arc.grids import Grid, Puzzle, grid_of, short
 from mull.tasks.arc.predictions import (
     ATTEMPT,
     Answers,
@@ -126,10 +126,10 @@ def _same_puzzles(path: str, table: Mapping[str, Any], asked: Mapping[str, int])
     if asked.keys() & table.keys():
         return
     example, wanted = next(iter(table), None), next(iter(asked), None)
-    has = f"{len(table)} puzzles, as {_short(example)}" if table else "no puzzle at all"
+    has = f"{len(table)} puzzles, as {short(example)}" if table else "no puzzle at all"
     raise InputError(
         f"{path}: a submission for other puzzles: it has {has}, and none of the {len(asked)} "
-        f"expected, as {_short(wanted)}; name the file of puzzles that it answers"
+        f"expected, as {short(wanted)}; name the file of puzzles that it answers"
     )
 
 
@@ -142,7 +142,7 @@ def _matched(
 ) -> Checked:
     """Every puzzle asked for, with two attempts a test pair; what does not fit is said."""
     made: Submission = {}
-    wrong += [f"{path}: {_short(id)}: no such puzzle; left out" for id in table if id not in asked]
+    wrong += [f"{path}: {short(id)}: no such puzzle; left out" for id in table if id not in asked]
     for id, expected in asked.items():
         pairs = answers.get(id)
         if pairs is None:
@@ -291,7 +291,7 @@ def read_csv(path: str) -> Submission:
                 raise InputError(f"{where}: {len(row)} fields; expected output_id,output")
             id, bar, index = row[0].rpartition("_")
             if not (bar and id and index.isascii() and index.isdigit() and len(index) < 9):
-                raise InputError(f"{where}: output_id {_short(row[0])}; expected <puzzle>_<index>")
+                raise InputError(f"{where}: output_id {short(row[0])}; expected <puzzle>_<index>")
             pairs = found.setdefault(id, {})
             if int(index) in pairs:
                 raise InputError(f"{where}: {id}: test {int(index)} is given twice")
@@ -310,7 +310,7 @@ def read_csv(path: str) -> Submission:
 def _table(path: str) -> dict[str, Any]:
     table = read_json(path)
     if not isinstance(table, dict):
-        raise InputError(f"{path}: expected an object of puzzles, not {_short(table)}")
+        raise InputError(f"{path}: expected an object of puzzles, not {short(table)}")
     return table
 
 
@@ -320,7 +320,7 @@ def _answers(
     """The attempts of one puzzle; what is wrong is said in ``wrong`` and becomes ``None``."""
     where, pairs, grid = f"{path}: {id}", [], GridReader()
     if not isinstance(value, list):
-        wrong.append(f"{where}: expected a list of test pairs, not {_short(value)}")
+        wrong.append(f"{where}: expected a list of test pairs, not {short(value)}")
         return ()
     for index, given in enumerate(value):
         place, attempts = f"{where}: test {index}", {}
@@ -338,7 +338,7 @@ def _answers(
                 extra = [k for k in attempts if k > COUNT]
                 wrong += [f"{place}: attempt_{k}: expected {COUNT} attempts" for k in extra]
         else:
-            wrong.append(f"{place}: expected attempt_1 and attempt_2, not {_short(given)}")
+            wrong.append(f"{place}: expected attempt_1 and attempt_2, not {short(given)}")
         order = range(1, COUNT + 1) if exact else sorted(attempts)
         pairs.append(tuple(attempts.get(k) for k in order))
     return tuple(pairs)
@@ -354,12 +354,7 @@ def _bars(grid: Grid) -> str:
 
 def _unbarred(text: str, where: str) -> Grid:
     if len(text) < 3 or text[0] != "|" or text[-1] != "|":
-        raise InputError(f"{where}: output {_short(text)}; expected a grid as |12|34|")
+        raise InputError(f"{where}: output {short(text)}; expected a grid as |12|34|")
     rows = text[1:-1].split("|")
     cells = [[int(c) if c.isascii() and c.isdigit() else -1 for c in row] for row in rows]
     return grid_of(cells, where, largest=None)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
 from mull.errors import SpecError
-from mull.tasks.arc.augment import SAME, parse
+from mull.tasks.arc.augment import parse
 from mull.tasks.arc.grids import Grid
 from mull.tasks.arc.predictions import Attempts, Prediction, by_pair
+from mull.tasks.base import SAME
 from mull.types import EMPTY
 
 IDENTITY: Final = "identity"
