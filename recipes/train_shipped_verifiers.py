@@ -59,6 +59,16 @@ PLANS = {
     "words-s-prm": Plan(
         "words-s", "words-m", "exact", 12_000_000, batch_tokens=4096, matrix_rate=1.5e-3, rate=7e-4
     ),
+    "words-s-prm-l": Plan(
+        "words-s",
+        "words-l",
+        "exact",
+        6_000_000,
+        "l",
+        batch_tokens=4096,
+        matrix_rate=1e-3,
+        rate=5e-4,
+    ),
     "words-s-orm": Plan("words-s", "words-m", "outcome", 6_000_000),
     "words-s-reviser": Plan("words-s", "words-s", "revision", 6_000_000, "s"),
     "countdown-s-prm": Plan("countdown-s", "countdown-m", "exact", 6_000_000),

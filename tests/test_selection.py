@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import pytest
@@ -16,13 +16,16 @@ from mull.errors import InputError, SpecError
 from mull.selection import (
     SELECTORS,
     Best,
+    Borda,
     FilterVote,
     Majority,
     PerField,
     Selection,
+    Selector,
     Weighted,
     at_least,
     best,
+    borda,
     exact,
     filtered,
     group,
@@ -67,7 +70,14 @@ def pools(draw: st.DrawFn) -> list[Candidate]:
     return made
 
 
-EVERY = [Majority(), Weighted("prm"), Weighted("prm", "exp"), Best("prm"), FilterVote("prm", 0.5)]
+EVERY: list[Selector] = [
+    Majority(),
+    Weighted("prm"),
+    Weighted("prm", "exp"),
+    Best("prm"),
+    Borda("prm"),
+    FilterVote("prm", 0.5),
+]
 
 
 def who(candidates: Sequence[Candidate], chosen: Selection) -> tuple[object, ...]:
@@ -88,7 +98,7 @@ def who(candidates: Sequence[Candidate], chosen: Selection) -> tuple[object, ...
 
 @given(pools(), st.randoms(use_true_random=False), st.sampled_from(EVERY))
 def test_reliability_31_a_vote_does_not_depend_on_the_order_of_arrival(
-    candidates: list[Candidate], chance: random.Random, select: object
+    candidates: list[Candidate], chance: random.Random, select: Selector
 ) -> None:
     shuffled = candidates[:]
     chance.shuffle(shuffled)
@@ -110,7 +120,7 @@ def test_reliability_31_equal_weights_give_the_majority(
 
 @given(pools(), st.sampled_from(EVERY))
 def test_no_candidate_answers_if_and_only_if_there_is_no_answer(
-    candidates: list[Candidate], select: object
+    candidates: list[Candidate], select: Selector
 ) -> None:
     chosen = select(candidates, same_number)
     answered = sum(c.answer is not None for c in candidates)
@@ -120,7 +130,7 @@ def test_no_candidate_answers_if_and_only_if_there_is_no_answer(
 
 @given(pools(), st.sampled_from(EVERY))
 def test_the_representative_gives_the_answer_and_leads_the_ranking(
-    candidates: list[Candidate], select: object
+    candidates: list[Candidate], select: Selector
 ) -> None:
     chosen = select(candidates, same_number)
     if chosen.index is not None:
@@ -140,6 +150,62 @@ def test_the_majority_has_the_most_votes_as_a_counter_counts_them(
     if counts:
         assert counts[float(chosen.answer or "nan")] == max(counts.values())
         assert chosen.confidence == max(counts.values()) / counts.total()
+
+
+@given(pools())
+def test_borda_votes_without_a_power_are_the_majority(candidates: list[Candidate]) -> None:
+    assert borda(candidates, "prm", same_number, 0.0) == majority(candidates, same_number)
+
+
+@given(pools(), st.floats(0, 8))
+def test_borda_votes_know_the_order_of_scores_and_nothing_else(
+    candidates: list[Candidate], power: float
+) -> None:
+    values = sorted({c.scores["prm"] for c in candidates})
+    ranked = {value: 3.0 * place - 100 for place, value in enumerate(values)}
+    plain = borda(candidates, "prm", same_number, power)
+    assert plain == borda(candidates, lambda c: ranked[c.scores["prm"]], same_number, power)
+
+
+@given(answers, st.randoms(use_true_random=False))
+def test_borda_votes_of_a_high_power_are_best_of_n(
+    given_: list[str | None], chance: random.Random
+) -> None:
+    order = chance.sample(range(len(given_)), len(given_))
+    candidates = pool(given_, prm=[float(place) for place in order])
+    chosen = borda(candidates, "prm", power=100.0)
+    assert chosen.answer == best(candidates, "prm").answer
+
+
+@given(answers, st.randoms(use_true_random=False), st.sampled_from([0.3, 0.5, 1.0, 2.0]))
+def test_borda_votes_are_those_of_the_formula(
+    given_: list[str | None], chance: random.Random, power: float
+) -> None:
+    order = chance.sample(range(len(given_)), len(given_))
+    candidates = pool(given_, prm=[float(place) for place in order])
+    voters = sorted((c for c in candidates if c.answer), key=lambda c: -c.scores["prm"])
+    votes: dict[str, float] = defaultdict(float)
+    for rank, each in enumerate(voters, 1):
+        votes[each.answer or ""] += (len(voters) - rank + 1) ** power
+    chosen = borda(candidates, "prm", power=power)
+    assert chosen.answer is None or votes[chosen.answer] == pytest.approx(max(votes.values()))
+    assert chosen.confidence == pytest.approx(
+        max(votes.values(), default=0) / (sum(votes.values()) or 1)
+    )
+
+
+def test_candidates_of_equal_score_share_what_their_ranks_weigh() -> None:
+    chosen = borda(pool(["1", "2", "3"], sc=[5.0, 5.0, 1.0]), "sc", power=1.0)
+    assert [g.weight for g in chosen.ranking] == pytest.approx([2.5 / 3, 2.5 / 3, 1 / 3])
+    assert chosen.answer == "1"
+
+
+@pytest.mark.parametrize("power", [-1.0, math.nan, math.inf])
+def test_a_power_that_orders_nothing_is_refused(power: float) -> None:
+    with pytest.raises(SpecError, match="power is a finite number from 0"):
+        Borda("sc", power)
+    with pytest.raises(ValueError, match="power of a Borda vote"):
+        borda(pool(["1"], sc=[1.0]), "sc", power=power)
 
 
 @given(pools())
@@ -298,8 +364,9 @@ def test_selectors_are_found_by_name_and_refuse_what_they_do_not_know() -> None:
     assert selector("majority") == Majority()
     assert selector("weighted", score="prm", transform="exp") == Weighted("prm", "exp")
     assert selector("best") == Best("mean_logprob")
+    assert selector("borda", score="sc") == Borda("sc", 0.5)
     assert selector("per-field") == PerField()
-    assert set(SELECTORS) == {"majority", "weighted", "best", "filter-vote", "per-field"}
+    assert set(SELECTORS) == {"majority", "weighted", "best", "borda", "filter-vote", "per-field"}
     with pytest.raises(SpecError, match=r"'vote'; there are: majority, weighted, best"):
         selector("vote")
     with pytest.raises(SpecError, match=r"no parameter 'scroe'; its parameters: score"):

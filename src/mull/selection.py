@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Literal, Protocol
@@ -105,6 +106,27 @@ def group(candidates: Sequence[Candidate], same: Same = exact) -> tuple[tuple[in
     return tuple(tuple(members) for _, members in found)
 
 
+def tie_keys(voters: Sequence[Sequence[float | None]]) -> list[tuple[int, float, int]]:
+    """How groups of equal weight are ordered, one key a group, smallest first: the rule for ties.
+
+    ``voters`` holds each voter's mean log-probability by group, ``None`` where it has none; groups
+    in order of their earliest voter. More votes go first, then the higher mean of a group's mean
+    log-probabilities where *every* voter has one, then the earliest group.
+
+    >>> tie_keys([[-3.0], [-2.0, -1.0], [-1.0, -1.0]])
+    [(-1, 3.0, 0), (-2, 1.5, 1), (-2, 1.0, 2)]
+    >>> tie_keys([[-3.0], [None, -1.0]])
+    [(-1, 0.0, 0), (-2, 0.0, 1)]
+    """
+    keys = []
+    known = not any(each is None for group in voters for each in group)
+    for rank, group in enumerate(voters):
+        # fsum: the correctly rounded sum, the same in any order.
+        mean = math.fsum(each or 0.0 for each in group) / len(group) if known else 0.0
+        keys.append((-len(group), 0.0 - mean, rank))
+    return keys
+
+
 def majority(candidates: Sequence[Candidate], same: Same = exact) -> Selection:
     """The answer that most candidates give (self-consistency; Wang et al. 2022, arXiv 2203.11171).
 
@@ -145,6 +167,34 @@ def weighted(
                 f"{candidates[position].key} has {weight:g}: weigh by a score >= 0, or use "
                 "transform=exp for log-probabilities, transform=sigmoid for logits"
             )
+    return _vote(candidates, weights, same)
+
+
+def borda(
+    candidates: Sequence[Candidate], score: Score, same: Same = exact, power: float = 0.5
+) -> Selection:
+    """The answer with the most Borda votes: candidates vote by their rank, not by their score.
+
+    The one of rank r of the N that have an answer and a finite score, rank 1 the highest, weighs
+    v(r) = (N - r + 1)^``power``, here divided by N^``power`` so that no weight exceeds 1 (Kang et
+    al. 2025, arXiv 2502.18581, with self-certainty as the score). Candidates of equal score share
+    what their ranks weigh. ``power`` 0 is the majority of them; the larger it is, the more the best
+    candidate decides alone. Any change of the scores that keeps their order changes nothing.
+    ``ValueError`` for a power that is no finite number from 0; else as ``weighted``, ties too.
+
+    >>> c = [Candidate((i,), "", a, scores={"sc": s}) for i, (a, s) in
+    ...      enumerate([("7", 9.0), ("7", 8.0), ("9", 20.0)])]
+    >>> borda(c, "sc").answer, borda(c, "sc", power=5).answer
+    ('7', '9')
+    """
+    if not 0.0 <= power < math.inf:
+        raise ValueError(f"the power of a Borda vote is a finite number from 0, not {power}")
+    scores = _scored(candidates, score)
+    n, ordered = len(scores), sorted(scores.values())
+    weights = {}
+    for position, value in scores.items():
+        alike = range(bisect_left(ordered, value), bisect_right(ordered, value))
+        weights[position] = math.fsum(((i + 1) / n) ** power for i in alike) / len(alike)
     return _vote(candidates, weights, same)
 
 
@@ -271,6 +321,23 @@ class Weighted:
 
 
 @dataclass(frozen=True, slots=True)
+class Borda:
+    """Most Borda votes, by the ranks that a named score gives."""
+
+    score: str
+    power: float = 0.5
+    name: ClassVar[str] = "borda"
+
+    def __post_init__(self) -> None:
+        # `not (a <= x < b)`: NaN must fail too.
+        if not 0.0 <= self.power < math.inf:
+            raise SpecError(f"borda(power={self.power}): power is a finite number from 0")
+
+    def __call__(self, candidates: Sequence[Candidate], same: Same = exact) -> Selection:
+        return borda(candidates, self.score, same, self.power)
+
+
+@dataclass(frozen=True, slots=True)
 class Best:
     """Best single candidate, by a named score."""
 
@@ -304,7 +371,7 @@ class PerField:
 
 
 SELECTORS: Mapping[str, Callable[..., Selector]] = {
-    kind.name: kind for kind in (Majority, Weighted, Best, FilterVote, PerField)
+    kind.name: kind for kind in (Majority, Weighted, Best, Borda, FilterVote, PerField)
 }
 """Selection names for ``mull select``, configs and reports; each is a frozen dataclass."""
 
@@ -388,20 +455,18 @@ def _vote(
     if not voters:
         return NOTHING
     liked = {} if first else _likelihoods(candidates, voters)
+    found = group([candidates[i] for i in voters], same)
+    ties = tie_keys([[liked.get(voters[i]) for i in members] for members in found])
     ranked: list[tuple[tuple[float, ...], Group]] = []
-    subset = [candidates[i] for i in voters]
-    for rank, members in enumerate(group(subset, same)):
+    for members, tie in zip(found, ties, strict=True):
         positions = tuple(voters[i] for i in members)
         own = [weights[i] for i in positions]
-        # fsum: the correctly rounded sum, the same in any order.
         weight = max(own) if rank_by_best else math.fsum(own)
-        mean = math.fsum(liked[i] for i in positions) / len(positions) if liked else 0.0
         answer = candidates[positions[0]].answer or ""
-        made = Group(answer, len(positions), weight, positions)
-        order: tuple[float, ...] = (-weight, -len(positions), -mean, rank)
+        order: tuple[float, ...] = (-weight, *tie)
         if first:
             order = (-weight, *candidates[positions[own.index(weight)]].key)
-        ranked.append((order, made))
+        ranked.append((order, Group(answer, len(positions), weight, positions)))
     ranked.sort(key=lambda pair: pair[0])
     groups = tuple(made for _, made in ranked)
     winner = groups[0]

@@ -213,7 +213,7 @@ class Request:
     Sample ``i`` of ``first .. first + n - 1`` draws from its own stream ``derive(seed, i)``, so a
     request may be split or resumed and every sample stays the same. ``assistant`` is the text of
     the turn so far; ``assistant_ids`` its exact tokens where the same engine made them.
-    ``adapter`` names a loaded adapter; ``priority`` orders waiting requests (lower runs first).
+    ``weights`` names adapted weights; ``priority`` orders waiting requests (lower runs first).
     """
 
     prompt: Prompt
@@ -224,7 +224,7 @@ class Request:
     first: int = 0
     decoding: Decoding = Sampling()
     seed: int = 0
-    adapter: str | None = None
+    weights: str | None = None
     priority: int = 0
     deltas: bool = False
     logprobs: bool = True
@@ -311,8 +311,9 @@ class ScoreRequest:
     """Text to score under the model: log-probabilities of ``assistant`` given ``prompt``.
 
     With ``values`` the value head is read at every step end as well. Without ``logprobs`` there
-    are none in the answer, and an engine may save what they cost. ``adapter`` as in ``Request``.
-    ``certainty`` asks how far from uniform the distribution was that each token is drawn from.
+    are none in the answer, and an engine may save what they cost. ``weights`` as in ``Request``.
+    ``certainty`` asks how far from uniform the distribution was that each token is drawn from,
+    ``end`` how likely the model is to end its turn behind the text.
     """
 
     prompt: Prompt
@@ -321,8 +322,9 @@ class ScoreRequest:
     separator: str = "\n"
     values: bool = False
     logprobs: bool = True
-    adapter: str | None = None
+    weights: str | None = None
     certainty: bool = False
+    end: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +332,8 @@ class Scored:
     """Log-probabilities [tokens of assistant] and, if asked, values [steps of assistant].
 
     ``certainty`` [tokens of assistant], if asked: KL(uniform || next-token distribution) before
-    each token, in nats, 0 or more; ``None`` where it was not asked.
+    each token, in nats, 0 or more; ``None`` where it was not asked. ``end``, if asked: the
+    log-probability that the turn ends behind the text, by any of the model's end tokens.
     """
 
     token_ids: tuple[int, ...]
@@ -338,6 +341,7 @@ class Scored:
     usage: Usage
     values: tuple[float, ...] = ()
     certainty: tuple[float, ...] | None = None
+    end: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -354,8 +358,10 @@ class Capabilities:
     threshold_dfs: bool = False
     continue_assistant: bool = True
     deltas: bool = False
-    adapters: bool = False
+    adapts: bool = False
     certainty: bool = False
+    ends: bool = False
+    """Tells how likely a turn is to end behind a given text (``ScoreRequest.end``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -492,8 +498,8 @@ class Branch:
     """One line of thought: the problem as it sees it, earlier attempts, the steps so far.
 
     ``key`` is the parent's key and the child's index: it gives the seed and the order. A branch is
-    a value; ``child`` and ``revision`` make new ones. ``adapter`` names the policy's weights that
-    continue it and judge it, ``None`` for its own.
+    a value; ``child`` and ``revision`` make new ones. ``weights`` names the adapted weights that
+    continue it and judge it, ``None`` for the policy's own.
     """
 
     problem: Problem
@@ -501,7 +507,7 @@ class Branch:
     key: tuple[int, ...] = ()
     history: tuple[Attempt, ...] = ()
     steps: tuple[Step, ...] = ()
-    adapter: str | None = None
+    weights: str | None = None
 
     @classmethod
     def root(cls, problem: Problem) -> Branch:

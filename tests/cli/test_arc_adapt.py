@@ -13,7 +13,7 @@ import pytest
 from tests.cli.command import Mull, refused
 from tests.tiny_model import tiny_model
 
-from mull.engines.adapters import Parts
+from mull.engines.adapt import Parts
 from mull.training import data, loop, model, tokenizer
 
 torch = import_module("torch")

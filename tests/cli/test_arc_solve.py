@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from tests.tasks.arc.world import random_puzzle, solver, tiny_model
 from mull.catalog import load_task
 from mull.engines.simulated import SimulatedEngine
 from mull.metrics import mean_interval
+from mull.report.tables import Table
 from mull.runs import Records
 from mull.tasks.arc import predictions
 from mull.tasks.arc.grids import Puzzle, as_json, as_rows
@@ -106,7 +107,10 @@ def test_it_resumes_and_comes_to_the_same(mull: Mull, solved_by: Given) -> None:
     assert "another config" in changed.err
 
 
-def test_bad_puzzles_are_named_and_the_rest_goes_on(mull: Mull, solved_by: Given) -> None:
+def test_bad_puzzles_are_named_and_the_rest_goes_on(
+    mull: Mull, solved_by: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the run, and in every report that is made of it later."""
     solved_by()
     pair = {"input": [[1]], "output": [[2]]}
     bad = {
@@ -126,6 +130,16 @@ def test_bad_puzzles_are_named_and_the_rest_goes_on(mull: Mull, solved_by: Given
         assert f"mull: p.json: {line}" in said.err
     assert set(read("out/submission.json")) == {p.id for p in PUZZLES}
     assert "ragged" in Path("out/tables/arc_left_out.md").read_text()
+    given: list[Table] = []
+
+    def written(runs: object, out: Path, *, more: Sequence[Table]) -> Path:
+        given.extend(more)
+        return out / "report.html"
+
+    monkeypatch.setattr(sys.modules["mull.cli.report"], "write_report", written)
+    assert mull("report", "out").code == 0
+    told = [f"p.json: {name}: " for name in bad]
+    assert all(str(row[0]).startswith(why) for row, why in zip(given[0].rows, told, strict=True))
 
 
 def test_puzzles_beyond_the_context_count_as_failures(mull: Mull, solved_by: Given) -> None:
@@ -235,3 +249,11 @@ def test_a_file_without_puzzles_is_refused(folder: Path, mull: Mull) -> None:
     assert "x: expected a list of train pairs" in said.err
     said = refused(folder, mull, "arc", "solve", "gone.json", "--model", "simulated")
     assert "gone.json does not exist" in said.err
+
+
+def test_views_may_leave_grids_lying_and_colours_alone(mull: Mull, solved_by: Given) -> None:
+    solved_by(task=ArcTask(geometry=False, colours=False))
+    solve(mull, write("p.json", PUZZLES), "--no-report", "--no-geometry", "--no-colours")
+    assert Records("out").config["task"] == "arc(geometry=false, colours=false)"
+    views = {each.view for each in predictions.read_task_results("out/task_results.json")}
+    assert len(views) == 1  # the field's form tells turns and colours, no order

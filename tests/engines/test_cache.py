@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import aclosing
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from mull.engines.simulated import (
     run_virtual,
     simulated_problem,
 )
-from mull.errors import EngineConnectionError, ReplayMissError
+from mull.errors import EngineConnectionError, EngineError, ReplayMissError
 from mull.store import Reader, Store, request_key
 from mull.types import (
     Completion,
@@ -209,27 +210,109 @@ async def test_recorded_samples_come_as_deltas_where_those_are_asked(tmp_path: P
             assert len(made) == 3
 
 
-class _Beams(SimulatedEngine):
-    """Whatever is asked, hypothesis i of a search; counts the searches."""
+class _Searches(SimulatedEngine):
+    """Ranks of a search whose 60 tokens are spread over those asked for; counts what it made.
 
-    searches: Sequence[Request] = ()
+    ``found`` ranks are all there are; a search is stopped for good in front of rank ``stuck``.
+    """
+
+    def __init__(self, found: int = 99, stuck: int = 99) -> None:
+        super().__init__(StepModel(), parameters=1000, layers=2, width=8)
+        self.found, self.stuck = found, stuck
+        self.asked: list[Request] = []
+        self.made = Usage()
+        self.at_rest = asyncio.Event()
 
     async def generate(self, request: Request, meter: Meter):  # type: ignore[no-untyped-def]
-        self.searches = [*self.searches, request]
-        for index in range(request.first, request.first + request.n):
-            meter.charge(index, generated=2)
-            yield Completion(index, f"hypothesis {index}", StopReason.END, meter.usage(index))
+        self.asked.append(request)
+        ranks = range(request.first, request.first + request.n)
+        meter.charge(request.first, prompt=10)
+        for rank in ranks:
+            meter.charge(rank, generated=60 // request.n, context=10)
+        self.made = self.made + sum(map(meter.usage, ranks), Usage())
+        for rank in ranks:
+            if rank >= self.stuck:
+                self.at_rest.set()
+                await asyncio.Event().wait()
+            if rank >= self.found:
+                raise EngineError(f"there is no rank {rank}")
+            # Each search says so: ranks of two are never mixed unseen.
+            text = f"rank {rank} of search {len(self.asked)}"
+            yield Completion(rank, text, StopReason.END, meter.usage(rank))
 
 
-@pytest.mark.parametrize("decoding", [TokenBeam(4), ThresholdDFS(0.1)])
-async def test_a_search_is_served_whole_or_searched_again_whole(
+SEARCHES = pytest.mark.parametrize("decoding", [TokenBeam(4), ThresholdDFS(0.1)])
+
+
+@SEARCHES
+async def test_what_ranks_cost_does_not_depend_on_what_was_asked_before(
     tmp_path: Path, decoding: TokenBeam | ThresholdDFS
 ) -> None:
-    inner = _Beams(StepModel())
+    asked = [ask(n, first, decoding=decoding) for n, first in ((2, 0), (4, 0), (2, 2))]
+    for number, order in enumerate(permutations(asked)):
+        inner = _Searches()
+        with Store.open(tmp_path / str(number)) as store:
+            for each in (*order, *order):
+                recording, alone = RecordingEngine(inner, store), gauge(inner)
+                await collect(each, _Searches(), alone)
+                meter = gauge(inner)
+                await collect(each, recording, meter)
+                assert spent(meter) == spent(alone)
+        assert inner.asked == list(order)  # each search is made once, and then served
+        replay = ReplayEngine.open(tmp_path / str(number))
+        again = gauge(replay)
+        await collect(asked[1], replay, again)
+        assert again.total.generated == 60
+        await replay.aclose()
+
+
+@SEARCHES
+async def test_a_search_is_recorded_whole_or_not_at_all_and_no_token_is_lost(
+    tmp_path: Path, decoding: TokenBeam | ThresholdDFS
+) -> None:
+    wanted = ask(4, decoding=decoding)
+    lost: list[Lost] = []
     with Store.open(tmp_path) as store:
-        recording = RecordingEngine(inner, store)
-        await collect(ask(n=2, decoding=decoding), recording)
-        got = await collect(ask(n=4, decoding=decoding), recording)
-        await collect(ask(n=4, decoding=decoding), recording)
-    assert [request.n for request in inner.searches] == [2, 4]
-    assert sorted(got) == [0, 1, 2, 3]
+        stuck = _Searches(stuck=3)  # killed with three of its ranks found
+        work = asyncio.create_task(collect(wanted, RecordingEngine(stuck, store, lost.append)))
+        await stuck.at_rest.wait()
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        assert store.samples(request_key(wanted, stuck.info), range(4)) == {}
+        assert not any(each.repeated for each in lost)
+        assert sum((each.usage for each in lost), Usage()) == stuck.made
+        lost.clear()
+        whole = _Searches()
+        meter = gauge(whole)
+        got = await collect(wanted, RecordingEngine(whole, store, lost.append), meter)
+        assert meter.total == whole.made
+        assert lost == []
+        assert store.samples(request_key(wanted, whole.info), range(4)) == got
+
+
+@SEARCHES
+async def test_ranks_are_never_mixed_with_those_of_another_search(
+    tmp_path: Path, decoding: TokenBeam | ThresholdDFS
+) -> None:
+    wanted = ask(4, decoding=decoding)
+    lost: list[Lost] = []
+    with Store.open(tmp_path) as store:
+        inner = _Searches(found=2)
+        recording = RecordingEngine(inner, store, lost.append)
+        key = request_key(wanted, inner.info)
+        failed = gauge(inner)
+        with pytest.raises(EngineError, match="no rank 2"):
+            await collect(wanted, recording, failed)
+        kept = store.samples(key, range(4))
+        assert sorted(kept) == [0, 1]  # they are paid for; alone they are never served
+        known = sum((each.usage for each in kept.values()), Usage())
+        assert sum((each.usage for each in lost), Usage()) + known == failed.total
+        lost.clear()
+        inner.found = 99
+        meter = gauge(inner)
+        got = await collect(wanted, recording, meter)
+        assert {each.text.split(" of ")[1] for each in got.values()} == {"search 2"}
+        assert store.samples(key, range(4)) == got
+        assert all(each.repeated for each in lost)
+        assert sum((each.usage for each in lost), Usage()) == known
+        assert failed.total + meter.total == inner.made

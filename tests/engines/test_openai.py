@@ -180,7 +180,7 @@ async def test_what_it_cannot_honour_is_refused():
     with pytest.raises(UnsupportedError):
         await served(["x"], Request(Prompt(token_ids=(1,)), Until(9)))
     with pytest.raises(UnsupportedError):
-        await served(["x"], Request(HELLO, Until(9), adapter="a"))
+        await served(["x"], Request(HELLO, Until(9), weights="a"))
     engine = load_openai("http://127.0.0.1:1/v1#m")
     assert isinstance(engine, Engine)
     with pytest.raises(UnsupportedError, match="score"):

@@ -253,7 +253,7 @@ def test_what_it_cannot_honour_is_refused():
     for bad in (
         Request(HELLO, Until(9), decoding=TokenBeam(2)),
         Request(HELLO, Until(9), decoding=ThresholdDFS(0.1)),
-        Request(HELLO, Until(9), adapter="a"),
+        Request(HELLO, Until(9), weights="a"),
         Request(Prompt(token_ids=(300,)), Until(9)),
     ):
         with pytest.raises(UnsupportedError):

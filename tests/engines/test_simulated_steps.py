@@ -136,6 +136,21 @@ def test_a_text_that_the_model_cannot_say_is_scored_impossible():
         )
 
 
+def test_a_turn_ends_behind_a_whole_solution_alone():
+    engine = SimulatedEngine(SMALL)
+    done = ask(SMALL, Request(PROBLEM.prompt, Until(2000), n=20))
+    meter = Meter(Ledger(), Purpose.VERIFIER, engine.info)
+
+    def ends(*texts: str) -> list[float | None]:
+        requests = [ScoreRequest(PROBLEM.prompt, text, end=True) for text in texts]
+        return [scored.end for scored in asyncio.run(engine.score(requests, meter))]
+
+    assert ends(*(c.text for c in done)) == [0.0] * 20
+    assert ends(*(c.text[:-1] for c in done), *(c.text + "." for c in done)) == [IMPOSSIBLE] * 40
+    (plain,) = asyncio.run(engine.score([ScoreRequest(PROBLEM.prompt, done[0].text)], meter))
+    assert plain.end is None
+
+
 def test_filters_and_temperature_shape_the_draw():
     def rate(**how: float) -> float:
         request = Request(PROBLEM.prompt, Until(2000), n=400, decoding=Sampling(**how))

@@ -13,7 +13,7 @@ from mull.budget import Ledger, Meter, Purpose
 from mull.engines.cache import RecordingEngine
 from mull.engines.simulated import simulated_problem
 from mull.store import Store, request_key, sample_key, score_key
-from mull.store.keys import INDEXED, LATER, SCHEDULING
+from mull.store.keys import INDEXED, LATER, RECORDED_AS, SCHEDULING
 from mull.store.rows import digest
 from mull.types import (
     Completion,
@@ -40,7 +40,7 @@ OTHER: dict[type[Any], dict[str, list[Any]]] = {
         "assistant_ids": [(), (1, 2)],
         "decoding": [Sampling(0.5), TokenBeam(2), TokenBeam(3), ThresholdDFS(0.5)],
         "seed": [1],
-        "adapter": ["", "lora"],
+        "weights": ["", "adapt-1"],
         "logprobs": [False],
     },
     Until: {
@@ -66,8 +66,9 @@ OTHER: dict[type[Any], dict[str, list[Any]]] = {
         "separator": ["\n\n"],
         "values": [True],
         "logprobs": [False],
-        "adapter": ["", "lora"],
+        "weights": ["", "adapt-1"],
         "certainty": [True],
+        "end": [True],
     },
 }
 IDENTITY = ("kind", "model", "revision", "tokenizer", "template", "adapter", "url", "dtype")
@@ -116,6 +117,51 @@ def test_a_field_that_came_later_changes_no_key_where_it_is_not_asked() -> None:
         assert kept.pop(name) == default
     before = digest(["score", list(INFO.identity), {"type": "ScoreRequest", **kept}])
     assert score_key(SCORED, INFO) == before
+
+
+def test_a_renamed_field_changes_no_key() -> None:
+    """Adapted weights were an ``adapter`` once: what was recorded under them is found again."""
+    kept = {each.name: getattr(BASE, each.name) for each in fields(Request)}
+    for name in (*INDEXED, *SCHEDULING, "weights"):
+        del kept[name]
+    for weights in (None, "adapt-1"):
+        before = digest(["generate", list(INFO.identity), {**kept, "adapter": weights}])
+        assert request_key(replace(BASE, weights=weights), INFO) == before
+    scored = {"prompt": SCORED.prompt, "assistant": "text", "assistant_ids": None}
+    scored |= {"separator": "\n", "values": False, "logprobs": True, "adapter": "adapt-1"}
+    before = digest(["score", list(INFO.identity), {"type": "ScoreRequest", **scored}])
+    assert score_key(replace(SCORED, weights="adapt-1"), INFO) == before
+
+
+@pytest.mark.parametrize("search", [TokenBeam(8), ThresholdDFS(0.1)])
+def test_which_ranks_of_a_search_were_asked_for_is_part_of_its_key(
+    search: TokenBeam | ThresholdDFS,
+) -> None:
+    base = replace(BASE, decoding=search)
+    asked = [replace(base, n=n, first=first) for n in (1, 2, 4) for first in (0, 1, 2)]
+    assert len({request_key(each, INFO) for each in asked}) == len(asked)
+    assert request_key(replace(base, priority=7, deltas=True), INFO) == request_key(base, INFO)
+
+
+@pytest.mark.parametrize("search", [TokenBeam(8), ThresholdDFS(0.1)])
+def test_ranks_that_were_recorded_without_that_are_never_served(
+    search: TokenBeam | ThresholdDFS,
+) -> None:
+    asked = replace(BASE, decoding=search)
+    kept = {
+        RECORDED_AS.get(each.name, each.name): getattr(asked, each.name)
+        for each in fields(Request)
+        if each.name not in INDEXED | SCHEDULING
+    }
+    before = digest(["generate", list(INFO.identity), kept])
+    assert all(
+        request_key(replace(asked, n=n, first=first), INFO) != before
+        for n in range(1, 9)
+        for first in range(9)
+    )
+    drawn = {**kept, "decoding": Sampling()}
+    before = digest(["generate", list(INFO.identity), drawn])
+    assert request_key(replace(asked, decoding=Sampling()), INFO) == before  # samples are found
 
 
 def test_the_sample_index_is_part_of_the_key() -> None:

@@ -79,7 +79,7 @@ def test_equal_weights_are_a_majority(given_: list[Candidate], weight: float) ->
 
 def test_every_selection_is_under_the_laws_above_or_its_own() -> None:
     """A new one must not be forgotten."""
-    assert set(SELECTORS) == {"majority", "weighted", "best", "filter-vote", "per-field"}
+    assert set(SELECTORS) == {"majority", "weighted", "best", "borda", "filter-vote", "per-field"}
 
 
 SPECS = ["vote", "vote(stop=beta)", "vote(stop=dirichlet, window=2)", "best-of-n", "sample"]

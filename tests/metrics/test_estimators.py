@@ -44,15 +44,15 @@ def test_pass_at_k_refuses_what_makes_no_sense(n: int, c: int, k: int) -> None:
 
 @st.composite
 def graded(draw: st.DrawFn, max_n: int = 7) -> tuple[list[Candidate], set[str]]:
-    """Candidates with distinct likelihoods or none at all, and which answers are right."""
+    """Candidates, some with a likelihood, some with the same, and which answers are right."""
     n = draw(st.integers(1, max_n))
     answers = draw(st.lists(st.sampled_from(["a", "b", "c", None]), min_size=n, max_size=n))
-    likely = draw(st.permutations(range(n)))
+    likely = draw(st.lists(st.integers(0, 3), min_size=n, max_size=n))
     has = draw(st.lists(st.sampled_from([True, True, False]), min_size=n, max_size=n))
     weights = draw(st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.7]), min_size=n, max_size=n))
     candidates = []
     for i, answer in enumerate(answers):
-        scores = {"w": weights[i]} | ({"mean_logprob": -0.1 * likely[i]} if has[i] else {})
+        scores = {"w": weights[i]} | ({"mean_logprob": -0.25 * likely[i]} if has[i] else {})
         candidates.append(Candidate((i,), "", answer, None, scores=scores))
     return candidates, draw(st.sets(st.sampled_from("abc")))
 

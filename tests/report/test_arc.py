@@ -10,18 +10,24 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tests.report.invented import NO_SCRIPT
 from tests.report.invented import run as invented
 from tests.tasks.arc.world import random_puzzle
 
-from mull.report.arc import COPY, FAILED, NO_INVERSE, TOO_LONG, Solved, solved_of
+from mull.metrics import Interval
+from mull.report.arc import COPY, FAILED, NO_INVERSE, TOO_LONG, SolvedCell, solved_of
 from mull.report.arc_tables import label, steps, tables
 from mull.report.data import Cell, ProblemResult, Run, Sample
-from mull.report.tables import markdown
+from mull.report.tables import Value, markdown
 from mull.report.write import write_report
+from mull.selection import majority
 from mull.tasks.arc.grids import as_text, from_text
 from mull.tasks.arc.task import ArcTask
-from mull.types import Problem, Usage
+from mull.tasks.arc.vote import attempts as attempts_of
+from mull.tasks.arc.vote import by_votes_and_likelihood
+from mull.types import Candidate, Problem, Usage
 
 pytestmark = pytest.mark.timeout(30)
 TASK = ArcTask()
@@ -70,7 +76,7 @@ def cell(
     return Cell(strategy, "", 0, results, {"temperature": temperature}, independent=False)
 
 
-def only(*results: ProblemResult, strategy: str = "airv(n=4)", task: str = "arc") -> Solved:
+def only(*results: ProblemResult, strategy: str = "airv(n=4)", task: str = "arc") -> SolvedCell:
     (found,) = solved_of(run(cell(results, strategy), task=task))
     return found
 
@@ -83,6 +89,56 @@ def test_attempts_are_the_two_best_of_a_vote() -> None:
     assert attempts == (from_text(GRIDS[1]), from_text(GRIDS[0]))
     assert made.score.fractional.value == 1.0
     assert made.first == {problem.id[:-2]: ((from_text(GRIDS[1]), None),)}
+
+
+@settings(max_examples=40)
+@given(
+    st.lists(st.tuples(st.sampled_from([*GRIDS, None]), st.integers(0, 2)), min_size=1, max_size=7),
+    st.booleans(),
+)
+def test_the_votes_and_the_n_scaling_break_ties_alike(
+    drawn: list[tuple[str | None, int]], known: bool
+) -> None:
+    gold = GRIDS[0]
+    samples = [
+        # Few likelihoods and few tokens: equal votes and equal means are the rule here.
+        sample(i, answer, gold, logprob=-1.0 * nats, mean_logprob=-0.5 * nats)
+        for i, (answer, nats) in enumerate(drawn)
+    ]
+    if not known:
+        samples[-1] = replace(samples[-1], scores={})
+    problem = one_problem(0, gold)
+    chosen = majority([Candidate(s.key, s.text, s.answer, scores=s.scores) for s in samples])
+    (solved,) = solved_of(run(cell([result(problem, samples, chosen.answer)], "vote(n=7)")))
+    (pair,) = solved.graded.pairs
+    (puzzle,) = solved.scored
+    ranking = by_votes_and_likelihood(solved.predictions)
+    assert [as_text(each.grid) for each in ranking] == [each.answer for each in chosen.ranking]
+    assert [each.votes for each in ranking] == [each.votes for each in chosen.ranking]
+    assert pair.voted == tuple(grid == puzzle.test[0].output for grid in attempts_of(ranking))
+
+
+def test_the_last_row_of_the_n_scaling_is_the_row_of_the_votes() -> None:
+    """The likelier answer comes later, in tokens that the endpoint counts in its own way."""
+    answers = [(GRIDS[1], -4.0), (GRIDS[0], -1.0), (GRIDS[2], -2.0)]
+    samples = [
+        replace(sample(i, a, GRIDS[0], logprob=lp, mean_logprob=lp / 2), tokens=9 - 4 * i)
+        for i, (a, lp) in enumerate(answers)
+    ]
+    solved = solved_of(run(cell([result(one_problem(0), samples, GRIDS[0])], "vote(n=3)")))
+    made = {table.name: table for table in tables(solved, tries=2)}
+    titles = [column.title for column in made["arc_votes"].columns]
+    vote = dict(zip(titles, made["arc_votes"].rows[0], strict=True))
+    titles = [column.title for column in made["arc_n_scaling"].columns]
+    last = dict(zip(titles, made["arc_n_scaling"].rows[-1], strict=True))
+    assert last["n"] == 3
+    assert _value(last["vote_1 %"]) == _value(vote["attempt 1 %"]) == 1.0
+    assert _value(last["vote_2 %"]) == _value(vote["vote_2 %"]) == 1.0
+
+
+def _value(cell: Value) -> float:
+    assert isinstance(cell, Interval)
+    return cell.value
 
 
 def test_attempts_are_the_two_best_of_the_experts_where_they_chose() -> None:

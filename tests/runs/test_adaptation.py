@@ -100,7 +100,7 @@ def test_what_is_killed_before_its_results_is_resumed_without_training(
     assert purposes(tmp_path) == before
 
 
-def test_scores_under_an_adapter_are_made_again_with_it(world: Path, tmp_path: Path) -> None:
+def test_scores_under_adapted_weights_are_made_again_with_them(world: Path, tmp_path: Path) -> None:
     trained: list[str] = []
     asked = config(world, f"{TTFT}, rank=views)")
     run(asked, tmp_path, engine=engine(world))
@@ -114,18 +114,18 @@ def test_scores_under_an_adapter_are_made_again_with_it(world: Path, tmp_path: P
     with Records(tmp_path) as records:
         assert {waste.reason for waste in records.waste()} == {"repeated training"}
     assert accuracy(tmp_path) == {f"{TTFT}, rank=views)": 2}
-    assert again._adapters.names == []
+    assert again._adapted.names == []
 
 
 def watch(engine: Any, trained: list[str]) -> None:
     """Note what an engine trains."""
-    train = engine._adapters._train
+    train = engine._adapted._train
 
     def noted(*given: Any) -> Any:
         trained.append("once")
         return train(*given)
 
-    engine._adapters._train = noted
+    engine._adapted._train = noted
 
 
 def forget_results(directory: Path) -> None:

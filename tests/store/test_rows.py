@@ -56,14 +56,15 @@ def test_a_completion_comes_back_equal_to_the_last_bit(made: Completion) -> None
 few = st.lists(number, max_size=5).map(tuple)
 
 
-@given(st.builds(Scored, ids, logprobs, usage, few, st.none() | few))
+@given(st.builds(Scored, ids, logprobs, usage, few, st.none() | few, st.none() | number))
 def test_a_scoring_comes_back_equal_to_the_last_bit(made: Scored) -> None:
     back = unpack_scored(pack(made))
     assert back == made
-    assert all(isinstance(value, float) for value in (*back.values, *(back.certainty or ())))
+    floats = (*back.values, *(back.certainty or ()), *([] if back.end is None else [back.end]))
+    assert all(isinstance(value, float) for value in floats)
 
 
-def test_a_scoring_that_was_not_asked_how_certain_is_packed_as_ever() -> None:
+def test_a_scoring_that_was_asked_neither_certainty_nor_end_is_packed_as_ever() -> None:
     head = {"usage": Usage(2), "values": (0.5,)}
     assert pack(Scored((1,), (-1.0,), Usage(2), (0.5,)))[0] == canonical(head)
 

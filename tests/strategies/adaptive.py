@@ -7,10 +7,11 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
+from tests.engines.held import Holds
 from tests.strategies.common import Plain
 
 from mull.budget import Meter
-from mull.engines.adapters import AdaptRecipe, Parts, adapter_name
+from mull.engines.adapt import AdaptRecipe, Parts, weights_name
 from mull.engines.simulated import SimulatedEngine, StepModel
 from mull.errors import EngineError
 from mull.types import Completion, Delta, EngineInfo, Problem, Request, Scored, ScoreRequest
@@ -32,8 +33,8 @@ class Teaching(Plain):
         return [Parts(((f"{number}.{text}.{seed}", True),)) for text in range(made)]
 
 
-class Adaptive(SimulatedEngine):
-    """Holds adapters, which change nothing of what it says unless ``taught`` says it."""
+class Adaptive(Holds, SimulatedEngine):
+    """Holds adapted weights, which change nothing of what it says unless ``taught`` says it."""
 
     def __init__(
         self,
@@ -44,9 +45,9 @@ class Adaptive(SimulatedEngine):
         **options: object,
     ) -> None:
         options = {"parameters": 10, "price": (1.0, 0.5, 2.0), **options}
-        super().__init__(StepModel(), **options)  # type: ignore[arg-type]
+        Holds.__init__(self)
+        SimulatedEngine.__init__(self, StepModel(), **options)  # type: ignore[arg-type]
         self.taught, self.step_s, self.fails = taught, step_s, fails
-        self.held: dict[str, int] = {}
         self.trained: list[str] = []
         self.training = self.most = 0
         self.asked: list[str | None] = []
@@ -54,10 +55,10 @@ class Adaptive(SimulatedEngine):
     @property
     def info(self) -> EngineInfo:
         info = super().info
-        return replace(info, capabilities=replace(info.capabilities, adapters=True))
+        return replace(info, capabilities=replace(info.capabilities, adapts=True))
 
     async def adapt(self, examples: Sequence[Parts], recipe: AdaptRecipe, meter: Meter) -> str:
-        name = adapter_name(examples, recipe)
+        name = weights_name(examples, recipe)
         self.trained.append(name)
         self.training += 1
         self.most = max(self.most, self.training)
@@ -69,25 +70,16 @@ class Adaptive(SimulatedEngine):
                     raise EngineError("the training broke")
         finally:
             self.training -= 1
-        self.held[name] = self.held.get(name, 0) + 1
-        return name
-
-    async def ready(self, adapter: str) -> None:
-        assert adapter in self.held
-
-    def release(self, adapter: str) -> None:
-        self.held[adapter] -= 1
-        if not self.held[adapter]:
-            del self.held[adapter]
+        return self.hold(name)
 
     async def generate(
         self, request: Request, meter: Meter
     ) -> AsyncGenerator[Delta | Completion, None]:
-        self.asked.append(request.adapter)
-        own = replace(request, adapter=None)
+        self.asked.append(request.weights)
+        own = replace(request, weights=None)
         made = super().generate(own, meter)
-        if request.adapter is not None:
-            assert request.adapter in self.held
+        if request.weights is not None:
+            assert request.weights in self.held
             if self.taught is not None:
                 made = self.taught.generate(own, meter)
         async with aclosing(made) as items:
@@ -95,5 +87,5 @@ class Adaptive(SimulatedEngine):
                 yield item
 
     async def score(self, requests: Sequence[ScoreRequest], meter: Meter) -> list[Scored]:
-        assert all(each.adapter is None or each.adapter in self.held for each in requests)
-        return await super().score([replace(each, adapter=None) for each in requests], meter)
+        assert all(each.weights is None or each.weights in self.held for each in requests)
+        return await super().score([replace(each, weights=None) for each in requests], meter)

@@ -20,7 +20,7 @@ from tests.strategies.whole import Watch
 
 from mull.budget import COST_MODELS, Budget, Meter, Purpose
 from mull.catalog import load_strategy
-from mull.engines.adapters import AdaptRecipe, Parts
+from mull.engines.adapt import AdaptRecipe, Parts
 from mull.engines.simulated import Latency, SimulatedEngine, StepModel, run_virtual
 from mull.errors import SpecError, UnsupportedError, UsageError
 from mull.runs import run as run_config
@@ -63,7 +63,7 @@ def jobs(
 
 @dataclass(frozen=True)
 class Under:
-    """A toy search under an adapter."""
+    """A toy search under adapted weights."""
 
     search: Any
 
@@ -86,7 +86,7 @@ def test_it_adapts_first_and_asks_for_nothing_until_that_is_told() -> None:
     search.tell(Outcome(0, 0, Adapted("adapt-x")))
     (asked,) = search.ask(Room(8))
     assert isinstance(asked, Generate)
-    assert (asked.id, asked.count, asked.branch.adapter) == (1, 5, "adapt-x")
+    assert (asked.id, asked.count, asked.branch.weights) == (1, 5, "adapt-x")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_it_adapts_first_and_asks_for_nothing_until_that_is_told() -> None:
 )
 @settings(max_examples=5)
 @given(seed=st.integers(0, 99), slots=st.integers(1, 9), token_ms=st.floats(0.1, 9.0))
-def test_under_an_adapter_that_changes_nothing_a_search_comes_to_the_same(
+def test_under_weights_that_change_nothing_a_search_comes_to_the_same(
     toy: Any, seed: int, slots: int, token_ms: float
 ) -> None:
     """Its scores, judges, guesses and cancellations keep their meaning."""
@@ -116,7 +116,7 @@ def test_under_an_adapter_that_changes_nothing_a_search_comes_to_the_same(
     assert wanted[0] == wanted[1]
 
 
-def test_all_of_the_policys_work_is_under_the_adapter_and_none_of_a_judges() -> None:
+def test_all_of_the_policys_work_is_under_the_weights_and_none_of_a_judges() -> None:
     engine, judge = Adaptive(), Adaptive()
     one(Job(Under(JudgedVote), Start(problem(1), TASK)), {"policy": engine, "judge": judge})  # type: ignore[arg-type]
     assert set(engine.asked) == set(engine.trained)
@@ -124,12 +124,12 @@ def test_all_of_the_policys_work_is_under_the_adapter_and_none_of_a_judges() -> 
     assert not engine.held
 
 
-def test_what_is_scored_is_scored_under_the_adapter() -> None:
+def test_what_is_scored_is_scored_under_the_weights() -> None:
     seen: set[str | None] = set()
 
     class Seeing(SimulatedVerifier):
         async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
-            seen.update(branch.adapter for branch in branches)
+            seen.update(branch.weights for branch in branches)
             return await super().score(branches, meter)
 
     engine = Adaptive()
@@ -247,7 +247,7 @@ def test_problems_are_opened_no_faster_than_they_are_trained_for() -> None:
     assert len(engine.trained) == 12
 
 
-def test_a_drive_that_is_closed_leaves_no_adapter_behind() -> None:
+def test_a_drive_that_is_closed_leaves_no_weights_behind() -> None:
     for step_s, latency in ((0.01, Latency(50)), (5.0, Latency(1))):
         engine = Adaptive(slots=6, step_s=step_s, latency=latency)
 
@@ -284,7 +284,7 @@ def test_a_second_adaptation_is_refused_and_the_first_is_freed() -> None:
 
 def test_another_engine_is_refused_before_any_work() -> None:
     engine = SimulatedEngine(StepModel())
-    with pytest.raises(UnsupportedError, match="adapters"):
+    with pytest.raises(UnsupportedError, match="adapts"):
         one(jobs(TTFT)[0], engine)
     assert engine.stats.generated == 0
     # A strategy that does not say what it needs learns it as a failure.
@@ -340,11 +340,11 @@ def test_specs_give_the_search_its_own_parameters() -> None:
     assert isinstance(strategy, Ttft)
     assert strategy.inner == load_strategy("airv(n=16, rank=views, temperature=0, seed=3)")
     assert strategy.needs.verifiers == ("views",)
-    assert strategy.needs.capabilities == ("adapters",)
+    assert strategy.needs.capabilities == ("adapts",)
     assert strategy.recipe == AdaptRecipe(steps=8, seed=3)
     dfs = load_strategy("ttft(threshold=0.1)")
     assert isinstance(dfs, Ttft)
-    assert dfs.needs.capabilities == ("threshold_dfs", "adapters")
+    assert dfs.needs.capabilities == ("threshold_dfs", "adapts")
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,10 @@ from tests.strategies.whole import (
 )
 
 from mull.budget import Budget, Purpose
+from mull.catalog import load_strategy
 from mull.engines.simulated import Script, SimulatedEngine
 from mull.errors import SpecError, UsageError
+from mull.selection import borda
 from mull.strategies.base import Ended
 from mull.strategies.vote import Vote
 from mull.strategies.weighted_vote import WeightedVote
@@ -74,6 +76,42 @@ def test_a_score_that_is_no_weight_is_a_failure_and_not_a_weight(
     if lost:
         assert "transform=exp" in result.failures[0].message
         assert result.answer is not None
+
+
+def test_borda_votes_go_by_rank_whatever_the_scale() -> None:
+    for number in range(4):
+        voted = one(job(Vote(n=9), number=number), engines_of()["policy"]).result
+        even = solve(WeightedVote(n=9, rule="borda", power=0), number=number).result
+        assert (even.answer, even.confidence) == (voted.answer, voted.confidence)
+        plain = solve(WeightedVote(n=9, rule="borda"), number=number)
+        scored = plain.result.candidates
+        assert plain.result.parts[0] == borda(scored, "prm", power=0.5)
+        # Scores below zero are no weights, and ranks all the same.
+        below = {c.text: c.scores["prm"] * 7 - 100 for c in scored if "prm" in c.scores}
+        other = verifiers_of(lambda branch, below=below: below[branch.text])  # type: ignore[misc]
+        far = solve(WeightedVote(n=9, rule="borda"), verifiers=other, number=number).result
+        assert far.failures == ()
+        assert far.parts == plain.result.parts
+
+
+@pytest.mark.parametrize("score", [broken, nan])
+def test_borda_votes_without_a_score_are_the_majority(score: object) -> None:
+    voted = one(job(Vote(n=9)), engines_of()["policy"]).result
+    ranked = solve(WeightedVote(n=9, rule="borda"), verifiers=verifiers_of(score)).result  # type: ignore[arg-type]
+    assert (ranked.answer, ranked.confidence) == (voted.answer, voted.confidence)
+
+
+def test_options_of_the_other_rule_are_refused() -> None:
+    for spec, says in (
+        ("weighted-vote(rule=count)", "sum or borda"),
+        ("weighted-vote(power=1)", "a power needs rule=borda"),
+        ("weighted-vote(rule=borda, transform=exp)", "ranks need no transform"),
+        ("weighted-vote(rule=borda, power=-1)", "power is a finite number from 0"),
+    ):
+        with pytest.raises(SpecError, match=says):
+            load_strategy(spec)
+    made = load_strategy("weighted-vote(verifier=self-certainty, rule=borda, power=0.3)")
+    assert made == WeightedVote(verifier="self-certainty", rule="borda", power=0.3)
 
 
 def test_samples_with_one_text_are_scored_once_and_those_without_an_answer_never() -> None:

@@ -37,6 +37,7 @@ N = 12
 SPECS = [
     "weighted-vote",
     "weighted-vote(window=3, transform=exp)",
+    "weighted-vote(rule=borda)",
     "best-of-n(verifier=prm)",
     "filter-vote",
     "filter-vote(judge=policy, votes=3, window=5)",

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tests.tiny_model import tiny_model
 
-from mull.engines.adapters import AdaptRecipe, Parts, TrainStep
+from mull.engines.adapt import AdaptRecipe, Parts, TrainStep
 from mull.errors import ConfigError, InputError, SpecError
 from mull.training.adapt import adapt_model, adapted, adapted_weights, trainable
 from mull.training.data import encode_parts

@@ -13,6 +13,7 @@ from mull.tasks.demonstrations import demonstrations
 from mull.tasks.words import WordsTask
 from mull.training import policy
 from mull.training.policy import TrainPolicy, train_policy
+from mull.training.tokenizer import build_tokenizer
 
 
 def test_a_trained_policy_loads_and_speaks_its_language(
@@ -60,7 +61,7 @@ def test_orders_of_steps_vary() -> None:
 
 @pytest.mark.parametrize(("size", "millions"), [("s", 0.2), ("m", 0.8), ("l", 2.7)])
 def test_sizes_are_what_they_are_called(size: str, millions: float) -> None:
-    shape = TrainPolicy(size=size).shape(vocabulary=72)
+    shape = TrainPolicy(size=size).shape(build_tokenizer([" ".join(map(chr, range(32, 96)))]))
     assert shape.parameters / 1e6 == pytest.approx(millions, rel=0.1)
 
 

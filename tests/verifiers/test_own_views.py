@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from tests.tasks.arc.world import Knows, random_puzzle
@@ -15,11 +16,14 @@ from mull.engines.simulated import Echo, SimulatedEngine, run_virtual
 from mull.errors import SpecError, UnsupportedError
 from mull.tasks.arc.task import ArcTask
 from mull.tasks.base import SAME, View
-from mull.types import Branch, Problem, Scored, ScoreRequest, StopReason
-from mull.verifiers.views import COMBINE, own_views
+from mull.types import Branch, EngineInfo, Problem, Scored, ScoreRequest, StopReason
+from mull.verifiers.views import COMBINE, ViewsVerifier, own_views
 
 CHAT = ArcTask(format="GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))")
-TASKS = [ArcTask(), CHAT]
+BARE = ArcTask(format="RowNumberEncoder(MinimalGridEncoder())")
+CLOSED = [ArcTask(), ArcTask(format="lists"), CHAT]
+OPEN = [ArcTask(format="nvarc"), ArcTask(format="architects"), BARE]
+TASKS = [*CLOSED, *OPEN]
 ANSWERS = ("12\n34", "5", "678")
 
 
@@ -49,9 +53,37 @@ def test_a_score_is_made_of_every_views_log_probability(task: ArcTask, combine: 
         texts = [view.opening + task.solution_in(problem, view, answer) for view in views]
         by_hand = [
             math.fsum(policy.content.score(view.prompt.plain, text))  # type: ignore[attr-defined]
+            + (policy.content.end(view.prompt.plain, text) if task in OPEN else 0.0)  # type: ignore[attr-defined]
             for view, text in zip(views, texts, strict=True)
         ]
         assert score == pytest.approx(COMBINE[combine](by_hand))
+
+
+@pytest.mark.parametrize("task", OPEN)
+def test_an_engine_that_tells_no_end_is_refused_where_the_end_must_count(task: ArcTask) -> None:
+    class NoEnd(SimulatedEngine):
+        @property
+        def info(self) -> EngineInfo:
+            known = super().info
+            return replace(known, capabilities=replace(known.capabilities, ends=False))
+
+    with pytest.raises(UnsupportedError, match=r"shows no end of its own.*format=.marked"):
+        own_views(task, NoEnd(Knows()))
+    with pytest.raises(UnsupportedError, match="cannot honour: end"):
+        scores(
+            ViewsVerifier(NoEnd(Knows()), lambda of: [ScoreRequest(of.view, of.text, end=True)]),
+            said(task, problem_of(task), "5"),
+        )
+    assert own_views(ArcTask(), NoEnd(Knows()))
+
+
+def test_a_strict_judge_passes_over_what_was_cut() -> None:
+    task = ArcTask(format="nvarc", strict=True)
+    problem = problem_of(task)
+    cut = branch(problem, "12\n34", key=(0,), stop=StopReason.LENGTH)
+    found = scores(own_views(task, engine(), views=2), cut, said(task, problem, "12\n34", 1))
+    assert math.isnan(found[0])
+    assert found[1] < 0
 
 
 def test_every_candidate_is_judged_under_the_same_views() -> None:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
 import pytest
-from tests.verifiers.common import branch, meter, scored
+from tests.tasks.arc.world import random_puzzle, tiny_model
+from tests.verifiers.common import branch, meter, scored, whole
 
 from mull.budget import Purpose
 from mull.engines.simulated import Echo, SimulatedEngine
 from mull.engines.torch import load_torch_engine
 from mull.errors import SpecError, UnsupportedError
+from mull.tasks.arc.task import ArcTask
+from mull.tasks.base import SAME, View
 from mull.types import Branch, Problem, Prompt, ScoreRequest
 from mull.verifiers.base import Verifier, check_policy
-from mull.verifiers.views import COMBINE, ViewsVerifier
+from mull.verifiers.views import COMBINE, ViewsVerifier, own_views
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
@@ -56,7 +60,7 @@ def by_hand(engine: Any, view: ScoreRequest) -> float:
     from mull.engines.torch.rows import Rows
 
     prompt = engine.text.prompt(view.prompt)
-    ids = engine.text.prompt(view.prompt, view.assistant)
+    ids = (*engine.text.prompt(view.prompt, view.assistant), *([engine.text.eos] * view.end))
     with torch.inference_mode():
         rows = Rows(engine.model)
         rows.reserve(1, len(ids), 0)
@@ -155,8 +159,37 @@ def test_the_end_token_counts_where_the_view_has_it(engine: Any) -> None:
         end = (engine.text.eos,) if of.key == (1,) else ()
         return [ScoreRequest(prompt, "3", text + end)]
 
+    def asked(of: Branch) -> list[ScoreRequest]:
+        return [ScoreRequest(prompt, "3", text, end=True)]
+
     open_end, whole = scored(ViewsVerifier(engine, ended), *branches("3", "3"))
     assert whole < open_end < 0
+    assert engine.batch.is_end.nonzero()[0].tolist() == [engine.text.eos]
+    (same,) = scored(ViewsVerifier(engine, asked), *branches("3"))
+    assert same == pytest.approx(whole, abs=1e-5)
+
+
+@pytest.mark.parametrize("format", ["nvarc", "architects"])
+def test_a_grid_is_told_from_its_first_rows_by_the_end_of_the_turn(
+    format: str, tmp_path: Path
+) -> None:
+    """A product of experts is the direct sum over the tokens of every view, the end included."""
+    task = ArcTask(format=format)
+    options: dict[str, Any] = {"dtype": "float32", "device": "cpu", "memory_cap": 1 << 26}
+    policy = load_torch_engine(tiny_model(tmp_path / "tiny", context=1024), **options)
+    (problem,) = task.problems_of(random_puzzle(0))
+    answers = ("12\n34\n56", "12\n34", "12")
+    own = View(SAME, problem.prompt)
+    said = [task.solution_in(problem, own, answer) for answer in answers]
+    got = scored(own_views(task, policy, views=2), *(whole(problem, text) for text in said))
+    for answer, score in zip(answers, got, strict=True):
+        seen = [
+            ScoreRequest(view.prompt, task.solution_in(problem, view, answer), end=True)
+            for view in task.views(problem, 2)
+        ]
+        assert score == pytest.approx(sum(by_hand(policy, view) for view in seen), abs=1e-3)
+        assert score < sum(by_hand(policy, replace(view, end=False)) for view in seen) - 0.1
+    asyncio.run(policy.aclose())
 
 
 def test_it_meets_the_contract_and_says_what_decides_the_score(engine: Any) -> None:

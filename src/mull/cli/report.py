@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from mull.errors import UsageError
+from mull.report.arc_files import left_out_of
 from mull.report.load import Runs
 from mull.report.write import write_report
 
@@ -23,6 +24,7 @@ def report(
     target = Path(out) if out is not None else Path(directories[0]) / "report"
     if target.exists() and not target.is_dir():
         raise UsageError(f"--out {target} is a file; expected a directory, new or old")
+    unread = left_out_of(directories)
     with Runs(directories) as loaded:
-        page = write_report(loaded.runs, target)
+        page = write_report(loaded.runs, target, more=[] if unread is None else [unread])
     Console(highlight=False, markup=False, soft_wrap=True).print(f"report: {page}")

@@ -52,10 +52,10 @@ class Engine(Protocol):
 
 
 def check_own_weights(requests: Sequence[ScoreRequest], info: EngineInfo) -> None:
-    """Raise ``UnsupportedError`` for a text to score under an adapter, on an engine without any."""
-    if not info.capabilities.adapters and any(each.adapter is not None for each in requests):
+    """Raise ``UnsupportedError`` for a text to score under weights that an engine cannot adapt."""
+    if not info.capabilities.adapts and any(each.weights is not None for each in requests):
         raise UnsupportedError(
-            f"engine {info.kind}:{info.model} cannot honour: an adapter; score without one"
+            f"engine {info.kind}:{info.model} cannot honour: adapted weights; score without them"
         )
 
 
@@ -65,6 +65,15 @@ def check_certainty(requests: Sequence[ScoreRequest], info: EngineInfo) -> None:
         raise UnsupportedError(
             f"engine {info.kind}:{info.model} cannot honour: certainty; it needs the probability "
             "of every token of the vocabulary: use a model in this process, or score without it"
+        )
+
+
+def check_ends(requests: Sequence[ScoreRequest], info: EngineInfo) -> None:
+    """Raise ``UnsupportedError`` where the end is asked of an engine that cannot tell it."""
+    if not info.capabilities.ends and any(each.end for each in requests):
+        raise UnsupportedError(
+            f"engine {info.kind}:{info.model} cannot honour: end; it does not tell how likely a "
+            "turn is to end: use a model in this process that has an end token, or score without it"
         )
 
 
@@ -85,7 +94,7 @@ def check_supported(request: Request, info: EngineInfo) -> None:
         "threshold decoding": isinstance(request.decoding, ThresholdDFS) and not can.threshold_dfs,
         "continuing an assistant turn": bool(request.assistant) and not can.continue_assistant,
         "deltas": request.deltas and not can.deltas,
-        "an adapter": request.adapter is not None and not can.adapters,
+        "adapted weights": request.weights is not None and not can.adapts,
         "token ids as prompt": request.prompt.token_ids is not None and not can.token_ids,
         "chat messages": len(request.prompt.messages) > 1 and not can.chat,
     }

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from mull.budget import Ledger, Meter, Purpose
-from mull.engines.adapters import AdaptRecipe, Parts
+from mull.engines.adapt import AdaptRecipe, Parts
 from mull.engines.base import Engine
-from mull.engines.recorded_adapters import RecordedAdapters
-from mull.store.keys import request_key, score_key
+from mull.engines.recorded_weights import RecordedWeights
+from mull.store.keys import request_key, score_key, searches
 from mull.store.store import Store
 from mull.types import (
     Completion,
@@ -27,8 +27,6 @@ from mull.types import (
     Scored,
     ScoreRequest,
     StopReason,
-    ThresholdDFS,
-    TokenBeam,
     Usage,
 )
 
@@ -48,9 +46,10 @@ _Item = tuple[Delta | Completion, asyncio.Future[None] | None] | _Failed | None
 class Lost:
     """Work that was paid for and is not recorded.
 
-    ``repeated``: a prompt computed again because an interruption had split its request; the search
-    is not charged for it. Otherwise a sample that was closed unfinished, which stands in ``ledger``
-    as well: whoever keeps that ledger needs no second account of it.
+    ``repeated``: a prompt computed again because an interruption had split its request, or ranks of
+    a search that was made again because some were missing; no ledger is charged for it. Otherwise a
+    sample that was closed unfinished, which stands in ``ledger`` as well: whoever keeps that ledger
+    needs no second account of it.
     """
 
     ledger: Ledger
@@ -74,6 +73,10 @@ class RecordingEngine:
     request, the later part computes the prompt again; that is told to ``on_lost`` and not charged
     to the search, so that a resumed search has spent what an unbroken one spends.
 
+    The ranks of a search over tokens are recorded together, once it is over, and served together:
+    its tokens are spread over them. Where some are missing (damaged, or never found) it is made
+    again and charged once; what the others had cost is told to ``on_lost``.
+
     ``on_served`` sees every completion before it is yielded: recorded or new.
     """
 
@@ -88,7 +91,7 @@ class RecordingEngine:
         self.store = store
         self._on_lost = on_lost or (lambda lost: None)
         self._on_served = on_served or (lambda ledger, request, completion: None)
-        self._adapters = RecordedAdapters(inner, store, self._lose)
+        self._adapted = RecordedWeights(inner, store, self._lose)
         store.add_engine(inner.info)
 
     @property
@@ -103,9 +106,9 @@ class RecordingEngine:
         key = request_key(request, self.info)
         wanted = range(request.first, request.first + request.n)
         recorded = self.store.samples(key, wanted)
-        search = isinstance(request.decoding, TokenBeam | ThresholdDFS)
-        if search and len(recorded) < request.n:
-            recorded = {}  # its ranks come from one search: all of them, or the search again
+        replaced: dict[int, Completion] = {}
+        if searches(request) and len(recorded) < request.n:
+            recorded, replaced = replaced, recorded
         for index in sorted(recorded):
             meter.restore(index, recorded[index].usage)
             self._on_served(meter.ledger, request, recorded[index])
@@ -114,21 +117,27 @@ class RecordingEngine:
         parts = missing(wanted, recorded)
         if parts:
             await self._ready(request)
-            async with aclosing(self._make(key, request, parts, meter)) as made:
+            async with aclosing(self._make(key, request, parts, meter, replaced)) as made:
                 async for item in made:
                     if isinstance(item, Completion):
                         self._on_served(meter.ledger, request, item)
                     yield item
 
     async def _make(
-        self, key: bytes, request: Request, parts: Sequence[range], meter: Meter
+        self,
+        key: bytes,
+        request: Request,
+        parts: Sequence[range],
+        meter: Meter,
+        replaced: Mapping[int, Completion],
     ) -> AsyncGenerator[Delta | Completion, None]:
         queue: asyncio.Queue[_Item] = asyncio.Queue()
         unfinished = {index for part in parts for index in part}
-        tasks = [
-            asyncio.create_task(self._pump(key, request, part, meter, queue, unfinished))
-            for part in parts
-        ]
+        if searches(request):
+            pumps = [self._search(key, request, meter, queue, unfinished, replaced)]
+        else:
+            pumps = [self._pump(key, request, part, meter, queue, unfinished) for part in parts]
+        tasks = [asyncio.create_task(pump) for pump in pumps]
         running = len(tasks)
         errors: dict[int, Exception] = {}
         try:
@@ -178,6 +187,36 @@ class RecordingEngine:
         except Exception as error:
             queue.put_nowait(_Failed(part.start, error))
 
+    async def _search(
+        self,
+        key: bytes,
+        request: Request,
+        meter: Meter,
+        queue: asyncio.Queue[_Item],
+        unfinished: set[int],
+        replaced: Mapping[int, Completion],
+    ) -> None:
+        """Make a search; its ranks are held until it is over, in order or by an error."""
+        ranks: list[Completion] = []
+        end: _Failed | None = None
+        try:
+            async with aclosing(self.inner.generate(request, meter)) as stream:
+                async for item in stream:
+                    if isinstance(item, Completion) and item.stop is not StopReason.CANCELLED:
+                        ranks.append(item)
+                    else:
+                        queue.put_nowait((item, None))
+        except Exception as error:
+            end = _Failed(request.first, error)
+        if ranks:
+            committed = self.store.add_search(key, ranks)
+            for old in replaced.values():  # no result's ledger holds what they cost
+                self._lose(meter, old.usage, repeated=True)
+            for rank in ranks:
+                unfinished.discard(rank.index)
+                queue.put_nowait((rank, committed))
+        queue.put_nowait(end)
+
     def _lose(self, meter: Meter, usage: Usage, *, repeated: bool) -> None:
         if usage != Usage():
             self._on_lost(Lost(meter.ledger, meter.purpose, self.info.model, usage, repeated))
@@ -206,19 +245,19 @@ class RecordingEngine:
 
     async def adapt(self, examples: Sequence[Parts], recipe: AdaptRecipe, meter: Meter) -> str:
         """As the inner engine's; what was trained before is charged again and not trained."""
-        return await self._adapters.adapt(examples, recipe, meter)
+        return await self._adapted.adapt(examples, recipe, meter)
 
-    async def ready(self, adapter: str) -> None:
-        """Make sure that an adapter's weights are there: a recorded one is trained now."""
-        await self._adapters.ready(adapter)
+    async def ready(self, weights: str) -> None:
+        """Make sure that adapted weights are there: recorded ones are trained now."""
+        await self._adapted.ready(weights)
 
-    def release(self, adapter: str) -> None:
+    def release(self, weights: str) -> None:
         """Give one hold back."""
-        self._adapters.release(adapter)
+        self._adapted.release(weights)
 
     async def _ready(self, request: Request | ScoreRequest) -> None:
-        if request.adapter is not None and self.info.capabilities.adapters:
-            await self._adapters.ready(request.adapter)
+        if request.weights is not None and self.info.capabilities.adapts:
+            await self._adapted.ready(request.weights)
 
     async def aclose(self) -> None:
         """Close the inner engine; the store belongs to its opener."""

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
 from mull.budget import Meter
-from mull.engines.adapters import AdaptRecipe, Parts, adapter_name, no_adapters
+from mull.engines.adapt import AdaptRecipe, Parts, cannot_adapt, weights_name
 from mull.engines.cache import missing, served
 from mull.errors import ReplayMissError
 from mull.store.keys import adapt_key, request_key, score_key
@@ -82,9 +82,9 @@ class ReplayEngine:
 
     async def adapt(self, examples: Sequence[Parts], recipe: AdaptRecipe, meter: Meter) -> str:
         """Charge a recorded training; ``ReplayMissError`` for one that was never done."""
-        if not self._info.capabilities.adapters:
-            raise no_adapters(self._info)
-        name = adapter_name(examples, recipe)
+        if not self._info.capabilities.adapts:
+            raise cannot_adapt(self._info)
+        name = weights_name(examples, recipe)
         found = self.reader.samples(adapt_key(name, self._info), range(1)).get(0)
         if found is None:
             raise ReplayMissError(
@@ -94,10 +94,10 @@ class ReplayEngine:
         meter.restore(0, found.usage)
         return name
 
-    async def ready(self, adapter: str) -> None:
+    async def ready(self, weights: str) -> None:
         """Recorded completions need no weights."""
 
-    def release(self, adapter: str) -> None:
+    def release(self, weights: str) -> None:
         """No weights are held."""
 
     async def aclose(self) -> None:

@@ -50,8 +50,8 @@ class SpreadEngine:
             url=",".join(sorted({engine.info.url for engine in engines})),
             slots=sum(engine.info.slots for engine in engines),
             context=min(engine.info.context for engine in engines),
-            # An adapter lives on one engine, and the next request may go to another.
-            capabilities=replace(first.capabilities, adapters=False),
+            # Adapted weights live on one engine, and the next request may go to another.
+            capabilities=replace(first.capabilities, adapts=False),
         )
 
     @property

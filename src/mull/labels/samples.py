@@ -17,7 +17,7 @@ from mull.store.keys import request_key
 from mull.store.reader import Reader
 from mull.strategies.base import Generate, Start
 from mull.strategies.drive import request_of
-from mull.tasks.base import Task
+from mull.tasks.base import Task, settled
 from mull.types import Branch, EngineInfo, Problem, StopReason
 
 _ALL = range(1 << 30)
@@ -77,7 +77,8 @@ class Recorded:
     def _graded(self, problem: Problem, reader: Reader, key: bytes, first: int) -> list[Sample]:
         out = []
         for index, made in sorted(reader.samples(key, _ALL).items()):
-            answer = self.task.extract(problem, made.text).answer
+            read = self.task.extract(problem, made.text)
+            answer = settled(self.task, read, made.stop).answer
             grade = grade_answer(self.task, problem, answer)
             likely = math.nan if made.mean_logprob is None else made.mean_logprob
             out.append(

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from mull.budget import Budget
@@ -18,6 +18,7 @@ from mull.catalog import load_strategy, load_task
 from mull.errors import MullError
 from mull.report import gallery
 from mull.report.data import Cell, ProblemResult, Run, Sample
+from mull.report.gallery import COPY, FAILED, NO_INVERSE, TOO_LONG
 from mull.selection import Majority, Selector, exact
 from mull.strategies.airv import Airv
 from mull.strategies.base import Start, Strategy
@@ -26,23 +27,14 @@ from mull.strategies.ttft import Ttft
 from mull.tasks.arc.grade import Graded, grade
 from mull.tasks.arc.grids import Grid, Pair, Puzzle, from_text
 from mull.tasks.arc.predictions import Attempts, Prediction
-from mull.tasks.arc.submission import Score, Submission, complete, score
+from mull.tasks.arc.submission import Submission, SubmissionScore, complete, score
 from mull.tasks.arc.task import ArcTask, puzzle_of
 from mull.tasks.base import SAME
 from mull.types import Candidate, Problem, Prompt, Unanswered
 
-COPY = "copy"
-"""The failure of a response that repeats the test input."""
-NO_INVERSE = "no_inverse"
-"""The failure of a grid that no output looks like under its view."""
-TOO_LONG = "too_long"
-"""The failure of a puzzle that does not fit the model's context."""
-FAILED = "failed"
-"""The failure of a sample that did not come."""
-
 
 @dataclass(frozen=True)
-class Solved:
+class SolvedCell:
     """What one cell made of the puzzles whose test pairs all have a result.
 
     ``answers`` has two attempts a test pair, ``first`` what the first prediction alone says.
@@ -81,7 +73,7 @@ class Solved:
         return tuple(p for p in self.puzzles if all(pair.output for pair in p.test))
 
     @cached_property
-    def score(self) -> Score:
+    def score(self) -> SubmissionScore:
         """What the attempts are worth on the puzzles with known outputs, at least one."""
         return score(self.answers, self.scored)
 
@@ -113,7 +105,7 @@ class Bench:
             return run
         return replace(run, cells=tuple(self._cell(cell, task, name) for cell in run.cells))
 
-    def solved(self) -> list[Solved]:
+    def solved(self) -> list[SolvedCell]:
         """What was seen, one a cell."""
         return [each.solved() for each in self._kept if each.problems]
 
@@ -128,7 +120,15 @@ class Bench:
             self.puzzles.append(shown)
         kept = self._last[1]
         key = (puzzle.id, index)
-        return gallery.picture(number, index, result, kept.attempts[key], kept.problems[key])
+        return gallery.picture(
+            number,
+            index,
+            result,
+            kept.attempts[key],
+            kept.problems[key],
+            puzzle.test[index].input,
+            partial(explained, kept, result),
+        )
 
     def _cell(self, cell: Cell, task: ArcTask, name: str) -> Cell:
         kept = _Watched(task, name, cell)
@@ -142,7 +142,7 @@ class Bench:
             yield result
 
 
-def solved_of(run: Run) -> list[Solved]:
+def solved_of(run: Run) -> list[SolvedCell]:
     """What each cell of a run made of the puzzles; reads every cell once."""
     bench = Bench()
     for cell in bench.watched(run).cells:
@@ -174,6 +174,15 @@ def failure_of(task: ArcTask, problem: Problem, sample: Sample, opened: bool) ->
     return COPY if sample.unanswered == Unanswered.NO_ANSWER.value else NO_INVERSE
 
 
+def explained(kept: _Watched, result: ProblemResult, sample: Sample, failure: str) -> str:
+    """What is wrong with one response: where its text cannot be read, or the recorded error."""
+    if failure in (FAILED, TOO_LONG):
+        return result.failure or ""
+    opened = viewed(_strategy(kept.cell.strategy)) is not None
+    opening = kept.task.opening(problem_of(result)) if opened else ""
+    return kept.task.reading(opening + sample.text).detail
+
+
 def problem_of(result: ProblemResult) -> Problem:
     """A result's problem as the task knows it."""
     return Problem(result.id, Prompt.of(result.prompt), result.gold, result.meta)
@@ -193,12 +202,12 @@ class _Watched:
     tokens: int = 0
     select: Selector | None = None
 
-    def solved(self) -> Solved:
+    def solved(self) -> SolvedCell:
         whole = [p for p in self.puzzles.values() if self._complete(p)]
         counts = [(p.id, i) for p in whole for i in range(len(p.test))]
         temperature = self.cell.parameters.get("temperature")
         done = max(len(self.problems), 1)
-        return Solved(
+        return SolvedCell(
             self.run,
             self.cell.strategy,
             self.cell.budget,
@@ -272,15 +281,20 @@ class _Watched:
 
 
 def _prediction(key: tuple[str, int], view: str, sample: Sample, failure: str | None) -> Prediction:
-    logprob = sample.scores.get("logprob")
+    logprob, tokens = sample.scores.get("logprob"), sample.tokens
+    mean = sample.scores.get("mean_logprob")
+    if logprob is None or not math.isfinite(logprob):
+        logprob = None
+    elif mean is not None:  # that is what the selection compared; an endpoint may count otherwise
+        tokens = max(1, round(logprob / mean) if mean else tokens)
     return Prediction(
         *key,
         view,
         None if sample.answer is None else from_text(sample.answer),
         failure,
         sample.text,
-        logprob if logprob is not None and math.isfinite(logprob) else None,
-        sample.tokens,
+        logprob,
+        tokens,
     )
 
 
@@ -333,7 +347,7 @@ def viewed(strategy: Strategy | None) -> Airv | None:
     return strategy if isinstance(strategy, Airv) else None
 
 
-def views_of(solved: Solved) -> int | None:
+def views_of(solved: SolvedCell) -> int | None:
     """How many views the cell's strategy takes of a problem; ``None`` where it takes none."""
     made = viewed(solved.config)
     if made is None:
@@ -343,7 +357,7 @@ def views_of(solved: Solved) -> int | None:
     return None if n is None or n >= FAR else n // made.width
 
 
-def as_json(solved: Iterable[Solved]) -> str:
+def as_json(solved: Iterable[SolvedCell]) -> str:
     """Scores of cells as one JSON text."""
     rows = [
         {

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from mull.fileio import safe_name, write_atomic
-from mull.report.arc import Solved, as_json
-from mull.report.arc_tables import label
+from mull.report.arc import SolvedCell, as_json
+from mull.report.arc_tables import LEFT_OUT, label, left_out
 from mull.report.tables import Table, markdown, to_csv
 from mull.tasks.arc import submission
 from mull.tasks.arc.predictions import Prediction, write_predictions, write_task_results
@@ -21,7 +23,7 @@ SCORES = "scores.json"
 
 
 def write_files(
-    folder: Path, solved: Sequence[Solved], tables: Sequence[Table], task: ArcTask | None = None
+    folder: Path, solved: Sequence[SolvedCell], tables: Sequence[Table], task: ArcTask | None = None
 ) -> None:
     """Write the last cell's files into ``folder``, and where there are several cells, each one's
     into ``folder/cells/<its name>``; the scores of all, and the tables.
@@ -36,12 +38,35 @@ def write_files(
     _write(folder, solved[-1], task)
     write_atomic(folder / SCORES, as_json(solved) + "\n")
     (folder / "tables").mkdir(exist_ok=True)
+    if all(table.name != LEFT_OUT for table in tables):  # what could not be read once, now can be
+        for ending in ("md", "csv"):
+            (folder / "tables" / f"{LEFT_OUT}.{ending}").unlink(missing_ok=True)
     for table in tables:
         write_atomic(folder / "tables" / f"{table.name}.md", markdown(table))
         write_atomic(folder / "tables" / f"{table.name}.csv", to_csv(table))
 
 
-def _write(folder: Path, solved: Solved, task: ArcTask | None) -> None:
+def left_out_of(folders: Sequence[str | Path]) -> Table | None:
+    """The puzzles that some runs could not read, as they noted it; ``None`` where all were read.
+
+    The run's own records know puzzles that were asked alone: the table beside them has the others.
+    """
+    found: dict[str, None] = {}
+    for folder in folders:
+        file = Path(folder) / "tables" / f"{LEFT_OUT}.csv"
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):  # most runs read all
+            continue
+        try:
+            rows = list(csv.reader(io.StringIO(text, newline="")))[1:]
+        except csv.Error:  # a file that somebody changed is no reason to have no report
+            continue
+        found |= dict.fromkeys(row[0] for row in rows if row)
+    return left_out(list(found)) if found else None
+
+
+def _write(folder: Path, solved: SolvedCell, task: ArcTask | None) -> None:
     tests = {puzzle.id: len(puzzle.test) for puzzle in solved.puzzles}
     submission.write(str(folder / SUBMISSION), solved.answers, solved.puzzles)
     write_predictions(str(folder / PREDICTIONS), solved.predictions, tests)
@@ -49,7 +74,7 @@ def _write(folder: Path, solved: Solved, task: ArcTask | None) -> None:
     write_task_results(str(folder / TASK_RESULTS), made if task is None else _asked(task, solved))
 
 
-def _asked(task: ArcTask, solved: Solved) -> list[Prediction]:
+def _asked(task: ArcTask, solved: SolvedCell) -> list[Prediction]:
     """The predictions with the prompts that their views are."""
     problems = {p.id: p for puzzle in solved.puzzles for p in task.problems_of(puzzle)}
     return [

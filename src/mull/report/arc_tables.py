@@ -5,20 +5,21 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Final
 
 from mull.metrics import paired_difference
-from mull.report.arc import Solved, viewed, views_of
+from mull.report.arc import SolvedCell, viewed, views_of
 from mull.report.tables import Column, Table, Value
 from mull.strategies.token_dfs import TokenDfs
 from mull.strategies.ttft import Ttft
 from mull.tasks.arc.grade import by_output_size, sets_table
 from mull.tasks.arc.scaling import n_scaling
-from mull.tasks.arc.submission import Score, score
+from mull.tasks.arc.submission import SubmissionScore, score
 
 SINGLE = "single prediction"
 
 
-def tables(solved: Sequence[Solved], tries: int = 10) -> list[Table]:
+def tables(solved: Sequence[SolvedCell], tries: int = 10) -> list[Table]:
     """Every table that the cells are enough for; ``tries`` draws a vote of the n-scaling."""
     scored = [each for each in solved if each.scored]
     made = [failures(solved)] if solved else []
@@ -33,11 +34,11 @@ def tables(solved: Sequence[Solved], tries: int = 10) -> list[Table]:
     return [*found, *made]
 
 
-def label(solved: Solved, among: Sequence[Solved] = ()) -> str:
+def label(solved: SolvedCell, among: Sequence[SolvedCell] = ()) -> str:
     """A cell in a few words; temperature, seed and run only where they tell cells apart.
 
-    >>> from mull.report.arc import Solved
-    >>> cell = Solved("", "airv(n=8)", "", 0, 0.0, (), (), {}, {}, (), (8.0, 0.0))
+    >>> from mull.report.arc import SolvedCell
+    >>> cell = SolvedCell("", "airv(n=8)", "", 0, 0.0, (), (), {}, {}, (), (8.0, 0.0))
     >>> label(cell)
     'vote of 8 views'
     """
@@ -55,7 +56,7 @@ def label(solved: Solved, among: Sequence[Solved] = ()) -> str:
     return ", ".join(parts)
 
 
-def _words(solved: Solved) -> str:
+def _words(solved: SolvedCell) -> str:
     made, n = viewed(solved.config), views_of(solved)
     if made is not None:
         views = f"{n} views" if n else "views"
@@ -73,7 +74,7 @@ def _words(solved: Solved) -> str:
     return solved.strategy + (f" of {solved.budget}" if solved.budget else "")
 
 
-def steps(solved: Sequence[Solved]) -> Table:
+def steps(solved: Sequence[SolvedCell]) -> Table:
     """What each step adds: one prediction, the vote, and whatever else was run, in that order."""
     heads = (
         Column("step"),
@@ -84,7 +85,7 @@ def steps(solved: Sequence[Solved]) -> Table:
         Column("samples"),
         Column("tokens"),
     )
-    listed: list[tuple[str, Score, float | None, tuple[float | None, float | None]]] = []
+    listed: list[tuple[str, SubmissionScore, float | None, tuple[float | None, float | None]]] = []
     ordered = sorted(solved, key=_rank)
     single = any(each.strategy == "greedy" for each in ordered)
     voted = _largest(solved)
@@ -95,7 +96,7 @@ def steps(solved: Sequence[Solved]) -> Table:
         first = float(each.graded.table["attempt_1"].mean())
         listed.append((label(each, solved), each.score, first, each.spent))
     rows: list[tuple[Value, ...]] = []
-    before: Score | None = None
+    before: SubmissionScore | None = None
     for name, worth, first_alone, (samples, tokens) in listed:
         gain = None
         if before is not None and list(before.solved) == list(worth.solved):
@@ -115,7 +116,7 @@ def steps(solved: Sequence[Solved]) -> Table:
     )
 
 
-def votes(solved: Sequence[Solved]) -> Table:
+def votes(solved: Sequence[SolvedCell]) -> Table:
     """How much of what the predictions hold the attempts find."""
     names = {
         "accuracy": "accuracy %",
@@ -144,7 +145,7 @@ def votes(solved: Sequence[Solved]) -> Table:
     )
 
 
-def scaling(solved: Solved, tries: int) -> Table:
+def scaling(solved: SolvedCell, tries: int) -> Table:
     """What 1, 2, 4 … of the predictions give."""
     names = {
         "accuracy": "accuracy %",
@@ -170,7 +171,7 @@ def scaling(solved: Solved, tries: int) -> Table:
     )
 
 
-def sizes(solved: Solved) -> Table:
+def sizes(solved: SolvedCell) -> Table:
     """The metrics by the size of the true output."""
     names = ("accuracy", "pass_n", "vote_2", "mean_correct_size", "mean_correct_pixels")
     titles = ("accuracy %", "pass_n %", "vote_2 %", "right size %", "right cells %")
@@ -187,7 +188,7 @@ def sizes(solved: Solved) -> Table:
     )
 
 
-def sweep(solved: Sequence[Solved]) -> Table:
+def sweep(solved: Sequence[SolvedCell]) -> Table:
     """One strategy at several temperatures."""
     names = ("accuracy", "pass_n", "vote_2", "unanswered")
     titles = ("accuracy %", "pass_n %", "vote_2 %", "unanswered %")
@@ -213,7 +214,7 @@ def sweep(solved: Sequence[Solved]) -> Table:
     )
 
 
-def failures(solved: Sequence[Solved]) -> Table:
+def failures(solved: Sequence[SolvedCell]) -> Table:
     """Responses without an answer, by why."""
     rows: list[tuple[Value, ...]] = []
     for each in solved:
@@ -232,20 +233,24 @@ def failures(solved: Sequence[Solved]) -> Table:
     )
 
 
+LEFT_OUT: Final = "arc_left_out"
+"""The name of the table of puzzles that could not be read, in a run's directory as well."""
+
+
 def left_out(problems: Sequence[str]) -> Table:
     """Puzzles that could not be read, and why."""
     rows: tuple[tuple[Value, ...], ...] = tuple((line,) for line in problems)
     note = "Nobody was asked to solve them: they are in no number."
-    return Table("arc_left_out", "Puzzles that cannot be read", (Column("why"),), rows, note)
+    return Table(LEFT_OUT, "Puzzles that cannot be read", (Column("why"),), rows, note)
 
 
-def _largest(solved: Sequence[Solved]) -> Solved | None:
+def _largest(solved: Sequence[SolvedCell]) -> SolvedCell | None:
     """The first vote with the most predictions, under the policy's own weights if there is one."""
     voted = sorted((each for each in solved if each.votes), key=_rank)
     return max(voted, key=lambda each: len(each.predictions), default=None)
 
 
-def _rank(solved: Solved) -> tuple[bool, bool, bool, bool]:
+def _rank(solved: SolvedCell) -> tuple[bool, bool, bool, bool]:
     """Greedy, votes, votes ranked by experts, searches, and all that under other weights; else in
     the order they were run."""
     made = viewed(solved.config)
@@ -255,8 +260,8 @@ def _rank(solved: Solved) -> tuple[bool, bool, bool, bool]:
     return solved.strategy != "greedy", isinstance(solved.config, Ttft), searched, ranked
 
 
-def _sweeps(solved: Sequence[Solved]) -> list[list[Solved]]:
-    groups: dict[tuple[str, str, str, int], list[Solved]] = {}
+def _sweeps(solved: Sequence[SolvedCell]) -> list[list[SolvedCell]]:
+    groups: dict[tuple[str, str, str, int], list[SolvedCell]] = {}
     for each in solved:
         if each.temperature is not None:
             key = (each.run, each.strategy, each.budget, each.seed)

@@ -5,17 +5,54 @@ JSON values alone; ``templates/gallery.js`` paints them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Final
 
-from mull.report.data import ProblemResult
-from mull.tasks.arc.grids import Puzzle, as_text
+from mull.report.data import ProblemResult, Sample
+from mull.tasks.arc.augment import parse
+from mull.tasks.arc.grids import Grid, Puzzle, as_text, from_text
 from mull.tasks.arc.predictions import Attempts, Prediction
+from mull.tasks.base import SAME
 
 TOP: Final = 6
 """Answers shown of a problem besides its attempts."""
 TEXT: Final = 1200
 """Characters shown of a response without a grid."""
+DETAIL: Final = 160
+"""Characters shown of what is wrong with it."""
+
+COPY: Final = "copy"
+"""The failure of a response that repeats the test input."""
+NO_INVERSE: Final = "no_inverse"
+"""The failure of a grid that no output looks like under its view."""
+TOO_LONG: Final = "too_long"
+"""The failure of a puzzle that does not fit the model's context."""
+FAILED: Final = "failed"
+"""The failure of a sample that did not come."""
+
+MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "empty": "Nothing was said.",
+        "no_block": "There is no grid where one is looked for, or its opening mark is missing.",
+        "no_rows": "There is a place for a grid, and no row in it.",
+        "bad_row_prefix": "A line has no row number and space before its cells.",
+        "bad_symbol": "A cell is no colour.",
+        "ragged": "The rows have different lengths.",
+        "truncated": "The answer was cut off before its end.",
+        "shape_mismatch": "The stated shape is not that of the rows.",
+        "row_mismatch": "The row numbers do not count 1, 2, 3 …",
+        "repeat_mismatch": "The characters of one repeated cell differ.",
+        COPY: "It is the test input again.",
+        NO_INVERSE: "No output looks like this under the view that was asked.",
+        TOO_LONG: "The puzzle does not fit the model's context, so nothing was asked.",
+        FAILED: "The sample did not come.",
+    }
+)
+"""Every category, and what it means, for who looks at the pictures."""
+
+Explain = Callable[[Sample, str], str]
+"""A sample and its failure → what is wrong with this one; empty where there is no more to say."""
 
 
 def puzzle(shown: Puzzle) -> dict[str, Any]:
@@ -33,11 +70,14 @@ def picture(
     result: ProblemResult,
     attempts: Attempts,
     predictions: Sequence[Prediction],
+    input: Grid,
+    explain: Explain,
 ) -> dict[str, Any]:
     """One test pair: truth, attempts by answer group, top answers, an example of each failure.
 
     ``number`` is the puzzle's among the page's; ``predictions`` are those of the result's samples,
-    in their order.
+    in their order; ``input`` is the test pair's. An example has the input and the truth as its own
+    view shows them, and what was said.
     """
     groups: dict[int, list[str]] = {}
     for sample in result.samples:
@@ -50,8 +90,18 @@ def picture(
     bad: dict[str, list[Any]] = {}
     for sample, made in zip(result.samples, predictions, strict=True):
         if made.failure is not None:
-            kind = bad.setdefault(made.failure, [made.failure, 0, sample.text[:TEXT], made.view])
-            kind[1] += 1
+            if made.failure not in bad:
+                truth = None if result.gold is None else from_text(result.gold)
+                bad[made.failure] = [
+                    made.failure,
+                    0,
+                    sample.text[:TEXT],
+                    made.view,
+                    seen(made.view, input),
+                    None if truth is None else seen(made.view, truth),
+                    explain(sample, made.failure)[:DETAIL],
+                ]
+            bad[made.failure][1] += 1
     return {
         "puzzle": number,
         "index": index,
@@ -60,3 +110,12 @@ def picture(
         "top": [[group, groups[group][0]] for group in top],
         "bad": list(bad.values()),
     }
+
+
+def seen(view: str, grid: Grid) -> str:
+    """A grid as a view shows it.
+
+    >>> seen("rot2", ((1, 2),))
+    '21'
+    """
+    return as_text(grid if view in ("", SAME) else parse(view).grid(grid))

@@ -47,7 +47,8 @@ class Accounts:
     def lost(self, lost: Lost) -> None:
         """Work that is not recorded: done twice, or a sample or training closed unfinished."""
         if lost.repeated:
-            what = "training" if lost.purpose is Purpose.ADAPTATION else "prompt"
+            what = "search" if lost.usage.generated else "prompt"
+            what = "training" if lost.purpose is Purpose.ADAPTATION else what
             self._add(f"repeated {what}", lost.purpose.value, lost.model, lost.usage)
         else:
             self._of(lost.ledger).lost.append(lost)

@@ -16,7 +16,7 @@ from mull.budget import COST_MODELS, Ledger, Meter, Purpose
 from mull.engines.base import Engine
 from mull.runs.cells import Cell
 from mull.runs.prepare import Plan
-from mull.strategies.base import Generate, Room, Start, prompt_of
+from mull.strategies.base import Adapt, Adapted, Generate, Outcome, Room, Start, prompt_of
 from mull.strategies.needs import POLICY, needs_of
 from mull.types import Branch, Completion, Problem, Request, Sampling, Usage
 
@@ -90,7 +90,7 @@ def _left_out(plan: Plan) -> tuple[str, ...]:
     asked = [needs_of(strategy) for strategy in plan.strategies.values()]
     verifiers = {f"verifier {name}" for needs in asked for name in needs.verifiers}
     engines = {f"engine {name}" for needs in asked for name in needs.engines if name != POLICY}
-    trained = ["adaptation"] if any("adapters" in needs.capabilities for needs in asked) else []
+    trained = ["adaptation"] if any("adapts" in needs.capabilities for needs in asked) else []
     return (*sorted(verifiers), *sorted(engines), *trained)
 
 
@@ -104,7 +104,11 @@ def _asked(plan: Plan, slots: int) -> list[tuple[int, Generate]]:
             count = max(own or 0, action.first + action.count)
             # Samples of the root are shared by all cells; a search by steps shares its first alone.
             alone = cell.id if action.until.steps or action.until.tokens else ""
-            pool = (action.branch.key, action.decoding, action.until, cell.seed, alone)
+            # The ranks of a search over tokens are shared by those who ask for the same ones.
+            drawn = isinstance(action.decoding, Sampling)
+            ranks = () if drawn else (action.first, action.count)
+            where = (action.branch.key, action.branch.weights, cell.seed, alone)
+            pool = (*where, action.decoding, ranks, action.until)
             if pool not in most or most[pool][0] < count:
                 most[pool] = (count, replace(action, until=plan.until) if alone else action)
     return list(most.values())
@@ -113,8 +117,14 @@ def _asked(plan: Plan, slots: int) -> list[tuple[int, Generate]]:
 def _first_actions(plan: Plan, cell: Cell, slots: int) -> Sequence[Generate]:
     sampling = plan.config.sampling(1.0 if cell.temperature is None else cell.temperature)
     start = Start(plan.problems[0], plan.task, cell.budget, sampling, plan.until)
-    strategy = plan.strategies[cell.strategy]
-    actions = getattr(strategy, "inner", strategy).start(start).ask(Room(slots))
+    search = plan.strategies[cell.strategy].start(start)
+    actions = search.ask(Room(slots))
+    # A search that trains first is told that it has, and shows by itself what it asks for then.
+    while actions and all(isinstance(action, Adapt) for action in actions):
+        for action in actions:
+            if isinstance(action, Adapt):
+                search.tell(Outcome(action.id, 0, Adapted(cell.strategy)))
+        actions = search.ask(Room(slots))
     return [a for a in actions if isinstance(a, Generate) and a.engine == POLICY]
 
 

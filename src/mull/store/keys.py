@@ -10,24 +10,46 @@ from collections.abc import Mapping
 from dataclasses import fields
 
 from mull.store.rows import digest
-from mull.types import EngineInfo, Request, ScoreRequest
+from mull.types import EngineInfo, Request, Sampling, ScoreRequest
 
 INDEXED = frozenset({"n", "first"})
-"""Fields of a request that the sample index replaces: sample i is the same in every split."""
+"""Fields of a request that the sample index replaces where each sample is drawn for itself: sample
+i is then the same in every split. In a search (``searches``) they are part of the key."""
 
 SCHEDULING = frozenset({"priority", "deltas"})
 """Fields that say when and in what pieces text comes, never which text."""
 
-LATER: Mapping[str, object] = {"adapter": None, "certainty": False}
+LATER: Mapping[str, object] = {"weights": None, "certainty": False, "end": False}
 """Fields that texts to score gained later, with their defaults: at its default such a field is no
 part of the key, so that what was recorded before it came is found again."""
+
+RECORDED_AS: Mapping[str, str] = {"weights": "adapter"}
+"""Fields that were renamed, with the names that keys were made with before and are made with
+still."""
 
 _KEPT = tuple(field.name for field in fields(Request) if field.name not in INDEXED | SCHEDULING)
 
 
+def searches(request: Request) -> bool:
+    """Whether the completions are ranks of one search, whose tokens are charged among all of them.
+
+    What one rank costs then depends on which ranks were asked for with it: ``n`` and ``first`` are
+    part of its key, and ranks of different searches are never served together.
+
+    >>> from dataclasses import replace
+    >>> from mull.types import Prompt, TokenBeam, Until
+    >>> asked = Request(Prompt.of("2 + 2 ="), Until(max_tokens=4), n=2)
+    >>> searches(asked), searches(replace(asked, decoding=TokenBeam(2)))
+    (False, True)
+    """
+    return not isinstance(request.decoding, Sampling)
+
+
 def request_key(request: Request, info: EngineInfo) -> bytes:
     """32 bytes for a request on an engine; with a sample index it names one completion."""
-    kept = {name: getattr(request, name) for name in _KEPT}
+    kept = {RECORDED_AS.get(name, name): getattr(request, name) for name in _KEPT}
+    if searches(request):
+        kept |= {name: getattr(request, name) for name in INDEXED}
     return digest(["generate", list(info.identity), kept])
 
 
@@ -42,9 +64,10 @@ def score_key(request: ScoreRequest, info: EngineInfo) -> bytes:
     for name, default in LATER.items():
         if kept[name] == default:
             del kept[name]
-    return digest(["score", list(info.identity), {"type": "ScoreRequest", **kept}])
+    named = {RECORDED_AS.get(name, name): value for name, value in kept.items()}
+    return digest(["score", list(info.identity), {"type": "ScoreRequest", **named}])
 
 
-def adapt_key(adapter: str, info: EngineInfo) -> bytes:
-    """32 bytes for a training on an engine; ``adapter`` names its texts and recipe."""
-    return digest(["adapt", list(info.identity), adapter])
+def adapt_key(weights: str, info: EngineInfo) -> bytes:
+    """32 bytes for a training on an engine; ``weights`` names its texts and recipe."""
+    return digest(["adapt", list(info.identity), weights])

@@ -105,5 +105,7 @@ class Reader:
 def _info(data: dict[str, Any]) -> EngineInfo:
     given = {name: value for name, value in data.items() if name != "type"}
     able = {name: value for name, value in given["capabilities"].items() if name != "type"}
+    if "adapters" in able:  # as older versions called it
+        able["adapts"] = able.pop("adapters")
     price = tuple(float(part) for part in given["price"])
     return EngineInfo(**{**given, "price": price, "capabilities": Capabilities(**able)})

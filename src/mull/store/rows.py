@@ -24,6 +24,7 @@ Packed = tuple[bytes, bytes | None, bytes | None]
 
 HASH_BYTES = 16
 _ARRAYS = ("token_ids", "logprobs")
+_SELDOM = ("certainty", "end")
 
 
 def plain(value: Any) -> Json:
@@ -84,8 +85,9 @@ def pack(value: Completion | Scored) -> Packed:
     """A completion or scored text as row columns; token ids and log-probabilities as arrays."""
     names = (name for name in _names(type(value)) if name not in _ARRAYS)
     kept = {name: getattr(value, name) for name in names}
-    if kept.get("certainty", ()) is None:  # most are not asked: a null a row says nothing
-        del kept["certainty"]
+    for name in _SELDOM:  # most are not asked: a null a row says nothing
+        if kept.get(name, ()) is None:
+            del kept[name]
     head = canonical(kept)
     return head, _to_bytes("i", value.token_ids), _to_bytes("d", value.logprobs)
 
@@ -103,10 +105,11 @@ def unpack_completion(packed: Packed) -> Completion:
 def unpack_scored(packed: Packed) -> Scored:
     """The scored text that ``pack`` was given, equal to the last bit."""
     head = _head(packed[0], Scored)
-    certainty = head.get("certainty")
+    certainty, end = head.get("certainty"), head.get("end")
     known = {
         "values": tuple(map(float, head["values"])),
         "certainty": None if certainty is None else tuple(map(float, certainty)),
+        "end": None if end is None else float(end),
     }
     return Scored(
         **{**head, **known},

@@ -147,6 +147,15 @@ class Store:
         columns = (key, completion.index, *pack(completion))
         return self.add(insert("samples", columns))
 
+    def add_search(self, key: bytes, ranks: Sequence[Completion]) -> asyncio.Future[None]:
+        """Record the ranks of one search in place of all that stood under its key, at one commit.
+
+        So what stands there comes of one search, whenever a process is killed.
+        """
+        old: Statement = ("DELETE FROM samples WHERE key = ?", (key,))
+        rows = [insert("samples", (key, rank.index, *pack(rank))) for rank in ranks]
+        return self.add(old, *rows)
+
     def scored(self, key: bytes) -> Scored | None:
         """A committed scoring, if there is one."""
         rows = self._rows(

@@ -19,9 +19,9 @@ from enum import StrEnum
 from typing import ClassVar, Protocol, runtime_checkable
 
 from mull.budget import Budget, Purpose
-from mull.engines.adapters import AdaptRecipe, Parts
+from mull.engines.adapt import AdaptRecipe, Parts
 from mull.selection import Selection
-from mull.tasks.base import Task
+from mull.tasks.base import Task, settled
 from mull.types import (
     Branch,
     Candidate,
@@ -33,7 +33,6 @@ from mull.types import (
     Sampling,
     StopReason,
     TreeNode,
-    Unanswered,
     Until,
     Usage,
 )
@@ -76,8 +75,8 @@ class Score:
 class Adapt:
     """Train the policy's weights on: test-time fine-tuning. One a search; it never speculates.
 
-    The outcome's value names the adapter that branches may then be continued and judged under
-    (``Branch.adapter``); it lives until the search is done.
+    The outcome's value names the weights that branches may then be continued and judged under
+    (``Branch.weights``); they live until the search is done.
     """
 
     id: int
@@ -123,13 +122,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Adapted:
-    """The name of an adapter that was trained."""
+    """The name of weights that were trained."""
 
     name: str
 
 
 Value = Completion | tuple[float, ...] | Adapted | Failure
-"""What a part of an action gives: a sample, scores, an adapter, or why there is none."""
+"""What a part of an action gives: a sample, scores, adapted weights, or why there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,21 +211,21 @@ class Start:
         return self.until or self.task.until
 
     def candidate(self, branch: Branch, read: Extraction | None = None) -> Candidate:
-        """Read a finished branch: its answer by the task (or as ``read``), and its likelihoods."""
-        read = read or self.task.extract(self.problem, branch.text)
+        """Read a finished branch: its answer by the task (or as ``read``), and its likelihoods.
+
+        Why its last step ended is weighed with what was read (``settled``).
+        """
+        stop = branch.steps[-1].stop if branch.steps else StopReason.END
+        read = settled(self.task, read or self.task.extract(self.problem, branch.text), stop)
         tokens = sum(step.tokens for step in branch.steps)
         known = [step.logprobs for step in branch.steps if step.logprobs is not None]
         scores: dict[str, float] = {}
         if known and len(known) == len(branch.steps):
             total = sum(map(sum, known))
             scores = {"logprob": total, "mean_logprob": total / max(1, sum(map(len, known)))}
-        stop = branch.steps[-1].stop if branch.steps else StopReason.END
-        missing = read.unanswered
-        if missing is not None and stop.truncated:
-            missing = Unanswered.TRUNCATED
-        elif missing is not None and stop is StopReason.FILTERED:
-            missing = Unanswered.FILTERED
-        return Candidate(branch.key, branch.text, read.answer, missing, stop, tokens, scores)
+        return Candidate(
+            branch.key, branch.text, read.answer, read.unanswered, stop, tokens, scores
+        )
 
     def same(self, a: str, b: str) -> bool:
         """The task's equality of two answers to this problem."""

@@ -19,7 +19,7 @@ from functools import partial
 from heapq import heappop, heappush
 
 from mull.budget import CostModel, Ledger, Meter, Purpose, check_countable
-from mull.engines.adapters import adapting
+from mull.engines.adapt import adapting
 from mull.engines.base import Engine
 from mull.errors import AuthError, EngineError, ProtocolError, UsageError
 from mull.rng import derive
@@ -446,7 +446,7 @@ class _Driver:
             name = await engine.adapt(action.examples, action.recipe, meter)
         except EngineError as error:
             return Failure(type(error).__name__, str(error))
-        live.adapter = engine, name
+        live.weights = engine, name
         return Adapted(name)
 
     def _adapted(self, live: LiveJob, action: Adapt, task: asyncio.Task[Adapted | Failure]) -> None:
@@ -488,9 +488,9 @@ class _Driver:
         scores: list[float] = []
         failure: Failure | None = None
         try:
-            for adapter in dict.fromkeys(branch.adapter for branch in branches):
-                if adapter is not None:  # a resumed search may not have needed its weights yet
-                    await adapting(self._lane(POLICY).engine).ready(adapter)
+            for weights in dict.fromkeys(branch.weights for branch in branches):
+                if weights is not None:  # a resumed search may not have needed its weights yet
+                    await adapting(self._lane(POLICY).engine).ready(weights)
             scores = await verifier.score(branches, scratch)
         except EngineError as error:
             failure = Failure(type(error).__name__, str(error))
@@ -556,6 +556,6 @@ def request_of(action: Generate, info: EngineInfo, seed: int) -> Request:
         action.first,
         action.decoding,
         derive(seed, branch.problem.id, branch.key, action.engine),
-        branch.adapter if action.engine == POLICY else None,
+        branch.weights if action.engine == POLICY else None,
         logprobs=can.logprobs,
     )

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mull.budget import Ledger, Meter, Purpose
-from mull.engines.adapters import AdaptingEngine
+from mull.engines.adapt import AdaptingEngine
 from mull.errors import UsageError
 from mull.strategies.base import Adapt, Generate, Score, Search, Start, Strategy, Work
 
@@ -70,7 +70,7 @@ class LiveJob:
     deadline: asyncio.TimerHandle | None = None
     expired: bool = False
     finished: bool = False
-    adapter: tuple[AdaptingEngine, str] | None = None
+    weights: tuple[AdaptingEngine, str] | None = None
 
     @property
     def idle(self) -> bool:
@@ -204,10 +204,10 @@ class LiveJob:
         return True
 
     def release(self) -> None:
-        """Free the adapter, if there is one: nothing of this job will use it."""
-        if self.adapter is not None:
-            engine, name = self.adapter
-            self.adapter = None
+        """Free the adapted weights, if there are any: nothing of this job will use them."""
+        if self.weights is not None:
+            engine, name = self.weights
+            self.weights = None
             engine.release(name)
 
     def _awaits_no_more(self, id: int, index: int) -> None:

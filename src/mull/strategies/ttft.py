@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mull.budget import Budget
-from mull.engines.adapters import AdaptRecipe, Parts
+from mull.engines.adapt import AdaptRecipe, Parts
 from mull.errors import SpecError, UnsupportedError
 from mull.strategies.airv import Airv
 from mull.strategies.base import (
@@ -105,7 +105,7 @@ class Ttft:
     def needs(self) -> Needs:
         """A policy that can be trained on, and what the search that follows needs."""
         needs = needs_of(self.inner)
-        return replace(needs, capabilities=(*needs.capabilities, "adapters"))
+        return replace(needs, capabilities=(*needs.capabilities, "adapts"))
 
     def start(self, start: Start) -> Search:
         if not isinstance(start.task, AdaptableTask):
@@ -135,7 +135,7 @@ class AdaptedSearch:
     examples: Sequence[Parts]
     recipe: AdaptRecipe
     search: Search
-    adapter: str | None = field(default=None, init=False)
+    weights: str | None = field(default=None, init=False)
     failures: tuple[Failure, ...] = field(default=(), init=False)
     _asked: bool = field(default=False, init=False)
     _begun: bool = field(default=False, init=False)
@@ -155,7 +155,7 @@ class AdaptedSearch:
             return
         self._begun = True
         if isinstance(outcome.value, Adapted):
-            self.adapter = outcome.value.name
+            self.weights = outcome.value.name
         elif isinstance(outcome.value, Failure):
             self.failures = (outcome.value,)
         budget = self.start.budget
@@ -175,17 +175,17 @@ class AdaptedSearch:
         return replace(result, failures=(*self.failures, *result.failures), ended=ended)
 
     def _under(self, action: Action) -> Action:
-        """An action of the search as it is asked: with its own number, under the adapter."""
+        """An action of the search as it is asked: with its own number, under the weights."""
         if isinstance(action, Commit):
             return Commit(tuple(id + 1 for id in action.ids))
         if isinstance(action, Cancel):
             return Cancel(tuple((id + 1, index) for id, index in action.turns))
         if isinstance(action, Score):
-            branches = tuple(replace(each, adapter=self.adapter) for each in action.branches)
+            branches = tuple(replace(each, weights=self.weights) for each in action.branches)
             return replace(action, id=action.id + 1, branches=branches)
         if isinstance(action, Generate):
             own = action.engine == POLICY
-            branch = replace(action.branch, adapter=self.adapter) if own else action.branch
+            branch = replace(action.branch, weights=self.weights) if own else action.branch
             return replace(action, id=action.id + 1, branch=branch)
         return replace(action, id=action.id + 1)
 

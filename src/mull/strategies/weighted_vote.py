@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mull.errors import SpecError
-from mull.selection import TRANSFORMS, Weighted
+from mull.selection import TRANSFORMS, Borda, Selector, Weighted
 from mull.strategies.base import Search, Start
 from mull.strategies.needs import Needs
 from mull.strategies.sample import WINDOW, check_options, samples_of
@@ -21,6 +21,10 @@ class WeightedVote:
     of ``transform(score)`` over the samples that give it: ``identity`` for probabilities, ``exp``
     for log-probabilities, ``sigmoid`` for logits. A sample without a score has no say; where none
     has one, the majority answers.
+
+    With ``rule=borda`` a sample weighs by its rank among the N scored, (N - rank + 1)^``power``
+    (default 0.5), whatever the score's scale: weighted Borda voting, made for self-certainty (Kang
+    et al. 2025, arXiv 2502.18581). ``power`` 0 is the majority; a rank needs no ``transform``.
     """
 
     n: int | None = None
@@ -28,6 +32,8 @@ class WeightedVote:
     transform: Literal["identity", "exp", "sigmoid"] = "identity"
     window: int = WINDOW
     quorum: float = 0.5
+    rule: Literal["sum", "borda"] = "sum"
+    power: float | None = None
 
     def __post_init__(self) -> None:
         if self.transform not in TRANSFORMS:
@@ -35,7 +41,21 @@ class WeightedVote:
                 f"weighted-vote(transform={self.transform!r}): transform is one of "
                 f"{', '.join(TRANSFORMS)}"
             )
+        if self.rule not in ("sum", "borda"):
+            raise SpecError(f"weighted-vote(rule={self.rule!r}): rule is sum or borda")
+        if self.rule == "borda" and self.transform != "identity":
+            raise SpecError("weighted-vote(rule=borda): ranks need no transform; leave it out")
+        if self.rule == "sum" and self.power is not None:
+            raise SpecError(f"weighted-vote(power={self.power:g}): a power needs rule=borda")
+        _ = self.select
         check_options("weighted-vote", self.window, self.quorum)
+
+    @property
+    def select(self) -> Selector:
+        """The vote among the samples that have a score."""
+        if self.rule == "sum":
+            return Weighted(self.verifier, self.transform)
+        return Borda(self.verifier) if self.power is None else Borda(self.verifier, self.power)
 
     @property
     def needs(self) -> Needs:
@@ -46,10 +66,10 @@ class WeightedVote:
         return ScoredSearch(
             start,
             samples_of("weighted-vote", self.n, start.budget),
-            ByScore(self.verifier, Weighted(self.verifier, self.transform)),
+            ByScore(self.verifier, self.select),
             start.sampling,
             window=self.window,
             quorum=self.quorum,
             mark=self.verifier,
-            transform=self.transform,
+            transform=self.transform if self.rule == "sum" else None,
         )

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from mull.engines.adapters import Parts
-from mull.types import Extraction, Grade, Problem, Prompt, Until
+from mull.engines.adapt import Parts
+from mull.types import Extraction, Grade, Problem, Prompt, StopReason, Unanswered, Until
 
 
 @runtime_checkable
@@ -96,7 +96,14 @@ class View:
 
 @runtime_checkable
 class ViewedTask(Task, Protocol):
-    """A task that can show a problem in several ways, and bring answers back from them."""
+    """A task that can show a problem in several ways, and bring answers back from them.
+
+    ``closes`` says whether a solution's text shows where it ends (a closing mark or bracket). Where
+    it does not, a text and its beginning are told apart by the end of the turn alone.
+    """
+
+    @property
+    def closes(self) -> bool: ...
 
     def views(self, problem: Problem, count: int, seed: int = 0) -> Sequence[View]:
         """``count`` views; fewer of them are the first of more."""
@@ -110,6 +117,33 @@ class ViewedTask(Task, Protocol):
     def solution_in(self, problem: Problem, view: View, answer: str) -> str:
         """The text behind the view's ``opening`` that gives this answer there."""
         ...
+
+
+@runtime_checkable
+class EndingTask(Task, Protocol):
+    """A task that may read an answer only from a text that its model has ended."""
+
+    @property
+    def needs_end(self) -> bool:
+        """Whether a text that was cut has no answer, whatever can be read from it."""
+        ...
+
+
+def settled(task: Task, read: Extraction, stop: StopReason) -> Extraction:
+    """A reading in the light of why its text ended: without an answer, that may be the reason.
+
+    A text that was not ended by the model or a stop string has none at all where the task needs an
+    end: what stands there may be the beginning of another answer.
+    """
+    whole = stop in (StopReason.END, StopReason.STOP)
+    needed = isinstance(task, EndingTask) and task.needs_end
+    if read.answer is not None and (whole or not needed):
+        return read
+    if stop is StopReason.FILTERED:
+        return Extraction(None, Unanswered.FILTERED)
+    if stop.truncated or read.answer is not None:
+        return Extraction(None, Unanswered.TRUNCATED)
+    return read
 
 
 @runtime_checkable

@@ -15,12 +15,12 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from mull.engines.adapters import AdaptRecipe, OnStep, Parts, TrainStep
+from mull.engines.adapt import AdaptRecipe, OnStep, Parts, TrainStep
 from mull.errors import ConfigError
 from mull.training.data import batches, encode_parts
 from mull.training.finetune import fitting
 from mull.training.loop import Recipe, Trainer
-from mull.training.model import Llama, Shape, load_model, save_model
+from mull.training.model import Llama, load_model, read_shape, save_model
 from mull.training.tokenizer import load_tokenizer, save_tokenizer
 
 _ALL: Final = 1 << 62
@@ -32,14 +32,7 @@ def trainable(folder: Path) -> bool:
     """Whether a folder holds a model of the one shape that is trained here, with its tokenizer."""
     try:
         config: Mapping[str, Any] = json.loads((folder / "config.json").read_text("utf-8"))
-        shape = Shape(
-            vocabulary=config["vocab_size"],
-            width=config["hidden_size"],
-            layers=config["num_hidden_layers"],
-            heads=config["num_attention_heads"],
-            hidden=config["intermediate_size"],
-            context=config["max_position_embeddings"],
-        )
+        shape = read_shape(folder)
     except (OSError, KeyError, ValueError, TypeError, ZeroDivisionError):
         return False
     wanted = {name: value for name, value in shape.config().items() if name not in _NAMES}
@@ -78,7 +71,7 @@ def adapted(
             batch_tokens=recipe.batch_tokens,
             matrix_rate=recipe.matrix_rate,
             rate=recipe.rate,
-            precision="bfloat16" if device.startswith("cuda") else "float32",
+            precision="bfloat16",
             device=device,
             seed=recipe.seed,
         ),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from mull.engines.adapters import Parts as Parts  # noqa: PLC0414  (a training text like Example)
+from mull.engines.adapt import Parts as Parts  # noqa: PLC0414  (a training text like Example)
 from mull.errors import InputError
 from mull.fileio import write_atomic
 

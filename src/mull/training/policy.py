@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import torch
 
+from mull.engines.torch.places import Marks
 from mull.errors import ConfigError
 from mull.training.data import Corpus, Example, encode
 from mull.training.loop import Progress, Recipe, Trainer, fit
-from mull.training.model import Llama, Shape, save_model
+from mull.training.model import Shape, policy_of, save_model
 from mull.training.tokenizer import build_tokenizer, save_tokenizer
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
 
 SIZES: Final[dict[str, dict[str, int]]] = {
     "s": {"width": 64, "layers": 4, "heads": 4, "hidden": 176},
@@ -33,7 +37,8 @@ class TrainPolicy:
     ``size`` is ``s`` (0.2M parameters), ``m`` (0.8M) or ``l`` (2.7M), ``context`` its longest
     sequence; ``tokens`` counts training tokens; ``seed`` draws the weights and the order of the
     data.  Rates left at ``None`` are the size's own.  ``threads`` limits torch's threads
-    (``None``: torch's choice).
+    (``None``: torch's choice).  ``grids`` are the characters that mark a text of grids, by the
+    names of ``Marks``: the model then knows rows and columns.
     """
 
     size: str = "s"
@@ -46,6 +51,7 @@ class TrainPolicy:
     precision: str = "float32"
     device: str = "cpu"
     threads: int | None = None
+    grids: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         if self.size not in SIZES:
@@ -67,9 +73,13 @@ class TrainPolicy:
             seed=self.seed,
         )
 
-    def shape(self, vocabulary: int) -> Shape:
-        """The model's shape for a tokenizer of ``vocabulary`` tokens."""
-        return Shape(vocabulary=vocabulary, context=self.context, **SIZES[self.size])
+    def shape(self, tokenizer: Tokenizer) -> Shape:
+        """The model's shape for a tokenizer."""
+        marks = None
+        if self.grids:
+            marks = Marks(**{name: _id(tokenizer, mark) for name, mark in self.grids.items()})
+        vocabulary = tokenizer.get_vocab_size()
+        return Shape(vocabulary=vocabulary, context=self.context, marks=marks, **SIZES[self.size])
 
 
 @dataclass(frozen=True)
@@ -107,7 +117,7 @@ def train_policy(
     tokenizer = build_tokenizer(vocabulary)
     if corpus is None:
         corpus = encode(examples, tokenizer, config.tokens)
-    model = Llama(config.shape(tokenizer.get_vocab_size()))
+    model = policy_of(config.shape(tokenizer))
     model.initialise(config.seed)
     trainer = Trainer(model, corpus, config.recipe())
     final = fit(trainer, folder, on_progress=on_progress)
@@ -123,6 +133,13 @@ def train_policy(
         loss=final.loss,
         config={**asdict(config), **_rates(trainer.recipe)},
     )
+
+
+def _id(tokenizer: Tokenizer, mark: str) -> int:
+    id = tokenizer.token_to_id(mark)
+    if id is None:
+        raise ConfigError(f"train: grids: {mark!r} is no token; expected one of the vocabulary")
+    return int(id)
 
 
 def _rates(recipe: Recipe) -> dict[str, object]:

@@ -27,7 +27,7 @@ from mull.errors import ConfigError, InputError
 from mull.training.data import Batch, Corpus, Example, Labelled, encode
 from mull.training.loop import Progress, Recipe, Trainer, fit, held_out_loss
 from mull.training.model import Llama, Shape, load_as, load_model, save_model
-from mull.training.policy import CONTEXT, SIZES
+from mull.training.policy import CONTEXT, SIZES, TrainPolicy
 from mull.training.tokenizer import load_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:
@@ -257,7 +257,7 @@ def train_reward(
     if config.base is not None:
         model = RewardModel.of_policy(config.base)
     else:
-        shape = Shape(tokenizer.get_vocab_size(), context=CONTEXT, **SIZES[config.size])
+        shape = TrainPolicy(size=config.size).shape(tokenizer)
         model = RewardModel(shape)
         model.initialise(config.seed)
         nn.init.zeros_(model.value_head.weight)

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from mull.budget import Meter
 from mull.errors import UnsupportedError
 from mull.rng import derive
-from mull.tasks.base import ProcessTask, Task
+from mull.tasks.base import ProcessTask, Task, settled
 from mull.types import Branch, EngineInfo
 
 ADMIRED = 0.9
@@ -92,7 +92,8 @@ class CheckerVerifier:
     def _right(self, branch: Branch) -> bool | None:
         problem, text = branch.problem, branch.text
         if branch.finished:
-            return self.task.grade(problem, self.task.extract(problem, text).answer).correct
+            read = settled(self.task, self.task.extract(problem, text), branch.steps[-1].stop)
+            return self.task.grade(problem, read.answer).correct
         if not isinstance(self.task, ProcessTask):
             raise UnsupportedError(
                 f"task {self.task.name} has no process checker: the checker scores its finished "

@@ -119,7 +119,7 @@ class SelfCertainty:
                 branch.text,
                 text_ids(branch),
                 logprobs=False,
-                adapter=branch.adapter,
+                weights=branch.weights,
                 certainty=True,
             )
             for branch in branches

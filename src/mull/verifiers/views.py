@@ -17,8 +17,8 @@ from typing import Literal
 from mull.budget import Ledger, Meter
 from mull.engines.base import Engine
 from mull.errors import ContextError, SpecError, UnsupportedError
-from mull.tasks.base import Task, ViewedTask
-from mull.types import Branch, EngineInfo, Scored, ScoreRequest
+from mull.tasks.base import Task, ViewedTask, settled
+from mull.types import Branch, EngineInfo, Scored, ScoreRequest, StopReason
 from mull.verifiers.base import forget_prefixes
 
 Render = Callable[[Branch], Sequence[ScoreRequest]]
@@ -43,11 +43,12 @@ class ViewsVerifier:
     likelier there than exp(-``base_log_prob``); with equally many it changes no order.
 
     All views of all branches go to the engine as one batch, equal ones once. A text's probability
-    is that of its tokens: where its end is to count, ``render`` puts what ends it into the text (or
-    the end token into ``assistant_ids``). A branch without a view, with a view whose text has no
-    token, or with one that is longer than the context, has no score (NaN): it could not be
-    compared. ``trained_for`` is (model, revision) of the policy it belongs to, () for any;
-    ``owned`` says that closing the verifier closes the engine.
+    is that of its tokens, and of the turn's end behind them where ``render`` asks for it
+    (``ScoreRequest.end``), which it should wherever a candidate may be the beginning of another: a
+    text without a closing mark is at least as likely as any that goes on from it. A branch without
+    a view, with a view whose text has no token, or with one that is longer than the context, has no
+    score (NaN): it could not be compared. ``trained_for`` is (model, revision) of the policy it
+    belongs to, () for any; ``owned`` says that closing the verifier closes the engine.
     """
 
     def __init__(
@@ -112,10 +113,7 @@ class ViewsVerifier:
             found = await self._batch(requests, owner, meter)
         except ContextError:  # nothing was encoded yet: which one it is shows one by one
             found = [await self._alone(request, owner, meter) for request in requests]
-        return {
-            request: math.fsum(scored.logprobs) if scored and scored.logprobs else math.nan
-            for request, scored in zip(requests, found, strict=True)
-        }
+        return {request: _logprob(scored) for request, scored in zip(requests, found, strict=True)}
 
     async def _alone(
         self, request: ScoreRequest, owner: Mapping[ScoreRequest, int], meter: Meter
@@ -153,29 +151,46 @@ def own_views(
 ) -> ViewsVerifier:
     """The policy's own verdict on an answer, under ``views`` views of its problem by the task.
 
-    Every candidate is judged under the same views. An unanswered one has no score. ``SpecError``
-    for a task that cannot show a problem in several ways.
+    Every candidate is judged under the same views. An unanswered one has no score. Where the task's
+    texts do not close themselves, the end of the turn counts as a token does. ``SpecError`` for a
+    task that cannot show a problem in several ways; ``UnsupportedError`` where the end must count
+    and the engine does not tell it.
     """
     if not isinstance(task, ViewedTask):
         raise SpecError(f"views needs a task that shows a problem in several ways, not {task.name}")
     if views < 1:
         raise SpecError(f"views(views={views}): expected at least 1")
+    if not (task.closes or policy_engine.info.capabilities.ends):
+        info = policy_engine.info
+        raise UnsupportedError(
+            f"views: an answer in the form that task {task.name} has here shows no end of its own, "
+            f"and {info.kind}:{info.model} does not tell how likely a turn is to end: use a model "
+            'in this process, or a form with a closing mark, as arc(format="marked") has'
+        )
     viewed = task
 
     def render(branch: Branch) -> list[ScoreRequest]:
-        answer = viewed.extract(branch.problem, branch.text).answer
+        stop = branch.steps[-1].stop if branch.steps else StopReason.END
+        answer = settled(viewed, viewed.extract(branch.problem, branch.text), stop).answer
         if answer is None:
             return []
         seen = viewed.views(branch.problem, views, seed)
         said = [view.opening + viewed.solution_in(branch.problem, view, answer) for view in seen]
         return [
-            ScoreRequest(view.prompt, text, adapter=branch.adapter)
+            ScoreRequest(view.prompt, text, weights=branch.weights, end=not viewed.closes)
             for view, text in zip(seen, said, strict=True)
         ]
 
     return ViewsVerifier(
         policy_engine, render, combine=combine, base_log_prob=base_log_prob, owned=False
     )
+
+
+def _logprob(scored: Scored | None) -> float:
+    """Of the tokens, and of the end where it was asked; NaN for a text that was not scored."""
+    if scored is None or not scored.logprobs:
+        return math.nan
+    return math.fsum((*scored.logprobs, 0.0 if scored.end is None else scored.end))
 
 
 def _empty(view: ScoreRequest) -> bool:

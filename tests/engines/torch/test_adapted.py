@@ -18,13 +18,13 @@ import pytest
 from tests.tiny_model import tiny_model
 
 from mull.budget import Dense, Ledger, Meter, Purpose
-from mull.engines.adapters import (
+from mull.engines.adapt import (
     AdaptingEngine,
     AdaptRecipe,
     OnStep,
     Parts,
     TrainStep,
-    adapter_name,
+    weights_name,
 )
 from mull.engines.torch import load_torch_engine
 from mull.errors import ConfigError, EngineError, ModelLoadError, UnsupportedError
@@ -95,8 +95,8 @@ def gauge(engine: Any, model: Any = None) -> Meter:
     return Meter(Ledger(model), Purpose.ADAPTATION, engine.info)
 
 
-async def say(engine: Any, text: str, adapter: str | None, n: int = 1) -> list[str]:
-    request = Request(Prompt.of(text), STOP, n=n, decoding=GREEDY, adapter=adapter)
+async def say(engine: Any, text: str, weights: str | None, n: int = 1) -> list[str]:
+    request = Request(Prompt.of(text), STOP, n=n, decoding=GREEDY, weights=weights)
     items = [c async for c in engine.generate(request, gauge(engine))]
     return [c.text for c in items if isinstance(c, Completion)]
 
@@ -111,12 +111,12 @@ async def until(true: Callable[[], bool]) -> None:
 
 def test_it_is_an_adapting_engine(engine: Any) -> None:
     assert isinstance(engine, AdaptingEngine)
-    assert engine.info.capabilities.adapters
+    assert engine.info.capabilities.adapts
 
 
 @pytest.mark.slow  # two whole trainings: a second on an idle machine
 @pytest.mark.timeout(60)
-def test_under_its_adapter_a_model_does_what_it_was_taught(engine: Any) -> None:
+def test_under_its_weights_a_model_does_what_it_was_taught(engine: Any) -> None:
     async def work() -> None:
         before = await say(engine, "<1928=", None)
         copy = await engine.adapt(lessons(), RECIPE, gauge(engine))
@@ -125,8 +125,8 @@ def test_under_its_adapter_a_model_does_what_it_was_taught(engine: Any) -> None:
         assert await say(engine, "<1928=", back) == ["8291"]
         assert await say(engine, "<1928=", None) == before != ["1928"]
         texts = [
-            ScoreRequest(Prompt.of("<1928="), said, adapter=adapter)
-            for adapter in (copy, back, None)
+            ScoreRequest(Prompt.of("<1928="), said, weights=weights)
+            for weights in (copy, back, None)
             for said in ("1928>", "8291>")
         ]
         scores = [sum(s.logprobs) for s in await engine.score(texts, gauge(engine))]
@@ -166,7 +166,7 @@ def test_who_asks_for_the_same_shares_one_training_and_pays_in_full(
             *(engine.adapt(lessons(30), SHORT, meter) for meter in meters[:2])
         )
         names.append(await engine.adapt(lessons(30), SHORT, meters[2]))
-        assert set(names) == {adapter_name(lessons(30), SHORT)}
+        assert set(names) == {weights_name(lessons(30), SHORT)}
         assert len(trainer.calls) == 1
         assert len({meter.usage(0) for meter in meters}) == 1
         for name in names[:2]:
@@ -194,7 +194,7 @@ def test_no_more_weights_are_held_than_there_is_room_for(base: Path, trainer: Tr
         assert await say(engine, "<12=", await third)
         for name in (names[1], await third):
             engine.release(name)
-        assert engine._adapters.names == []
+        assert engine._adapted.names == []
         assert len(trainer.calls) == 3
 
     asyncio.run(work())
@@ -214,7 +214,7 @@ def test_closing_a_training_stops_it_and_charges_what_was_done(
         assert task.cancelled()
         assert meter.usage(0).prompt >= 10 * 3
         told = trainer.told
-        assert engine._adapters.names == []
+        assert engine._adapted.names == []
         trainer.gate = None
         engine.release(await engine.adapt(lessons(9), SHORT, gauge(engine)))
         assert trainer.told == told
@@ -283,7 +283,7 @@ def test_freed_weights_are_gone(base: Path, trainer: Trainer) -> None:
     async def work() -> Any:
         name = await engine.adapt(lessons(9), SHORT, gauge(engine))
         await say(engine, "<12=", name)
-        worker = engine._adapters.worker(name)
+        worker = engine._adapted.worker(name)
         engine.release(name)
         thread = worker._thread
         await asyncio.to_thread(thread.join)
@@ -313,7 +313,7 @@ def test_a_closed_engine_ends_what_trains_and_refuses_more(base: Path, trainer: 
 
 def test_an_engine_without_a_trainer_refuses(base: Path) -> None:
     engine = loaded(base, None)
-    assert not engine.info.capabilities.adapters
+    assert not engine.info.capabilities.adapts
 
     async def work() -> None:
         with pytest.raises(UnsupportedError):
@@ -321,7 +321,7 @@ def test_an_engine_without_a_trainer_refuses(base: Path) -> None:
         with pytest.raises(UnsupportedError):
             await say(engine, "<12=", "adapt-1")
         with pytest.raises(UnsupportedError):
-            await engine.score([ScoreRequest(Prompt.of("<"), "1", adapter="a")], gauge(engine))
+            await engine.score([ScoreRequest(Prompt.of("<"), "1", weights="a")], gauge(engine))
         await engine.aclose()
 
     asyncio.run(work())
@@ -333,8 +333,8 @@ def test_the_catalog_gives_a_trainer_to_models_that_it_fits(base: Path, checkpoi
     async def work() -> None:
         ours = load_engine(str(base), adapted=1)
         theirs = load_engine(str(checkpoints("qwen2")))
-        assert ours.info.capabilities.adapters
-        assert not theirs.info.capabilities.adapters
+        assert ours.info.capabilities.adapts
+        assert not theirs.info.capabilities.adapts
         name = await ours.adapt(lessons(9), SHORT, gauge(ours))  # type: ignore[attr-defined]
         assert await say(ours, "<12=", name)
         for engine in (ours, theirs):

@@ -426,7 +426,7 @@ def test_a_closed_engine_refuses_and_ends_what_runs(checkpoints: Callable[..., P
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"adapter": "x"}, "an adapter"),
+        ({"weights": "x"}, "adapted weights"),
         ({"prompt": Prompt.chat(Message("system", "a"), Message("user", "b"))}, "chat"),
         ({"decoding": TokenBeam(2), "n": 3}, "width 2 cannot give n = 3"),
         ({"decoding": TokenBeam(1000)}, "as many slots"),

@@ -221,6 +221,51 @@ def test_a_model_that_prefers_nothing_is_certain_of_nothing(
     asyncio.run(engine.aclose())
 
 
+def end_of(checkpoint: Path, prompt: Any, text: Any, ends: list[int]) -> float:
+    """log of the end tokens' probability behind a text, by the library's own model."""
+    transformers = pytest.importorskip("transformers")
+    model = transformers.AutoModelForCausalLM.from_pretrained(checkpoint).eval()
+    with torch.inference_mode():
+        last = model(torch.tensor([[*prompt, *text]])).logits[0, -1].double()
+    return float(torch.logsumexp(torch.log_softmax(last, dim=-1)[ends], dim=0))
+
+
+@pytest.mark.parametrize("one_row", [False, True])
+@pytest.mark.parametrize("logprobs", [False, True])
+def test_the_end_is_as_likely_as_all_end_tokens_behind_the_text(
+    engines: Callable[..., Any],
+    checkpoints: Callable[..., Path],
+    run: Any,
+    one_row: bool,
+    logprobs: bool,
+) -> None:
+    """Whatever of the text was read before, and in whatever company."""
+    engine = engines("qwen2", engine={"one_row": one_row})
+    ends = [int(token) for token in engine.batch.is_end.nonzero()[0]]
+    texts = ["7.\nalpha.\n8", "7.\n", "beta" * 40, "", "7.\n"]
+    plain = score(engine, run, *(ScoreRequest(Prompt.of(TEXT), text) for text in texts))
+    asked = [ScoreRequest(Prompt.of(TEXT), t, logprobs=logprobs, end=True) for t in texts]
+    prompt = engine.text.prompt(Prompt.of(TEXT))
+    for _ in range(2):
+        for result, other in zip(score(engine, run, *asked), plain, strict=True):
+            direct = end_of(checkpoints("qwen2"), prompt, result.token_ids, ends)
+            assert result.end == pytest.approx(direct, abs=1e-4)
+            assert other.end is None
+            assert result.logprobs == pytest.approx(other.logprobs if logprobs else (), abs=1e-4)
+
+
+def test_the_end_of_a_text_that_is_known_costs_two_tokens_at_most(
+    checkpoints: Callable[..., Path], run: Any
+) -> None:
+    engine = load_torch_engine(
+        checkpoints("qwen3"), dtype="float32", device="cpu", memory_cap=1 << 26
+    )
+    for end in (False, True):
+        (result,) = score(engine, run, ScoreRequest(Prompt.of(TEXT), "7.\nalpha", end=end))
+    assert result.usage.prompt - result.usage.cached <= 2
+    asyncio.run(engine.aclose())
+
+
 def test_what_cannot_be_scored_is_refused(engines: Callable[..., Any], run: Any) -> None:
     engine = engines("qwen2")
     with pytest.raises(UnsupportedError, match="no value head"):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.tasks.arc.test_augment import puzzles
 
-from mull.engines.adapters import adapter_name
+from mull.engines.adapt import weights_name
 from mull.errors import ConfigError, UnsupportedError
 from mull.strategies.ttft import Ttft
 from mull.tasks.arc.adapt import lessons, pooled
@@ -50,7 +50,7 @@ def test_the_test_outputs_change_nothing(puzzle: Puzzle, gold: Grid) -> None:
         for problem in TASK.problems_of(other):
             for answer in (problem.answer, None, as_text(gold)):
                 texts = TASK.adaptation(replace(problem, answer=answer), 7, seed=3)
-                told.append(adapter_name(texts, RECIPE))
+                told.append(weights_name(texts, RECIPE))
     # All test pairs of a puzzle learn the same: they share one training.
     assert len(set(told)) == 1
 

@@ -24,7 +24,7 @@ from mull.tasks.arc.augment import (
     revert,
     views,
 )
-from mull.tasks.arc.changes import Mirror, Pad, Turn, Upscale
+from mull.tasks.arc.changes import Mirror, Pad, Symmetry, Upscale
 from mull.tasks.arc.grids import Grid, Pair, Puzzle, grid_of, shape
 
 GRID: Grid = ((0, 1, 2), (3, 4, 5))
@@ -58,12 +58,12 @@ def random_puzzle(seed: int) -> Puzzle:
 
 
 puzzles = st.builds(random_puzzle, seeds)
-turns = st.builds(Turn, st.booleans(), st.integers(0, 3))
+turns = st.builds(Symmetry, st.booleans(), st.integers(0, 3))
 changes_of_one_side = st.one_of(
     st.builds(Pad, st.integers(1, 5), st.integers(0, 5), st.integers(0, 9)),
     st.builds(Upscale, st.integers(2, 4), st.integers(1, 4)),
     st.builds(Mirror, st.integers(0, 1), st.booleans()),
-    turns.filter(lambda turn: turn != Turn()),
+    turns.filter(lambda turn: turn != Symmetry()),
 )
 augmentations = st.builds(
     Augmentation,
@@ -80,7 +80,7 @@ def vectors(shared_data: Path) -> dict[str, Any]:
 
 def test_the_published_vectors(vectors: dict[str, Any]) -> None:
     for case in vectors["geometric"]:
-        turn = Turn(case["hflip"], case["n_rot90"])
+        turn = Symmetry(case["hflip"], case["n_rot90"])
         assert turn.forward(grid_of(case["grid"])) == grid_of(case["result"])
     case = vectors["colour"]
     view = Augmentation(colours=tuple(case["map"][str(c)] for c in range(10)))
@@ -256,7 +256,7 @@ def test_views_keep_the_order_of_fewer_and_turn_evenly(puzzle: Puzzle, seed: int
     assert views(puzzle, max(1, n // 2), seed) == keys[: max(1, n // 2)]
     assert len(set(keys)) == n
     used = [parse(key).turn for key in keys]
-    counts = [used.count(Turn(flip, k)) for flip in (False, True) for k in range(4)]
+    counts = [used.count(Symmetry(flip, k)) for flip in (False, True) for k in range(4)]
     assert max(counts) - min(counts) <= 1
     assert not any(parse(key).swap or parse(key).own for key in keys)
 

@@ -25,7 +25,7 @@ from mull.tasks.arc.compact import (
     prompt,
     read_solution,
 )
-from mull.tasks.arc.encode import Failure
+from mull.tasks.arc.encode import Unreadable
 from mull.tasks.arc.grids import Grid, Pair, Puzzle
 
 PUZZLE = Puzzle(
@@ -127,17 +127,17 @@ def test_no_text_breaks_a_reader(form: Format, text: str, strict: bool) -> None:
     ("text", "lenient", "strict"),
     [
         ("12\n34>", None, None),
-        ("12\n34", None, Failure.TRUNCATED),
-        ("12\n3", Failure.TRUNCATED, Failure.TRUNCATED),
-        ("12\n3>", Failure.RAGGED, Failure.RAGGED),
-        ("12\n34><5=", None, Failure.BAD_SYMBOL),
-        ("12\n34=", Failure.BAD_SYMBOL, Failure.TRUNCATED),
-        (">", Failure.NO_ROWS, Failure.NO_ROWS),
-        ("", Failure.EMPTY, Failure.EMPTY),
+        ("12\n34", None, Unreadable.TRUNCATED),
+        ("12\n3", Unreadable.TRUNCATED, Unreadable.TRUNCATED),
+        ("12\n3>", Unreadable.RAGGED, Unreadable.RAGGED),
+        ("12\n34><5=", None, Unreadable.BAD_SYMBOL),
+        ("12\n34=", Unreadable.BAD_SYMBOL, Unreadable.TRUNCATED),
+        (">", Unreadable.NO_ROWS, Unreadable.NO_ROWS),
+        ("", Unreadable.EMPTY, Unreadable.EMPTY),
     ],
 )
 def test_a_marked_solution_is_whole_where_its_mark_is(
-    text: str, lenient: Failure | None, strict: Failure | None
+    text: str, lenient: Unreadable | None, strict: Unreadable | None
 ) -> None:
     assert read_solution(MARKED, text).failure is lenient
     assert read_solution(MARKED, text, strict=True).failure is strict
@@ -166,24 +166,24 @@ def test_the_box_comes_first_and_then_the_last_list(text: str, grid: Grid) -> No
 @pytest.mark.parametrize(
     ("text", "failure"),
     [
-        ("no list", Failure.NO_BLOCK),
-        ("]", Failure.NO_BLOCK),
-        ("[[1, 2], [3", Failure.TRUNCATED),
-        ("[[1, 2", Failure.TRUNCATED),
-        ("[1, 2]", Failure.BAD_SYMBOL),
-        ("[[1, 10]]", Failure.BAD_SYMBOL),
-        ("[[1, true]]", Failure.BAD_SYMBOL),
-        ("[[1, 1.0]]", Failure.BAD_SYMBOL),
-        ("[[1, [2]]]", Failure.BAD_SYMBOL),
-        ("[[1, x]]", Failure.BAD_SYMBOL),
-        ("[[1], [2, 3]]", Failure.RAGGED),
-        ("[]", Failure.NO_ROWS),
-        ("[[], []]", Failure.NO_ROWS),
-        ("[" * 100_000 + "]" * 100_000, Failure.BAD_SYMBOL),
-        ("[[" + "9" * 5000 + "]]", Failure.BAD_SYMBOL),
+        ("no list", Unreadable.NO_BLOCK),
+        ("]", Unreadable.NO_BLOCK),
+        ("[[1, 2], [3", Unreadable.TRUNCATED),
+        ("[[1, 2", Unreadable.TRUNCATED),
+        ("[1, 2]", Unreadable.BAD_SYMBOL),
+        ("[[1, 10]]", Unreadable.BAD_SYMBOL),
+        ("[[1, true]]", Unreadable.BAD_SYMBOL),
+        ("[[1, 1.0]]", Unreadable.BAD_SYMBOL),
+        ("[[1, [2]]]", Unreadable.BAD_SYMBOL),
+        ("[[1, x]]", Unreadable.BAD_SYMBOL),
+        ("[[1], [2, 3]]", Unreadable.RAGGED),
+        ("[]", Unreadable.NO_ROWS),
+        ("[[], []]", Unreadable.NO_ROWS),
+        ("[" * 100_000 + "]" * 100_000, Unreadable.BAD_SYMBOL),
+        ("[[" + "9" * 5000 + "]]", Unreadable.BAD_SYMBOL),
     ],
 )
-def test_a_list_that_is_no_grid_has_a_reason(text: str, failure: Failure) -> None:
+def test_a_list_that_is_no_grid_has_a_reason(text: str, failure: Unreadable) -> None:
     assert read_solution(LISTS, text).failure is failure
 
 

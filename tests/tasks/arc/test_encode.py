@@ -18,7 +18,6 @@ from mull.tasks.arc import encode
 from mull.tasks.arc.encode import (
     Block,
     Encoder,
-    Failure,
     Minimal,
     ReadError,
     Repeated,
@@ -26,6 +25,7 @@ from mull.tasks.arc.encode import (
     RowNumbered,
     Separated,
     Shaped,
+    Unreadable,
     read,
     read_response,
 )
@@ -126,7 +126,7 @@ def test_no_text_raises_anything_but_a_read_error(
     try:
         grid = encoder.to_grid(text, strict)
     except ReadError as error:
-        assert error.failure in Failure
+        assert error.failure in Unreadable
         assert str(error).startswith(f"{error.failure.value}: ")
     else:
         assert len({len(row) for row in grid}) == 1
@@ -151,7 +151,7 @@ def test_strict_refuses_a_shape_that_is_not_the_grids(grid: Grid, by: int, colum
     wrong = f"{height}x{width + by}" if columns else f"{height + by}x{width}"
     text = BEST.to_text(grid).replace(f"{height}x{width}", wrong, 1)
     assert BEST.to_grid(text) == grid
-    assert read(BEST, text, strict=True).failure is Failure.SHAPE_MISMATCH
+    assert read(BEST, text, strict=True).failure is Unreadable.SHAPE_MISMATCH
 
 
 @given(grid=grids, where=st.integers(0, 29), number=st.integers(31, 99))
@@ -164,7 +164,7 @@ def test_strict_refuses_a_row_number_that_does_not_count(
     lines[at] = f"{number} {lines[at].partition(' ')[2]}"
     text = "\n".join(lines)
     assert BEST.to_grid(text) == grid
-    assert read(BEST, text, strict=True).failure is Failure.ROW_MISMATCH
+    assert read(BEST, text, strict=True).failure is Unreadable.ROW_MISMATCH
 
 
 @given(grid=grids, cut=st.integers(1, 10**4))
@@ -182,44 +182,44 @@ def test_strict_never_takes_a_cut_text_for_a_whole_grid(grid: Grid, cut: int) ->
 @pytest.mark.parametrize(
     ("encoder", "response", "lenient", "strict"),
     [
-        (BEST, "", Failure.EMPTY, Failure.EMPTY),
-        (BEST, " \n", Failure.EMPTY, Failure.EMPTY),
-        (BEST, " is a grid", Failure.NO_BLOCK, Failure.NO_BLOCK),
-        (FENCED, " 01\n```", Failure.NO_BLOCK, Failure.NO_BLOCK),
-        (BEST, " shape: 0x0\n```", Failure.NO_ROWS, Failure.NO_ROWS),
-        (FENCED, "\n```", Failure.NO_ROWS, Failure.NO_ROWS),
-        (BEST, " shape: 2x2\n1 01\n223\n```", Failure.BAD_ROW_PREFIX, Failure.BAD_ROW_PREFIX),
-        (BEST, " shape: 2x2\n1 01\n2 2a\n```", Failure.BAD_SYMBOL, Failure.BAD_SYMBOL),
-        (BEST, " shape: 2x2\n1 01\n2 2\n```", Failure.RAGGED, Failure.RAGGED),
-        (FENCED, "\n01\n\n23\n```", Failure.RAGGED, Failure.RAGGED),
-        (BEST, " shape: 5x9\n1 01\n2 23\n```", None, Failure.SHAPE_MISMATCH),
-        (BEST, " shape: two\n1 01\n2 23\n```", None, Failure.SHAPE_MISMATCH),
-        (BEST, " shape: 2x2\n7 01\n1 23\n```", None, Failure.ROW_MISMATCH),
-        (Block(Repeated(3)), "\n000121\n```", None, Failure.REPEAT_MISMATCH),
-        (Block(Repeated(3)), "\n00012\n```", None, Failure.REPEAT_MISMATCH),
-        (Block(Replaced(Minimal())), "\n0ñ\n```", None, Failure.BAD_SYMBOL),
-        (Block(Separated("|")), "\n0| 1\n```", None, Failure.BAD_SYMBOL),
-        (BEST, " shape: 3x2\n1 01\n2 23", None, Failure.TRUNCATED),
-        (BEST, " shape: 3x2\n1 01\n2 2", Failure.TRUNCATED, Failure.TRUNCATED),
-        (BEST, " shape: 3x2\n1 01\n2", Failure.TRUNCATED, Failure.TRUNCATED),
-        (BEST, " shape: 3x2\n", Failure.TRUNCATED, Failure.TRUNCATED),
-        (FENCED, "\n01\n23", None, Failure.TRUNCATED),
+        (BEST, "", Unreadable.EMPTY, Unreadable.EMPTY),
+        (BEST, " \n", Unreadable.EMPTY, Unreadable.EMPTY),
+        (BEST, " is a grid", Unreadable.NO_BLOCK, Unreadable.NO_BLOCK),
+        (FENCED, " 01\n```", Unreadable.NO_BLOCK, Unreadable.NO_BLOCK),
+        (BEST, " shape: 0x0\n```", Unreadable.NO_ROWS, Unreadable.NO_ROWS),
+        (FENCED, "\n```", Unreadable.NO_ROWS, Unreadable.NO_ROWS),
+        (BEST, " shape: 2x2\n1 01\n223\n```", Unreadable.BAD_ROW_PREFIX, Unreadable.BAD_ROW_PREFIX),
+        (BEST, " shape: 2x2\n1 01\n2 2a\n```", Unreadable.BAD_SYMBOL, Unreadable.BAD_SYMBOL),
+        (BEST, " shape: 2x2\n1 01\n2 2\n```", Unreadable.RAGGED, Unreadable.RAGGED),
+        (FENCED, "\n01\n\n23\n```", Unreadable.RAGGED, Unreadable.RAGGED),
+        (BEST, " shape: 5x9\n1 01\n2 23\n```", None, Unreadable.SHAPE_MISMATCH),
+        (BEST, " shape: two\n1 01\n2 23\n```", None, Unreadable.SHAPE_MISMATCH),
+        (BEST, " shape: 2x2\n7 01\n1 23\n```", None, Unreadable.ROW_MISMATCH),
+        (Block(Repeated(3)), "\n000121\n```", None, Unreadable.REPEAT_MISMATCH),
+        (Block(Repeated(3)), "\n00012\n```", None, Unreadable.REPEAT_MISMATCH),
+        (Block(Replaced(Minimal())), "\n0ñ\n```", None, Unreadable.BAD_SYMBOL),
+        (Block(Separated("|")), "\n0| 1\n```", None, Unreadable.BAD_SYMBOL),
+        (BEST, " shape: 3x2\n1 01\n2 23", None, Unreadable.TRUNCATED),
+        (BEST, " shape: 3x2\n1 01\n2 2", Unreadable.TRUNCATED, Unreadable.TRUNCATED),
+        (BEST, " shape: 3x2\n1 01\n2", Unreadable.TRUNCATED, Unreadable.TRUNCATED),
+        (BEST, " shape: 3x2\n", Unreadable.TRUNCATED, Unreadable.TRUNCATED),
+        (FENCED, "\n01\n23", None, Unreadable.TRUNCATED),
         (BEST, " shape: 2x2\n1 01\n2 23\n``` 9", None, None),
     ],
 )
 def test_every_failure_has_its_name(
-    encoder: Encoder, response: str, lenient: Failure | None, strict: Failure | None
+    encoder: Encoder, response: str, lenient: Unreadable | None, strict: Unreadable | None
 ) -> None:
     assert read_response(encoder, response).failure is lenient
     assert read_response(encoder, response, strict=True).failure is strict
 
 
 def test_a_failure_is_unanswered_in_every_tasks_words() -> None:
-    assert Failure.EMPTY.unanswered is Unanswered.EMPTY
-    assert Failure.NO_BLOCK.unanswered is Unanswered.NO_ANSWER
-    assert Failure.TRUNCATED.unanswered is Unanswered.TRUNCATED
-    assert Failure.RAGGED.unanswered is Unanswered.MALFORMED
-    assert all(failure.unanswered in Unanswered for failure in Failure)
+    assert Unreadable.EMPTY.unanswered is Unanswered.EMPTY
+    assert Unreadable.NO_BLOCK.unanswered is Unanswered.NO_ANSWER
+    assert Unreadable.TRUNCATED.unanswered is Unanswered.TRUNCATED
+    assert Unreadable.RAGGED.unanswered is Unanswered.MALFORMED
+    assert all(failure.unanswered in Unanswered for failure in Unreadable)
 
 
 def test_lenient_reading_forgives_what_the_field_forgives() -> None:
@@ -277,8 +277,12 @@ def test_repeats_are_a_small_whole_number(n: Any) -> None:
 
 
 def test_a_read_error_crosses_processes() -> None:
-    error = pickle.loads(pickle.dumps(ReadError(Failure.RAGGED, "row 2")))  # noqa: S301
-    assert (error.failure, error.detail, str(error)) == (Failure.RAGGED, "row 2", "ragged: row 2")
+    error = pickle.loads(pickle.dumps(ReadError(Unreadable.RAGGED, "row 2")))  # noqa: S301
+    assert (error.failure, error.detail, str(error)) == (
+        Unreadable.RAGGED,
+        "row 2",
+        "ragged: row 2",
+    )
 
 
 @pytest.mark.timeout(30)  # a vocabulary of 151,643 entries is read first

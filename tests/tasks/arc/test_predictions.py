@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from mull.errors import InputError
 from mull.tasks.arc.augment import Augmentation
-from mull.tasks.arc.changes import Turn
+from mull.tasks.arc.changes import Symmetry
 from mull.tasks.arc.predictions import (
     UNSTATED,
     GridReader,
@@ -88,7 +88,7 @@ def test_views_may_have_words_of_their_own(tmp_path: Path) -> None:
 
 @given(st.booleans(), st.integers(0, 3), st.permutations(range(10)))
 def test_the_fields_augmentations_are_views(flip: bool, turns: int, colours: list[int]) -> None:
-    view = str(Augmentation(Turn(flip, turns), tuple(colours)))
+    view = str(Augmentation(Symmetry(flip, turns), tuple(colours)))
     assert view_of_field(json.loads(json.dumps(field_augmentation(view)))) == view
 
 

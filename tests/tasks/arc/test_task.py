@@ -14,11 +14,11 @@ from tests.tasks.arc.world import random_puzzle
 
 from mull.catalog import load_task
 from mull.errors import ConfigError, InputError, SpecError
-from mull.tasks.arc.encode import Failure
+from mull.tasks.arc.encode import Unreadable
 from mull.tasks.arc.grids import Pair, Puzzle, as_json, as_text
 from mull.tasks.arc.task import LEVELS, ArcTask, puzzle_of
-from mull.tasks.base import FileTask, ViewedTask
-from mull.types import GradeOutcome, Problem, Unanswered
+from mull.tasks.base import SAME, FileTask, View, ViewedTask, settled
+from mull.types import Extraction, GradeOutcome, Problem, StopReason, Unanswered
 
 BEST = "GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))"
 FORMATS = ["marked", "architects", BEST, "MinimalGridEncoder()"]
@@ -97,6 +97,38 @@ def test_grades_are_cell_by_cell() -> None:
     assert not task.same(problem, "12", "1\n2")
 
 
+@pytest.mark.parametrize("stop", list(StopReason))
+@pytest.mark.parametrize(
+    ("format", "closes"),
+    [
+        ("marked", True),
+        ("lists", True),
+        (BEST, True),
+        ("nvarc", False),
+        ("architects", False),
+        ("RowNumberEncoder(MinimalGridEncoder())", False),
+    ],
+)
+def test_a_strict_read_takes_only_an_ended_answer_where_no_mark_closes_it(
+    format: str, closes: bool, stop: StopReason
+) -> None:
+    """Every beginning of an answer that ends at a row border is an answer as well."""
+    for strict in (False, True):
+        task = ArcTask(format=format, strict=strict)
+        assert task.closes is closes
+        problem = only(task, random_puzzle(6))
+        first = task.solution_in(problem, View(SAME, problem.prompt), "12\n34")
+        read = task.extract(problem, first)
+        assert read.answer == "12\n34"
+        found = settled(task, read, stop)
+        if closes or not strict or stop in (StopReason.END, StopReason.STOP):
+            assert found == read
+        else:
+            cut = stop is not StopReason.FILTERED
+            reason = Unanswered.TRUNCATED if cut else Unanswered.FILTERED
+            assert found == Extraction(None, reason)
+
+
 def test_a_copy_of_the_test_input_is_no_answer_unless_it_may_be() -> None:
     puzzle = random_puzzle(5)
     copy = as_text(puzzle.test[0].input)
@@ -112,15 +144,15 @@ def test_a_copy_of_the_test_input_is_no_answer_unless_it_may_be() -> None:
 @pytest.mark.parametrize(
     ("format", "text", "why", "reason"),
     [
-        ("marked", "12\n3", Failure.RAGGED, Unanswered.MALFORMED),
-        ("marked", "1x\n34", Failure.BAD_SYMBOL, Unanswered.MALFORMED),
-        ("marked", "", Failure.EMPTY, Unanswered.EMPTY),
-        (BEST, "I do not know.", Failure.NO_BLOCK, Unanswered.NO_ANSWER),
-        (BEST, "```grid shape: 2x2\n12\n```", Failure.BAD_ROW_PREFIX, Unanswered.MALFORMED),
+        ("marked", "12\n3", Unreadable.RAGGED, Unanswered.MALFORMED),
+        ("marked", "1x\n34", Unreadable.BAD_SYMBOL, Unanswered.MALFORMED),
+        ("marked", "", Unreadable.EMPTY, Unanswered.EMPTY),
+        (BEST, "I do not know.", Unreadable.NO_BLOCK, Unanswered.NO_ANSWER),
+        (BEST, "```grid shape: 2x2\n12\n```", Unreadable.BAD_ROW_PREFIX, Unanswered.MALFORMED),
     ],
 )
 def test_what_gives_no_grid_has_a_reason(
-    format: str, text: str, why: Failure, reason: Unanswered
+    format: str, text: str, why: Unreadable, reason: Unanswered
 ) -> None:
     task = ArcTask(format=format)
     problem = only(task, random_puzzle(6))
@@ -134,7 +166,7 @@ def test_strict_refuses_what_contradicts_itself() -> None:
     problem = only(ArcTask(format=BEST), random_puzzle(7))
     assert ArcTask(format=BEST).extract(problem, text).answer == "12\n34"
     assert ArcTask(format=BEST, strict=True).extract(problem, text).answer is None
-    assert ArcTask(format=BEST, strict=True).why(text) is Failure.SHAPE_MISMATCH
+    assert ArcTask(format=BEST, strict=True).why(text) is Unreadable.SHAPE_MISMATCH
 
 
 @pytest.mark.parametrize("format", ["marked", BEST])

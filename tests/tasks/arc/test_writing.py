@@ -9,7 +9,7 @@ from tests.tasks.arc.world import random_puzzle
 
 from mull.errors import SpecError
 from mull.tasks.arc.compact import FORMATS
-from mull.tasks.arc.encode import Failure
+from mull.tasks.arc.encode import Unreadable
 from mull.tasks.arc.grids import Grid
 from mull.tasks.arc.writing import Chat, Compact, writing
 
@@ -45,7 +45,7 @@ def test_a_stop_string_that_was_met_is_not_missed(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_is_no_grid(name: str) -> None:
     for text in ("", " \n "):
-        assert writing(name).read(text).failure in (Failure.EMPTY, Failure.NO_BLOCK)
+        assert writing(name).read(text).failure in (Unreadable.EMPTY, Unreadable.NO_BLOCK)
 
 
 def test_a_name_is_a_format_or_an_encoder() -> None:

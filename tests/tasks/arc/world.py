@@ -53,6 +53,10 @@ class Knows:
         rng = random.Random(f"{prompt}|{assistant}")
         return [-rng.random() for _ in encode(assistant)]
 
+    def end(self, prompt: str, assistant: str) -> float:
+        """Any function of them, but another one."""
+        return -random.Random(f"end|{prompt}|{assistant}").random()
+
     def value(self, prompt: str, assistant: str) -> float:
         return 0.5
 

@@ -16,7 +16,7 @@ from mull.cli import options
 from mull.cli.arc.shared import FAILURES, Puzzles, puzzles_of, say
 from mull.cli.arc.solve import task_of
 from mull.cli.train import directory, say_trained, training_bar
-from mull.engines.adapters import AdaptRecipe, TrainStep
+from mull.engines.adapt import AdaptRecipe, TrainStep
 from mull.errors import MissingExtraError, UnsupportedError, UsageError
 from mull.fileio import write_atomic
 from mull.tasks.arc.adapt import pooled

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +17,7 @@ from mull.catalog.strategies import load_strategy, strategy_class
 from mull.cli.arc.shared import FAILURES, SHOWN, Puzzles, puzzles_of, say
 from mull.cli.run import say_end, with_bar
 from mull.errors import MissingExtraError, UsageError
-from mull.report.arc import Solved, solved_of, viewed
+from mull.report.arc import SolvedCell, solved_of, viewed
 from mull.report.arc_files import SUBMISSION, write_files
 from mull.report.arc_tables import label, left_out, tables
 from mull.report.load import Runs
@@ -75,6 +75,10 @@ def solve(
     characters: Annotated[
         int | None, typer.Option(help="Longest prompt; train pairs beyond it are left out.")
     ] = None,
+    geometry: Annotated[
+        bool, typer.Option(help="Views turn and mirror the grids; leave rows lying.")
+    ] = True,
+    colours: Annotated[bool, typer.Option(help="Views rename the colours.")] = True,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first puzzles.")] = None,
     seed: Annotated[int, typer.Option(help="Seed; equal seeds give equal samples.")] = 0,
     out: Annotated[
@@ -89,6 +93,7 @@ def solve(
     found, wrong = puzzles_of(puzzles)
     found = found[:limit]
     task = task_of(model, format, characters)
+    task = replace(task, geometry=task.geometry and geometry, colours=task.colours and colours)
     chosen = _strategies(strategy or [], views, rank, threshold, compare)
     config = _config(puzzles, model, task, chosen, temperature or [0.0], experts, seed)
     directory = Path(out) if out is not None else default_directory(config)
@@ -227,7 +232,7 @@ def _report(console: Console, loaded: Runs, folder: Path, more: Sequence[Table])
         console.print(f"report: {page}", soft_wrap=True)
 
 
-def _score(solved: Solved, directory: Path) -> str:
+def _score(solved: SolvedCell, directory: Path) -> str:
     counts = f"{len(solved.puzzles):,} puzzles: {directory / SUBMISSION}"
     if not solved.scored:
         return f"no solutions are known, so there is no score; {counts}"
@@ -240,7 +245,7 @@ def _score(solved: Solved, directory: Path) -> str:
     return said + (f"; {more:,} without solutions are not scored" if more else "")
 
 
-def _unfit(solved: Sequence[Solved]) -> list[str]:
+def _unfit(solved: Sequence[SolvedCell]) -> list[str]:
     unfit = list(dict.fromkeys(id for each in solved for id in each.too_long))
     if not unfit:
         return []

@@ -43,6 +43,15 @@ class ScoringContent(Content, Protocol):
         ...
 
 
+@runtime_checkable
+class EndingContent(ScoringContent, Protocol):
+    """A scoring content model that also knows where its turns end."""
+
+    def end(self, prompt: str, assistant: str) -> float:
+        """Log-probability that the turn ends behind ``assistant``."""
+        ...
+
+
 def sampling(request: Request) -> Sampling:
     """The request's sampling; the engine has refused every other decoding before."""
     if not isinstance(request.decoding, Sampling):

@@ -14,8 +14,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 
 from mull.budget import Meter
-from mull.engines.base import check_certainty, check_own_weights, check_supported
-from mull.engines.simulated.content import Content, ScoringContent
+from mull.engines.base import check_certainty, check_ends, check_own_weights, check_supported
+from mull.engines.simulated.content import Content, EndingContent, ScoringContent
 from mull.engines.simulated.draft import Draft, compose
 from mull.engines.simulated.faults import ERRORS, Fault, Faults
 from mull.engines.simulated.latency import Latency, Slots, SlotStats
@@ -99,6 +99,7 @@ class SimulatedEngine:
                 seed=True,
                 score=scores,
                 values=scores,
+                ends=isinstance(content, EndingContent),
                 continue_assistant=True,
                 deltas=True,
             ),
@@ -155,11 +156,14 @@ class SimulatedEngine:
     async def score(self, requests: Sequence[ScoreRequest], meter: Meter) -> list[Scored]:
         """Exact log-probabilities of given texts, and the probability of success at step ends.
 
+        Where a turn ends is known to content models with ``end`` (``EndingContent``).
+
         Only for content models that know them (``StepModel``); takes no slot and no time.
         """
         self._open()
         check_own_weights(requests, self.info)
         check_certainty(requests, self.info)
+        check_ends(requests, self.info)
         content = self.content
         if not isinstance(content, ScoringContent):
             raise UnsupportedError(
@@ -186,6 +190,7 @@ class SimulatedEngine:
                     tuple(content.score(prompt, request.assistant)) if request.logprobs else (),
                     meter.usage(position),
                     tuple(values),
+                    end=_end(content, prompt, request),
                 )
             )
         return scored
@@ -236,6 +241,12 @@ class SimulatedEngine:
             return Draft("", cut.ids, cut.logprobs, StopReason.FILTERED), None, fault
         error = ERRORS[fault](f"simulated fault: sample {index} failed ({fault})")
         return draft.cut(draft.tokens // 2, StopReason.CANCELLED), error, fault
+
+
+def _end(content: Content, prompt: str, request: ScoreRequest) -> float | None:
+    if not request.end or not isinstance(content, EndingContent):
+        return None
+    return content.end(prompt, request.assistant)
 
 
 def deltas(index: int, draft: Draft, size: int) -> list[Delta]:

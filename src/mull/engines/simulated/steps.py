@@ -182,6 +182,14 @@ class StepModel:
         fits = complete and closing.encode().startswith(tail)
         return scores + [0.0 if fits else IMPOSSIBLE] * len(tail)
 
+    def end(self, prompt: str, assistant: str) -> float:
+        """0 behind a whole solution, whose turn always ends there; else ``IMPOSSIBLE``."""
+        facts = read_facts(prompt)
+        reading = read_solution(assistant, facts.steps, self.separator)
+        complete = len(reading.events) == facts.steps or reading.trapped
+        whole = f"{self.closing}{_answer(facts, list(reading.events))}"
+        return 0.0 if complete and reading.rest == whole else IMPOSSIBLE
+
     def value(self, prompt: str, assistant: str) -> float:
         """Probability that this text ends right: 0 after an error."""
         facts = read_facts(prompt)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from mull.engines.adapters import Train
+from mull.engines.adapt import Train
 from mull.engines.base import check_price
 from mull.errors import MissingExtraError
 

@@ -17,15 +17,15 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from mull.budget import Meter
-from mull.engines.adapters import AdaptRecipe, Parts, Train, TrainStep, adapter_name
+from mull.engines.adapt import AdaptRecipe, Parts, Train, TrainStep, weights_name
 from mull.engines.torch.batch import Batch
 from mull.engines.torch.worker import Worker
 from mull.errors import EngineError, MullError
 
 
 @dataclass(slots=True, eq=False)
-class _Adapter:
-    """One adapter: who holds it, what its training did so far, and what answers under it."""
+class _Copy:
+    """A trained copy of the weights: its holders, how far its training is, what it answers by."""
 
     examples: tuple[Parts, ...]
     recipe: AdaptRecipe
@@ -47,90 +47,90 @@ class AdaptedWeights:
         self._train, self._build, self._device = train, build, device
         self._free = most
         self._lock = threading.Lock()
-        self._held: dict[str, _Adapter] = {}
-        self._line: deque[_Adapter] = deque()
+        self._held: dict[str, _Copy] = {}
+        self._line: deque[_Copy] = deque()
         self._thread = ThreadPoolExecutor(1, "mull-torch-adapt")
         self._closed = False
 
     @property
     def names(self) -> list[str]:
-        """The adapters that are held now."""
+        """The names of what is held now."""
         return list(self._held)
 
     async def acquire(self, examples: Sequence[Parts], recipe: AdaptRecipe, meter: Meter) -> str:
         """Train, or share a training; see ``AdaptingEngine.adapt``."""
-        name = adapter_name(examples, recipe)
-        adapter = self._hold(name, tuple(examples), recipe)
+        name = weights_name(examples, recipe)
+        copy = self._hold(name, tuple(examples), recipe)
         try:
-            await _over(adapter.done)
-            adapter.done.result()
+            await _over(copy.done)
+            copy.done.result()
         except BaseException:
             self.release(name)
-            if adapter.stop.is_set():  # the step that runs is charged as well
-                await _over(adapter.done)
+            if copy.stop.is_set():  # the step that runs is charged as well
+                await _over(copy.done)
             raise
         finally:
-            for step in list(adapter.steps):
+            for step in list(copy.steps):
                 meter.train(0, tokens=step.tokens, texts=step.texts, seconds=step.seconds)
         return name
 
     def worker(self, name: str) -> Worker:
-        """What answers under an adapter; ``EngineError`` for one that is not there."""
-        adapter = self._held.get(name)
-        if adapter is None or not adapter.done.done():
-            raise EngineError(f"adapter {name!r} is not held by this engine: adapt first")
-        return adapter.done.result()
+        """What answers under weights; ``EngineError`` for any that are not there."""
+        copy = self._held.get(name)
+        if copy is None or not copy.done.done():
+            raise EngineError(f"the weights {name!r} are not held by this engine: adapt first")
+        return copy.done.result()
 
     def release(self, name: str) -> None:
         """Give one hold back; with the last one the weights go."""
         with self._lock:
-            adapter = self._held.get(name)
-            if adapter is None:
+            copy = self._held.get(name)
+            if copy is None:
                 return
-            adapter.holders -= 1
-            if adapter.holders:
+            copy.holders -= 1
+            if copy.holders:
                 return
             del self._held[name]
-            adapter.stop.set()
-            if adapter in self._line:
-                self._line.remove(adapter)
-                adapter.done.cancel()
+            copy.stop.set()
+            if copy in self._line:
+                self._line.remove(copy)
+                copy.done.cancel()
                 return
-        adapter.done.add_done_callback(self._freed)
+        copy.done.add_done_callback(self._freed)
 
     def forget(self) -> None:
         """Empty the prefix trees."""
-        for adapter in list(self._held.values()):
-            if adapter.done.done() and adapter.done.exception() is None:
-                adapter.done.result().forget()
+        for copy in list(self._held.values()):
+            if copy.done.done() and copy.done.exception() is None:
+                copy.done.result().forget()
 
     def close(self) -> None:
         """Stop what trains and free all weights."""
         with self._lock:
             self._closed = True
-            adapters = [*self._held.values()]
+            copies = [*self._held.values()]
             waiting = list(self._line)
             self._held.clear()
             self._line.clear()
-        for adapter in adapters:
-            adapter.stop.set()
-            if adapter in waiting:
-                adapter.done.set_exception(EngineError("the engine was closed"))
+        for copy in copies:
+            copy.stop.set()
+            if copy in waiting:
+                copy.done.set_exception(EngineError("the engine was closed"))
             else:
-                adapter.done.add_done_callback(self._freed)
+                copy.done.add_done_callback(self._freed)
         self._thread.shutdown(wait=False)
 
-    def _hold(self, name: str, examples: tuple[Parts, ...], recipe: AdaptRecipe) -> _Adapter:
+    def _hold(self, name: str, examples: tuple[Parts, ...], recipe: AdaptRecipe) -> _Copy:
         with self._lock:
             if self._closed:
                 raise EngineError("the engine is closed: load it again")
-            adapter = self._held.get(name)
-            if adapter is None:
-                adapter = self._held[name] = _Adapter(examples, recipe)
-                self._line.append(adapter)
+            copy = self._held.get(name)
+            if copy is None:
+                copy = self._held[name] = _Copy(examples, recipe)
+                self._line.append(copy)
                 self._start()
-            adapter.holders += 1
-            return adapter
+            copy.holders += 1
+            return copy
 
     def _start(self) -> None:
         """Train the first in line, if there is room for its weights. Under the lock."""
@@ -138,26 +138,26 @@ class AdaptedWeights:
             self._free -= 1
             self._thread.submit(self._work, self._line.popleft())
 
-    def _work(self, adapter: _Adapter) -> None:
+    def _work(self, copy: _Copy) -> None:
         def on_step(step: TrainStep) -> bool:
-            adapter.steps.append(step)
-            return not adapter.stop.is_set()
+            copy.steps.append(step)
+            return not copy.stop.is_set()
 
         try:
-            if adapter.stop.is_set():
-                raise EngineError("nobody waits for this adapter any more")
-            weights = self._train(adapter.examples, adapter.recipe, self._device, on_step)
-            if adapter.stop.is_set():
-                raise EngineError("nobody waits for this adapter any more")
+            if copy.stop.is_set():
+                raise EngineError("nobody waits for these weights any more")
+            weights = self._train(copy.examples, copy.recipe, self._device, on_step)
+            if copy.stop.is_set():
+                raise EngineError("nobody waits for these weights any more")
             worker = Worker(self._build(weights))
         except EngineError as error:
-            adapter.done.set_exception(error)
+            copy.done.set_exception(error)
         except MullError as error:
-            adapter.done.set_exception(EngineError(f"the weights could not be trained on: {error}"))
+            copy.done.set_exception(EngineError(f"the weights could not be trained on: {error}"))
         except Exception as error:
-            adapter.done.set_exception(EngineError(f"training broke: {error!r}"))
+            copy.done.set_exception(EngineError(f"training broke: {error!r}"))
         else:
-            adapter.done.set_result(worker)
+            copy.done.set_result(worker)
 
     def _freed(self, done: Future[Worker]) -> None:
         if not done.cancelled() and done.exception() is None:

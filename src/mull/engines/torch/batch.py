@@ -12,12 +12,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from mull.engines.torch import searches
 from mull.engines.torch.jobs import Closed, Done, Event, Failed, Ids, Job, Made, Prompted
 from mull.engines.torch.model import Model
+from mull.engines.torch.places import origin
 from mull.engines.torch.rows import Rows
 from mull.engines.torch.sampler import sample
 from mull.engines.torch.state import State
@@ -70,6 +72,9 @@ class Batch:
         """Queue a request by (priority, arrival)."""
         if job.watch is not None:
             job.table = self._table(job.watch)
+        if (places := self.model.walk(torch.tensor([job.ids]))) is not None:
+            start = origin(1)[:, None]
+            job.where = torch.cat([start, places], dim=1)[0].numpy()
         bisect.insort(self.queue, job, key=lambda each: each.order)
 
     def cancel(self, job: Job) -> None:
@@ -252,6 +257,9 @@ class Batch:
         hidden = self.encode(group[0], [self._ids(row) for row in group], starts)
         last = [len(self._ids(row)) - start - 1 for row, start in zip(group, starts, strict=True)]
         state.length[group] = [len(self._ids(row)) for row in group]
+        for row in group:
+            if (where := state.owner(row).where) is not None:
+                state.where[row] = where[-1]
         picked = hidden[torch.arange(len(group)), torch.tensor(last)]
         return picked
 
@@ -264,8 +272,11 @@ class Batch:
         end = max(starts) + size
         self.reserve(first + count, end)
         ids = np.zeros((count, size), np.int64)
+        places = None
         for row, (text, start) in enumerate(zip(texts, starts, strict=True)):
             ids[row, : len(text) - start] = text[start:]
+        if self.model.config.marks is not None:
+            places = self._places(texts, starts, size)
         offsets = np.asarray(starts, np.int64)[:, None]
         cells = self.model.config.heads * end * count
         chunk = max(16, min(size, SCORE_CELLS // cells))
@@ -281,9 +292,21 @@ class Batch:
                     keys,
                     values,
                     min(max(starts) + int(span[-1]) + 1, end),
+                    None if places is None else places[:, span],
                 )
             )
         return torch.cat(parts, dim=1)
+
+    def _places(self, texts: Sequence[Ids], starts: Sequence[int], size: int) -> Tensor:
+        """Places [texts, size, 3] of ``texts`` from ``starts`` on."""
+        walked = [self.model.walk(torch.tensor([text], device=self.model.device)) for text in texts]
+        return torch.stack(
+            [
+                F.pad(places[0, start:], (0, 0, 0, size - len(text) + start))
+                for text, start, places in zip(texts, starts, walked, strict=True)
+                if places is not None
+            ]
+        )
 
     # --- forks ---------------------------------------------------------------------------------
 
@@ -373,6 +396,10 @@ class Batch:
         state, rows, device = self.state, self.rows, self.model.device
         tokens = torch.from_numpy(state.token[:live, None]).to(device)
         places = torch.from_numpy(state.length[:live, None]).to(device)
+        before = torch.from_numpy(state.where[:live]).to(device)
+        walked = self.model.walk(tokens, before)
+        if walked is not None:
+            state.where[:live] = walked[:, 0].cpu().numpy()
         spans = [(0, live)] if not self.one_row else [(row, row + 1) for row in range(live)]
         parts = []
         for low, high in spans:
@@ -386,6 +413,7 @@ class Batch:
                     rows.keys[:, low:high],
                     rows.values[:, low:high],
                     length,
+                    None if walked is None else walked[low:high],
                 )
             )
         return torch.cat(parts)[:, 0]

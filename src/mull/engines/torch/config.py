@@ -1,7 +1,8 @@
 """A checkpoint's ``config.json`` → the numbers that the forward pass needs, or a refusal.
 
-Three families share one shape: pre-norm, rotary positions, grouped-query attention, gated MLP.
-What differs is a bias (Qwen2), a norm on queries and keys (Qwen3) and the rotary scaling (Llama 3).
+Four families share one shape: pre-norm, rotary positions, grouped-query attention, gated MLP.
+What differs is a bias (Qwen2), a norm on queries and keys (Qwen3), the rotary scaling (Llama 3) and
+what a position is (Mull's own grid models: grid, row and column, ``places.py``).
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mull.engines.torch.places import Marks, axes_and_rates
 from mull.errors import ModelLoadError
 
-FAMILIES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+FAMILIES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "mull_grid": "Mull grid"}
 ROPE_TYPES = ("default", "linear", "llama3")
 
 
@@ -41,6 +43,8 @@ class ModelConfig:
     eos: tuple[int, ...]
     frequencies: tuple[float, ...]
     """Rotary inverse frequencies [head_dim / 2], scaling applied."""
+    marks: Marks | None = None
+    """Of a grid model: the tokens by which the others' places are known."""
 
     @property
     def width(self) -> int:
@@ -101,6 +105,8 @@ def _shape(path: Path, raw: dict[str, Any], family: str, context: int | None) ->
             raise ModelLoadError(f"{path}: context must lie in 1..{limit}, not {context}")
         limit = context
     llama_bias = bool(raw.get("attention_bias", False)) and family != "qwen2"
+    marks = Marks(**raw["grid_marks"]) if family == "mull_grid" else None
+    rates = _frequencies(path, raw, head_dim)
     return ModelConfig(
         family=family,
         vocab=int(raw["vocab_size"]),
@@ -119,7 +125,8 @@ def _shape(path: Path, raw: dict[str, Any], family: str, context: int | None) ->
         qk_norm=family == "qwen3",
         dtype=str(raw.get("dtype") or raw.get("torch_dtype") or "float32"),
         eos=_eos(path, raw),
-        frequencies=_frequencies(path, raw, head_dim),
+        frequencies=rates if marks is None else tuple(axes_and_rates(head_dim)[1].tolist()),
+        marks=marks,
     )
 
 

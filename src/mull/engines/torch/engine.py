@@ -9,8 +9,8 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 
 from mull.budget import Meter
-from mull.engines.adapters import AdaptRecipe, Parts, no_adapters
-from mull.engines.base import check_supported
+from mull.engines.adapt import AdaptRecipe, Parts, cannot_adapt
+from mull.engines.base import check_ends, check_supported
 from mull.engines.torch.adapted import AdaptedWeights
 from mull.engines.torch.batch import Batch
 from mull.engines.torch.inbox import Inbox
@@ -50,18 +50,18 @@ class TorchEngine:
     """
 
     def __init__(
-        self, batch: Batch, text: Text, info: EngineInfo, adapters: AdaptedWeights | None = None
+        self, batch: Batch, text: Text, info: EngineInfo, adapted: AdaptedWeights | None = None
     ) -> None:
         self.info = info
         self.text = text
         self.model = batch.model
         self.batch = batch
         self._worker = Worker(batch)
-        self._adapters = adapters
+        self._adapted = adapted
         self._numbers = itertools.count()
         self._watches: dict[tuple[tuple[str, ...], str | None], Watch] = {}
         # A dropped engine ends its thread; the thread holds the worker, never the engine.
-        self._finalizer = weakref.finalize(self, _close, self._worker, adapters)
+        self._finalizer = weakref.finalize(self, _close, self._worker, adapted)
 
     # --- Engine protocol -----------------------------------------------------------------------
 
@@ -77,7 +77,7 @@ class TorchEngine:
         """
         job, inbox = self._job(request, meter)
         left = request.n
-        worker = self._of(request.adapter)
+        worker = self._of(request.weights)
         worker.submit(job)
         try:
             while left:
@@ -96,18 +96,21 @@ class TorchEngine:
 
         Values are the value head's reading, through a sigmoid (0..1), at the last token of every
         step: the token that completes the separator, and the text's last token. Certainty is that
-        of the model's whole output, softmax at T=1, padded entries of its vocabulary included.
+        of the model's whole output, softmax at T=1, padded entries of its vocabulary included; the
+        end's probability is that of all its end tokens together.
 
         Raises:
             ContextError: a text is longer than the context.
-            UnsupportedError: values asked of a checkpoint without a value head.
+            UnsupportedError: values asked of a checkpoint without a value head, the end of one
+                without an end token.
         """
         self._check_open()
+        check_ends(requests, self.info)
         loop = asyncio.get_running_loop()
         jobs, done = dict[Worker, list[ScoreJob]](), list[asyncio.Future[Scored]]()
         for number, request in enumerate(requests):
             future: asyncio.Future[Scored] = loop.create_future()
-            own = jobs.setdefault(self._of(request.adapter), [])
+            own = jobs.setdefault(self._of(request.weights), [])
             own.append(self._score_job(request, number, meter, future))
             done.append(future)
         for worker, own in jobs.items():
@@ -130,25 +133,25 @@ class TorchEngine:
         self._check_open()
         return await self._held().acquire(examples, recipe, meter)
 
-    async def ready(self, adapter: str) -> None:
-        """A held adapter is ready; ``EngineError`` for any other."""
-        self._held().worker(adapter)
+    async def ready(self, weights: str) -> None:
+        """Held weights are ready; ``EngineError`` for any others."""
+        self._held().worker(weights)
 
-    def release(self, adapter: str) -> None:
+    def release(self, weights: str) -> None:
         """Give one hold back; with the last one the adapted weights go."""
-        if self._adapters is not None:
-            self._adapters.release(adapter)
+        if self._adapted is not None:
+            self._adapted.release(weights)
 
     def forget(self) -> None:
         """Empty the prefix trees: what is asked from here on is computed, and charged, anew."""
         self._check_open()
         self._worker.forget()
-        if self._adapters is not None:
-            self._adapters.forget()
+        if self._adapted is not None:
+            self._adapted.forget()
 
     async def aclose(self) -> None:
         """Stop the model's thread; what runs ends with ``EngineError``."""
-        await asyncio.to_thread(_close, self._worker, self._adapters)
+        await asyncio.to_thread(_close, self._worker, self._adapted)
 
     # --- requests ------------------------------------------------------------------------------
 
@@ -235,16 +238,16 @@ class TorchEngine:
             watch = self._watches[key] = Watch(self.text, *key)
         return watch
 
-    def _of(self, adapter: str | None) -> Worker:
-        """What answers under an adapter, or under the model's own weights."""
-        if adapter is None:
+    def _of(self, weights: str | None) -> Worker:
+        """What answers under adapted weights, or under the model's own."""
+        if weights is None:
             return self._worker
-        return self._held().worker(adapter)
+        return self._held().worker(weights)
 
     def _held(self) -> AdaptedWeights:
-        if self._adapters is None:
-            raise no_adapters(self.info)
-        return self._adapters
+        if self._adapted is None:
+            raise cannot_adapt(self.info)
+        return self._adapted
 
     def _score_job(
         self, request: ScoreRequest, number: int, meter: Meter, future: asyncio.Future[Scored]
@@ -282,7 +285,12 @@ class TorchEngine:
                     )
                     usage = meter.usage(number)
                     scored = Scored(
-                        ids[given:], event.logprobs, usage, event.values, event.certainty
+                        ids[given:],
+                        event.logprobs,
+                        usage,
+                        event.values,
+                        event.certainty,
+                        event.end,
                     )
                     if not future.done():
                         future.set_result(scored)
@@ -292,9 +300,9 @@ class TorchEngine:
         return ScoreJob(ids, given, request, ends, asyncio.get_running_loop(), deliver)
 
 
-def _close(worker: Worker, adapters: AdaptedWeights | None) -> None:
-    if adapters is not None:
-        adapters.close()
+def _close(worker: Worker, adapted: AdaptedWeights | None) -> None:
+    if adapted is not None:
+        adapted.close()
     worker.close()
 
 

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mull.engines.torch.stop import Watch
@@ -71,7 +73,9 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class ScoredText:
-    """A text was scored: log-probabilities [tokens], values [step ends], certainty [tokens]."""
+    """A text was scored: log-probabilities [tokens], values [step ends], certainty [tokens], and
+    the log-probability that the turn ends behind it.
+    """
 
     logprobs: tuple[float, ...]
     values: tuple[float, ...]
@@ -79,6 +83,7 @@ class ScoredText:
     cached: int
     seconds: float
     certainty: tuple[float, ...] | None = None
+    end: float | None = None
 
 
 Event = Prompted | Made | Done | Closed | Failed | ScoredText
@@ -100,6 +105,8 @@ class Job:
     waiting: deque[int] = field(default_factory=deque)
     live: int = 0
     grant: int = 1
+    where: NDArray[np.int64] | None = None
+    """Places [len(ids) + 1, 3] after each number of the prompt's tokens, for a model that walks."""
     hidden: Tensor | None = None
     kept: tuple[Tensor, Tensor] | None = None
     search: Beam | Dfs | None = None

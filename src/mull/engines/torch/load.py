@@ -15,6 +15,7 @@ from torch import Tensor
 from mull.engines.torch.adapter import Adapter
 from mull.engines.torch.config import ModelConfig
 from mull.engines.torch.model import Layer, Linear, Model
+from mull.engines.torch.places import SIDE
 from mull.errors import ModelLoadError
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
@@ -145,6 +146,9 @@ def model_of(weights: Weights, config: ModelConfig) -> Model:
     path = weights.path
     hidden, vocab = config.hidden, config.vocab
     embedding = weights.take("model.embed_tokens.weight", vocab, hidden)
+    place_embedding = None
+    if config.marks is not None:
+        place_embedding = weights.take("model.embed_places.weight", 2 * SIDE, hidden)
     layers = [_layer(weights, config, number) for number in range(config.layers)]
     norm = weights.take("model.norm.weight", hidden)
     if config.tied:
@@ -163,7 +167,7 @@ def model_of(weights: Weights, config: ModelConfig) -> Model:
             f"{path}: tensor {min(weights.left)} has no place in a {config.family} model "
             f"({len(weights.left)} such): merge adapters and remove extra heads before loading"
         )
-    return Model(config, embedding, layers, norm, head, value_head)
+    return Model(config, embedding, layers, norm, head, value_head, place_embedding)
 
 
 def _layer(weights: Weights, c: ModelConfig, number: int) -> Layer:

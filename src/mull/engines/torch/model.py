@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mull.engines.torch import places as grid
 from mull.engines.torch.config import ModelConfig
 
 
@@ -77,6 +78,7 @@ class Model:
         norm: Tensor,
         head: Linear,
         value_head: Linear | None,
+        place_embedding: Tensor | None = None,
     ) -> None:
         self.config = config
         self.embedding = embedding
@@ -84,15 +86,13 @@ class Model:
         self.norm = norm
         self.head = head
         self.value_head = value_head
+        self.place_embedding = place_embedding
         self.scale = config.head_dim**-0.5
         frequencies = torch.tensor(config.frequencies, dtype=torch.float32)
-        angles = torch.arange(config.context, dtype=torch.float32)[:, None] * frequencies
-        both = torch.cat([angles, angles], dim=-1)
-        self.cos = both.cos().to(device=self.device, dtype=self.dtype)
-        # The first half's sine is negative: then a rotation is x·cos + roll(x)·sin.
-        sign = torch.ones(config.head_dim)
-        sign[: config.head_dim // 2] = -1
-        self.sin = (both.sin() * sign).to(device=self.device, dtype=self.dtype)
+        self.rates = frequencies.to(self.device)
+        self.axes = grid.axes_and_rates(config.head_dim)[0].to(self.device)
+        steps = torch.arange(config.context, dtype=torch.float32, device=self.device)
+        self.cos, self.sin = self._turns(steps[:, None] * self.rates)
 
     @property
     def device(self) -> torch.device:
@@ -108,8 +108,23 @@ class Model:
         c = self.config
         return 2 * c.layers * c.kv_heads * c.head_dim * self.dtype.itemsize
 
+    def walk(self, ids: Tensor, before: Tensor | None = None) -> Tensor | None:
+        """Places [rows, q, 3] of tokens that follow ``before`` [rows, 3], the texts' begin where
+        there is none; ``None`` for a model that knows positions alone.
+        """
+        if self.config.marks is None:
+            return None
+        start = grid.origin(len(ids), ids.device) if before is None else before
+        return grid.walk(ids, start, self.config.marks)
+
     def forward(
-        self, ids: Tensor, positions: Tensor, keys: Tensor, values: Tensor, length: int
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        keys: Tensor,
+        values: Tensor,
+        length: int,
+        places: Tensor | None = None,
     ) -> Tensor:
         """Hidden states [rows, q, hidden] after the final norm; writes the new keys and values.
 
@@ -119,15 +134,21 @@ class Model:
             keys: [layers, rows, kv_heads, head_dim, capacity].
             values: [layers, rows, kv_heads, capacity, head_dim].
             length: all positions lie below it; no key at or behind it is read.
+            places: [rows, q, 3] what ``walk`` gives, for a model that walks.
         """
         rows = ids.shape[0]
         blocked = torch.arange(length, device=ids.device) > positions[:, :, None]
         mask = torch.zeros(blocked.shape, dtype=self.dtype, device=ids.device)
         mask.masked_fill_(blocked, float("-inf"))
         mask = mask[:, None, None]
-        cos, sin = self.cos[positions][:, :, None], self.sin[positions][:, :, None]
         index = torch.arange(rows, device=ids.device)[:, None]
         hidden = self.embedding[ids]
+        if places is None or self.place_embedding is None:
+            cos, sin = self.cos[positions], self.sin[positions]
+        else:
+            cos, sin = self._turns(grid.angles(places, self.axes, self.rates))
+            hidden = hidden + self.place_embedding[grid.cells(places)].sum(-2)
+        cos, sin = cos[:, :, None], sin[:, :, None]
         for number, layer in enumerate(self.layers):
             normed = self._norm(hidden, layer.norm_in)
             query, key, value = self._project(layer, normed, cos, sin)
@@ -149,6 +170,14 @@ class Model:
         if self.value_head is None:
             raise ValueError("this checkpoint has no value head")
         return torch.sigmoid(self.value_head(hidden.float())).squeeze(-1)
+
+    def _turns(self, angles: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosine and sine [..., head_dim] of angles [..., head_dim / 2], in the model's dtype.
+
+        The first half's sine is negative: then a rotation is x·cos + roll(x)·sin.
+        """
+        cos, sin = angles.cos().to(self.dtype), angles.sin().to(self.dtype)
+        return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.rms_norm(x, (x.shape[-1],), weight, self.config.eps)

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from mull.engines.adapters import Train
+from mull.engines.adapt import Train
 from mull.engines.torch.adapted import AdaptedWeights
 from mull.engines.torch.adapter import is_adapter, read_adapter
 from mull.engines.torch.batch import Batch
@@ -98,8 +98,9 @@ def open_engine(
             token_beam=True,
             threshold_dfs=True,
             deltas=True,
-            adapters=trainer is not None,
+            adapts=trainer is not None,
             certainty=True,
+            ends=bool(eos),
         ),
     )
     held = None if trainer is None else AdaptedWeights(trainer, build, str(place), adapted)

@@ -94,7 +94,8 @@ class Scorer:
         """Tokens that need not be encoded again: their keys and what is asked of them are in the
         tree. For log-probabilities the one before the first new token is encoded again: its output
         is the first new token's probability. The tree keeps no certainty: where it is asked, the
-        text is read anew from its first token on.
+        text is read anew from its first token on. Nor does it keep the end's probability, which
+        the last token's output gives: where it is asked, that token is encoded again.
         """
         if self.batch.one_row:
             return 0
@@ -110,6 +111,8 @@ class Scorer:
             absent[needed] = np.isnan(scores[needed])
             missing |= absent
         known = int(missing.argmax()) if missing.any() else match.length
+        if job.request.end:
+            known = min(known, len(job.ids) - 1)
         if job.request.certainty:
             return min(known, job.prompt - 1)
         if known == len(job.ids) or not job.request.logprobs:
@@ -142,16 +145,17 @@ class Scorer:
             place = fresh.index(job)
             own = hidden[place, : len(job.ids) - start]
             logprobs, scores, certainty = self._read(job, start, own)
+            end = self._end(own[-1:]) if job.request.end else None
             if batch.one_row:
                 made = self._result(job, logprobs, scores, start, start)
-                found[job] = replace(made, certainty=certainty)
+                found[job] = replace(made, certainty=certainty, end=end)
                 continue
             known = batch.tree.match(job.ids)
             if known.length < len(job.ids):
                 keys, values = batch.rows.read(first + place, known.length, len(job.ids))
                 batch.tree.insert(known, job.ids[known.length :], keys, values)
             batch.tree.annotate(job.ids, start, logprobs, scores)
-            found[job] = replace(self._recall(job, start), certainty=certainty)
+            found[job] = replace(self._recall(job, start), certainty=certainty, end=end)
 
     def _read(
         self, job: ScoreJob, start: int, hidden: Tensor
@@ -181,6 +185,12 @@ class Scorer:
         if np.isnan(wanted).any() or not np.isfinite(hidden.float().sum().item()):
             raise EngineError("the model's output is not a number: its weights are bad")
         return logprobs, scores, None if certain is None else tuple(certain)
+
+    def _end(self, hidden: Tensor) -> float:
+        """The log-probability of any end token, of the text's last output [1, width]."""
+        table = torch.log_softmax(self.model.logits(hidden), dim=-1)[0]
+        ends = torch.as_tensor(np.flatnonzero(self.batch.is_end), device=table.device)
+        return float(torch.logsumexp(table[ends], dim=0))
 
     def _recall(self, job: ScoreJob, cached: int | None = None) -> ScoredText:
         """A result read back from the tree, where all of it stands now."""

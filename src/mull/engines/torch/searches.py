@@ -99,6 +99,7 @@ def _fork(batch: Batch, job: Job, parents: list[int], tokens: list[int]) -> None
     for line in births:
         place[line] = dead.pop() if dead else state.add(job, length, tokens[line])
         batch.rows.copy(old[parents[line]], [place[line]], length)
+        state.where[place[line]] = state.where[old[parents[line]]]
     for line, row in place.items():
         state.index[row], state.token[row] = line, tokens[line]
     for row in sorted(dead, reverse=True):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mull.engines.torch.jobs import Job
+from mull.engines.torch.places import AXES
 from mull.engines.torch.sampler import Settings
 from mull.engines.torch.stop import Place
 from mull.rng import derive
@@ -28,6 +29,7 @@ class State:
         self.index = np.zeros(slots, np.int64)
         self.length = np.zeros(slots, np.int64)  # tokens whose keys and values are in the row
         self.token = np.zeros(slots, np.int64)  # the next one to be fed
+        self.where = np.zeros((slots, AXES), np.int64)  # place of the last token in the row
         self.made = np.zeros(slots, np.int64)
         self.limit = np.zeros(slots, np.int64)
         self.need = np.zeros(slots, np.int64)
@@ -57,6 +59,8 @@ class State:
         self.leads[row], self.beams[row] = leads, job.search is not None
         self.deltas[row] = job.request.deltas
         self.started[row] = time.perf_counter()
+        if job.where is not None:  # a search's later lines stand where their parents stood
+            self.where[row] = job.where[min(length, len(job.ids))]
         job.live += 1
         self.live += 1
         return row

@@ -36,6 +36,8 @@ const gallery = (shared) => {
     box.setAttribute("aria-label", `${high} rows of up to ${wide} cells`);
     return box;
   };
+  // Words and fences are read as text, what could be a grid is seen as cells.
+  const said = (text) => /[^\s\d]{3}/.test(text) || text.split("\n").some((row) => row.length > 40) ? make("pre", text, "cells said") : paint(text, 170);
   const framed = (picture, caption, kind) => {
     const box = make("figure", null, "framed" + (kind ? " " + kind : ""));
     const said = make("figcaption");
@@ -119,28 +121,30 @@ const gallery = (shared) => {
   };
   const failures = () => {
     const kinds = new Map();
-    rowsOf(state.cell).forEach(({ p }) => p.grids.bad.forEach(([why, count, text, view]) => {
+    rowsOf(state.cell).forEach(({ p }) => p.grids.bad.forEach(([why, count, ...example]) => {
       const kind = kinds.get(why) || { count: 0, shown: [] };
       kind.count += count;
-      kind.shown.push([p, text, view]);
+      kind.shown.push([p, ...example]);
       kinds.set(why, kind);
     }));
     by("g-bad").replaceChildren(...[...kinds].sort((a, b) => b[1].count - a[1].count).map(([why, { count, shown }]) => {
       const box = make("div", null, "bad");
       let at = 0;
       const put = () => {
-        const [p, text, view] = shown[at % shown.length];
-        const picture = text ? paint(text, 170) : paint(puzzleOf(p).test[p.grids.index], 110);
+        const [p, text, view, asked, truth, detail] = shown[at % shown.length];
         const row = make("div", null, "pairs");
-        row.append(framed(picture, text ? "said" : "test input; nothing was said"));
-        if (text && p.grids.truth !== null) row.append(framed(paint(p.grids.truth, 110), "truth, as the puzzle has it", "truth"));
+        row.append(framed(paint(asked, 110), "asked"), make("span", "→", "to"));
+        row.append(framed(text ? said(text) : empty("nothing"), "said"));
+        if (truth !== null) row.append(framed(paint(truth, 110), "truth", "truth"));
         const more = make("button", `another of ${shown.length}`);
         more.type = "button";
         more.hidden = shown.length < 2;
         more.onclick = () => { at += 1; put(); };
         const head = make("p", null, "what");
         head.append(make("b", why), make("span", counted(count, "prediction"), "muted"));
-        box.replaceChildren(head, row, make("p", p.id + (view && view !== "same" ? ", seen as " + view : ""), "note"), more);
+        const meant = make("p", data.meanings[why] || "", "meant");
+        if (detail) meant.append(make("span", detail, "detail"));
+        box.replaceChildren(head, meant, row, make("p", p.id + (view && view !== "same" ? ", seen as " + view : ""), "note"), more);
       };
       put();
       return box;

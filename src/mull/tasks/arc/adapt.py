@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
-from mull.engines.adapters import Parts
+from mull.engines.adapt import Parts
 from mull.errors import ConfigError, UnsupportedError
 from mull.rng import derive
 from mull.tasks.arc import augment

@@ -34,13 +34,13 @@ from typing import Final, Literal
 
 from mull.errors import ConfigError, InputError, SpecError
 from mull.rng import derive
-from mull.tasks.arc.changes import Change, Mirror, Pad, Turn, Upscale
+from mull.tasks.arc.changes import Change, Mirror, Pad, Symmetry, Upscale
 from mull.tasks.arc.grids import COLOURS, MAX_SIDE, Grid, Pair, Puzzle, shape
 from mull.tasks.base import SAME
 
 Side = Literal["in", "out"]
 UNCHANGED: Final = tuple(range(COLOURS))
-STILL: Final = Turn()
+STILL: Final = Symmetry()
 _GRAMMAR: Final = re.compile(
     r"(?:(flip)\.)?(?:rot([1-3])\.)?(?:colours(\d{10})\.)?"
     r"(?:(order|swap)(\d{1,4}(?:-\d{1,4}){0,9999})\.)?(?:(in|out)-([a-z0-9]{1,40})\.)?",
@@ -61,13 +61,13 @@ class Augmentation:
     ``colours[c]`` is what colour c becomes.  ``order`` is empty where the pairs stay as they are;
     with ``swap`` it runs over train and test pairs pooled.
 
-    >>> str(Augmentation(Turn(True, 2), order=(2, 0, 1), own=("out", Pad(1, 2, 5))))
+    >>> str(Augmentation(Symmetry(True, 2), order=(2, 0, 1), own=("out", Pad(1, 2, 5))))
     'flip.rot2.order2-0-1.out-pad1x2c5'
     >>> str(Augmentation())
     'same'
     """
 
-    turn: Turn = STILL
+    turn: Symmetry = STILL
     colours: tuple[int, ...] = UNCHANGED
     order: tuple[int, ...] = ()
     swap: bool = False
@@ -132,7 +132,7 @@ def parse(key: str) -> Augmentation:
     """The meaning of a key; ``SpecError`` for any other text, and for a key not in its one form.
 
     >>> parse("flip.rot2").turn
-    Turn(flip=True, turns=2)
+    Symmetry(flip=True, turns=2)
     >>> parse("rot2.flip")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     mull.errors.SpecError: augmentation key 'rot2.flip': expected parts ... or same
@@ -148,7 +148,7 @@ def parse(key: str) -> Augmentation:
         )
     flip, turns, colours, kind, indices, side, own = found.groups()
     made = Augmentation(
-        Turn(flip is not None, int(turns or 0)),
+        Symmetry(flip is not None, int(turns or 0)),
         tuple(map(int, colours)) if colours else UNCHANGED,
         tuple(map(int, indices.split("-"))) if indices else (),
         kind == "swap",
@@ -200,7 +200,7 @@ def views(
     """
     if n < 1:
         raise ConfigError(f"views: n must be at least 1, not {n}")
-    turns = [Turn(flip, k) for flip in (False, True) for k in range(4)] if geometry else [STILL]
+    turns = [Symmetry(flip, k) for flip in (False, True) for k in range(4)] if geometry else [STILL]
     palette = _palette(puzzle)
     orders = [
         _orders(len(puzzle.train), random.Random(derive(seed, puzzle.id, "order", i)))
@@ -262,7 +262,7 @@ def draw(puzzle: Puzzle, rng: random.Random, recipe: Recipe | None = None) -> st
     A change to one side is left out where it would make a grid longer than 30 cells a side.
     """
     recipe = Recipe() if recipe is None else recipe
-    turn = Turn(rng.random() < 0.5, rng.randrange(4)) if recipe.geometry else STILL
+    turn = Symmetry(rng.random() < 0.5, rng.randrange(4)) if recipe.geometry else STILL
     colours = draw_colours(rng) if recipe.colours else UNCHANGED
     swap = recipe.swap and all(pair.output is not None for pair in puzzle.test)
     count = len(puzzle.train) + (len(puzzle.test) if swap else 0)
@@ -297,7 +297,7 @@ _CHANGES: Final = ("turn", "pad", "up", "mirror")
 def _draw_change(kind: str, rng: random.Random) -> Change:
     if kind == "turn":
         number = rng.randrange(1, 8)
-        return Turn(number >= 4, number % 4)
+        return Symmetry(number >= 4, number % 4)
     if kind == "pad":
         rows = rng.randint(1, 5)
         return Pad(rows, rows if rng.random() < 0.5 else rng.randint(1, 5), rng.randrange(COLOURS))
@@ -310,7 +310,7 @@ def _draw_change(kind: str, rng: random.Random) -> Change:
     return Mirror(rng.randrange(2), rng.random() < 0.5)
 
 
-def _fits(change: Change, turn: Turn, size: tuple[int, int]) -> bool:
+def _fits(change: Change, turn: Symmetry, size: tuple[int, int]) -> bool:
     """Whether a grid of this size, turned, has sides of at most 30 after the change."""
     rows, columns = size[::-1] if turn.turns % 2 else size
     if isinstance(change, Pad):
@@ -349,7 +349,7 @@ def _change(key: str, text: str) -> Change:
     elif found := _OWN["mirror"].fullmatch(text):
         return Mirror(int(found[1]), found[2] == "a")
     elif (found := _OWN["turn"].fullmatch(text)) and text != "turn0":
-        return Turn(found[1] == "flip", int(found[2]))
+        return Symmetry(found[1] == "flip", int(found[2]))
     raise SpecError(
         f"augmentation key {key!r:.80}: {text!r} changes nothing or is unknown; expected "
         "pad<rows>x<columns>c<colour>, up<rows>x<columns>, mirror0a, mirror0b, mirror1a, "

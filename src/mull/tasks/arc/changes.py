@@ -84,12 +84,12 @@ class Mirror:
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Symmetry:
     """One of the eight symmetries of the square: columns mirrored if ``flip``, then quarter turns.
 
     Turns are counter-clockwise.
 
-    >>> Turn(True, 1).forward(((0, 1, 2), (3, 4, 5)))
+    >>> Symmetry(True, 1).forward(((0, 1, 2), (3, 4, 5)))
     ((0, 3), (1, 4), (2, 5))
     """
 
@@ -113,11 +113,11 @@ class Turn:
 
     def back(self, grid: Grid) -> Grid:
         """The grid turned back, then mirrored."""
-        grid = Turn(False, -self.turns % 4).forward(grid)
+        grid = Symmetry(False, -self.turns % 4).forward(grid)
         return tuple(row[::-1] for row in grid) if self.flip else grid
 
 
-Change = Pad | Upscale | Mirror | Turn
+Change = Pad | Upscale | Mirror | Symmetry
 """Any of them."""
 
 

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol, runtime_checkable
 
 from mull.errors import InputError, SpecError
-from mull.tasks.arc.encode import Failure, Minimal, ReadError, Reading, read_inside
+from mull.tasks.arc.encode import Minimal, ReadError, Reading, Unreadable, read_inside
 from mull.tasks.arc.grids import COLOURS, Grid, Pair, Puzzle, as_rows, as_text
 from mull.tasks.maths.extract import boxed
 
@@ -33,6 +33,11 @@ class Piece:
 @runtime_checkable
 class Format(Protocol):
     """A puzzle → the text before its answer; a grid → the answer's text, and back."""
+
+    @property
+    def closes(self) -> bool:
+        """Whether no part of a solution is another one: it has a closing mark of its own."""
+        ...
 
     def pieces(self, puzzle: Puzzle, index: int = 0) -> tuple[Piece, ...]:
         """The text up to the output of test pair ``index``, in order."""
@@ -61,7 +66,7 @@ def prompt(form: Format, puzzle: Puzzle, index: int = 0) -> str:
 def read_solution(form: Format, text: str, strict: bool = False) -> Reading:
     """What a continuation gives; never raises, whatever the text is."""
     if not text.strip():
-        return Reading(None, Failure.EMPTY, "no text")
+        return Reading(None, Unreadable.EMPTY, "no text")
     try:
         return Reading(form.to_grid(text, strict))
     except ReadError as error:
@@ -83,6 +88,15 @@ class Rows:
     end: str = ""
     preamble: str = ""
 
+    @property
+    def closes(self) -> bool:
+        """Whether ``close`` is a mark: a line break stands between rows as well.
+
+        >>> MARKED.closes, ARCHITECTS.closes, NVARC.closes
+        (True, False, False)
+        """
+        return bool(self.close.strip())
+
     def pieces(self, puzzle: Puzzle, index: int = 0) -> tuple[Piece, ...]:
         """Inputs with their marks are given; outputs with what closes them are said."""
         pieces = [Piece(self.preamble, False)] if self.preamble else []
@@ -103,7 +117,9 @@ class Rows:
     def to_grid(self, text: str, strict: bool = False) -> Grid:
         """The rows up to the closing mark or the end of the turn, whichever comes first.
 
-        Strict, the closing mark must be there: it says that the grid is whole.
+        Strict, the closing mark must be there: it says that the grid is whole. Where the format has
+        none but the model's end, whoever knows why the text ended must look at that
+        (``ArcTask.needs_end``).
         """
         rows = text.partition(self.end)[0] if self.end else text
         closed = True
@@ -111,11 +127,11 @@ class Rows:
             rows, mark, rest = rows.partition(self.close)
             closed = bool(mark)
             if strict and rest.strip():
-                raise ReadError(Failure.BAD_SYMBOL, f"{rest[:20]!r} after {self.close!r}")
+                raise ReadError(Unreadable.BAD_SYMBOL, f"{rest[:20]!r} after {self.close!r}")
         elif self.close:
             closed, rows = rows.endswith(self.close), rows.removesuffix(self.close)
         if strict and not closed:
-            raise ReadError(Failure.TRUNCATED, f"no {self.close!r} after the last row")
+            raise ReadError(Unreadable.TRUNCATED, f"no {self.close!r} after the last row")
         return read_inside(Minimal(), rows, closed, strict)
 
 
@@ -155,6 +171,11 @@ class Lists:
     >>> Lists().to_grid(r"The rule is a flip: \boxed{[[1, 2], [3, 4]]}.")
     ((1, 2), (3, 4))
     """
+
+    @property
+    def closes(self) -> bool:
+        """The list's own bracket does."""
+        return True
 
     def pieces(self, puzzle: Puzzle, index: int = 0) -> tuple[Piece, ...]:
         """One piece: nothing before the answer is the model's to say."""
@@ -196,12 +217,12 @@ class Lists:
         if found is None:
             opened = "[" in text
             detail = "a list that is not closed" if opened else "no list"
-            raise ReadError(Failure.TRUNCATED if opened else Failure.NO_BLOCK, detail)
+            raise ReadError(Unreadable.TRUNCATED if opened else Unreadable.NO_BLOCK, detail)
         try:
             return _grid_of_list(found)
         except ReadError as error:
             if text.count("[") > text.count("]"):
-                raise ReadError(Failure.TRUNCATED, "a list that is not closed") from error
+                raise ReadError(Unreadable.TRUNCATED, "a list that is not closed") from error
             raise
 
 
@@ -260,21 +281,21 @@ def _grid_of_list(text: str) -> Grid:
         value: Any = json.loads(text)
     # RecursionError: brackets without end; ValueError also for numbers without end.
     except (ValueError, RecursionError) as error:
-        raise ReadError(Failure.BAD_SYMBOL, f"{text[:40]!r} is no JSON list") from error
+        raise ReadError(Unreadable.BAD_SYMBOL, f"{text[:40]!r} is no JSON list") from error
     if value in ([], [[]]):
-        raise ReadError(Failure.NO_ROWS, "an empty list")
+        raise ReadError(Unreadable.NO_ROWS, "an empty list")
     if not isinstance(value, list) or not all(isinstance(row, list) for row in value):
-        raise ReadError(Failure.BAD_SYMBOL, f"{text[:40]!r} is no list of rows")
+        raise ReadError(Unreadable.BAD_SYMBOL, f"{text[:40]!r} is no list of rows")
     for number, row in enumerate(value, 1):
         if len(row) != len(value[0]):
             detail = f"row {number} has {len(row)} cells, row 1 has {len(value[0])}"
-            raise ReadError(Failure.RAGGED, detail)
+            raise ReadError(Unreadable.RAGGED, detail)
         for cell in row:
             if type(cell) is not int or not 0 <= cell < COLOURS:
                 # Never the text of a list in a list: it may nest deeper than can be written.
                 what = str(cell)[:20] if isinstance(cell, int | float) else type(cell).__name__
                 detail = f"row {number}: {what} is no colour 0..9"
-                raise ReadError(Failure.BAD_SYMBOL, detail)
+                raise ReadError(Unreadable.BAD_SYMBOL, detail)
     if not value[0]:
-        raise ReadError(Failure.NO_ROWS, "rows without cells")
+        raise ReadError(Unreadable.NO_ROWS, "rows without cells")
     return tuple(map(tuple, value))

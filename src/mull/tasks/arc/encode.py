@@ -35,7 +35,7 @@ _DIGITS = "0123456789"
 _ALL_COLOURS: Final[Grid] = (tuple(range(COLOURS)),)
 
 
-class Failure(StrEnum):
+class Unreadable(StrEnum):
     """Why a text gives no grid. Closed."""
 
     EMPTY = "empty"
@@ -66,9 +66,9 @@ class Failure(StrEnum):
 
 
 _UNANSWERED: Final = {
-    Failure.EMPTY: Unanswered.EMPTY,
-    Failure.NO_BLOCK: Unanswered.NO_ANSWER,
-    Failure.TRUNCATED: Unanswered.TRUNCATED,
+    Unreadable.EMPTY: Unanswered.EMPTY,
+    Unreadable.NO_BLOCK: Unanswered.NO_ANSWER,
+    Unreadable.TRUNCATED: Unanswered.TRUNCATED,
 }
 
 
@@ -78,7 +78,7 @@ class ReadError(ValueError):
     Not in the error tree: a bad sample is data, and ``read`` makes it so.
     """
 
-    def __init__(self, failure: Failure, detail: str) -> None:
+    def __init__(self, failure: Unreadable, detail: str) -> None:
         super().__init__(failure, detail)
         self.failure = failure
         self.detail = detail
@@ -92,7 +92,7 @@ class Reading:
     """What a text gave: a grid, or the failure and its detail."""
 
     grid: Grid | None
-    failure: Failure | None = None
+    failure: Unreadable | None = None
     detail: str = ""
 
 
@@ -197,7 +197,7 @@ class Repeated(_Bare):
                     cell = line[at : at + self.n]
                     if cell != cell[0] * self.n:
                         detail = f"row {number}: {cell!r} is no colour {self.n} times"
-                        raise ReadError(Failure.REPEAT_MISMATCH, detail)
+                        raise ReadError(Unreadable.REPEAT_MISMATCH, detail)
         return _checked([[*line[:: self.n]] for line in lines], strict)
 
 
@@ -225,10 +225,10 @@ class RowNumbered:
             prefix, space, rest = line.partition(" ")
             if not space:
                 detail = f"line {number}: {line[:40]!r} has no row number and space"
-                raise ReadError(Failure.BAD_ROW_PREFIX, detail)
+                raise ReadError(Unreadable.BAD_ROW_PREFIX, detail)
             if strict and prefix != str(number):
                 detail = f"line {number} is numbered {prefix[:20]!r}"
-                raise ReadError(Failure.ROW_MISMATCH, detail)
+                raise ReadError(Unreadable.ROW_MISMATCH, detail)
             kept.append(rest)
         return self.inner.to_grid("\n".join(kept), strict)
 
@@ -272,7 +272,7 @@ class Replaced:
     def to_grid(self, text: str, strict: bool = False) -> Grid:
         if strict and (digit := re.search("[0-9]", text)):
             detail = f"the digit {digit[0]!r} where a symbol stands for it"
-            raise ReadError(Failure.BAD_SYMBOL, detail)
+            raise ReadError(Unreadable.BAD_SYMBOL, detail)
         return self.inner.to_grid(text.translate(self._back), strict)
 
 
@@ -301,11 +301,11 @@ class Block:
     def to_grid(self, text: str, strict: bool = False) -> Grid:
         _, opened, rest = text.partition(f"{OPENING}\n")
         if not opened:
-            raise ReadError(Failure.NO_BLOCK, f"no line {OPENING}")
+            raise ReadError(Unreadable.NO_BLOCK, f"no line {OPENING}")
         # A block without rows closes at once: the line break before its fence opened it.
         body, fence, _ = ("", FENCE, "") if rest.startswith(FENCE) else rest.partition(f"\n{FENCE}")
         if strict and not fence:
-            raise ReadError(Failure.TRUNCATED, "no closing fence")
+            raise ReadError(Unreadable.TRUNCATED, "no closing fence")
         return read_inside(self.inner, body, bool(fence), strict)
 
 
@@ -335,7 +335,7 @@ class Shaped:
         lines = text.splitlines()
         at = next((i for i, line in enumerate(lines) if line.startswith(SHAPE)), None)
         if at is None:
-            raise ReadError(Failure.NO_BLOCK, f"no line {SHAPE} …")
+            raise ReadError(Unreadable.NO_BLOCK, f"no line {SHAPE} …")
         after = range(at + 1, len(lines))
         end = next((i for i in after if lines[i].startswith(FENCE)), None)
         closed = end is not None
@@ -349,10 +349,10 @@ def read(encoder: Encoder, text: str, strict: bool = False) -> Reading:
     """What a whole text gives; never raises, whatever the text is.
 
     >>> read(Block(Minimal()), "```grid\\n01\\n2\\n```").failure
-    <Failure.RAGGED: 'ragged'>
+    <Unreadable.RAGGED: 'ragged'>
     """
     if not text.strip():
-        return Reading(None, Failure.EMPTY, "no text")
+        return Reading(None, Unreadable.EMPTY, "no text")
     try:
         return Reading(encoder.to_grid(text, strict))
     except ReadError as error:
@@ -366,7 +366,7 @@ def read_response(encoder: Encoder, response: str, strict: bool = False) -> Read
     ((0, 1),)
     """
     if not response.strip():
-        return Reading(None, Failure.EMPTY, "no text")
+        return Reading(None, Unreadable.EMPTY, "no text")
     return read(encoder, encoder.opening + response, strict)
 
 
@@ -380,7 +380,7 @@ def read_inside(inner: Encoder, body: str, closed: bool, strict: bool) -> Grid:
         return inner.to_grid(body, strict)
     except ReadError as error:
         if not closed and _cut(inner, body, error.failure):
-            raise ReadError(Failure.TRUNCATED, f"open block: {error.detail}") from error
+            raise ReadError(Unreadable.TRUNCATED, f"open block: {error.detail}") from error
         raise
 
 
@@ -400,15 +400,15 @@ def _agree(stated: str, grid: Grid, closed: bool) -> None:
     if found and (int(found[1]), int(found[2])) == (rows, columns):
         return
     if found and not closed and int(found[1]) > rows and int(found[2]) == columns:
-        raise ReadError(Failure.TRUNCATED, f"{rows} of {found[1]} rows and no closing fence")
+        raise ReadError(Unreadable.TRUNCATED, f"{rows} of {found[1]} rows and no closing fence")
     detail = f"stated {stated[:20]!r}, found {rows}x{columns}"
-    raise ReadError(Failure.SHAPE_MISMATCH, detail)
+    raise ReadError(Unreadable.SHAPE_MISMATCH, detail)
 
 
-def _cut(inner: Encoder, body: str, failure: Failure) -> bool:
-    if failure is Failure.NO_ROWS:
+def _cut(inner: Encoder, body: str, failure: Unreadable) -> bool:
+    if failure is Unreadable.NO_ROWS:
         return True
-    if failure not in (Failure.RAGGED, Failure.BAD_ROW_PREFIX, Failure.REPEAT_MISMATCH):
+    if failure not in (Unreadable.RAGGED, Unreadable.BAD_ROW_PREFIX, Unreadable.REPEAT_MISMATCH):
         return False
     return read(inner, body.rpartition("\n")[0]).grid is not None
 
@@ -417,7 +417,7 @@ def _lines(text: str, strict: bool) -> list[str]:
     """The rows of a text; lenient, blank lines around them are passed over."""
     lines = text.split("\n") if strict else text.strip().splitlines()
     if not any(lines):
-        raise ReadError(Failure.NO_ROWS, "no row")
+        raise ReadError(Unreadable.NO_ROWS, "no row")
     return lines
 
 
@@ -428,7 +428,7 @@ def _checked(cells: list[list[str]], strict: bool) -> Grid:
         row = tuple(_colour(cell, number, strict) for cell in line)
         if len(row) != len(cells[0]):
             detail = f"row {number} has {len(row)} cells, row 1 has {len(cells[0])}"
-            raise ReadError(Failure.RAGGED, detail)
+            raise ReadError(Unreadable.RAGGED, detail)
         rows.append(row)
     return tuple(rows)
 
@@ -443,4 +443,4 @@ def _colour(cell: str, row: int, strict: bool) -> int:
             colour = -1
         if 0 <= colour < COLOURS:
             return colour
-    raise ReadError(Failure.BAD_SYMBOL, f"row {row}: {cell[:20]!r} is no colour 0..9")
+    raise ReadError(Unreadable.BAD_SYMBOL, f"row {row}: {cell[:20]!r} is no colour 0..9")

@@ -21,7 +21,7 @@ from typing import Any, Final
 from mull.errors import InputError, SpecError
 from mull.fileio import write_atomic
 from mull.tasks.arc.augment import UNCHANGED, Augmentation, parse
-from mull.tasks.arc.changes import Turn
+from mull.tasks.arc.changes import Symmetry
 from mull.tasks.arc.grids import Grid, as_rows, grid_of, short
 from mull.types import EMPTY
 
@@ -366,11 +366,11 @@ def view_of_field(augmentation: Mapping[str, Any]) -> str:
     given = augmentation.get("color_map") or {}
     if set(augmentation) <= _FIELDS and type(flip) is bool and turns in range(4):
         if not given:
-            return str(Augmentation(Turn(flip, turns)))
+            return str(Augmentation(Symmetry(flip, turns)))
         if isinstance(given, dict) and set(given) == {str(colour) for colour in UNCHANGED}:
             colours = tuple(given[str(colour)] for colour in UNCHANGED)
             if set(map(type, colours)) == _INT and sorted(colours) == list(UNCHANGED):
-                return str(Augmentation(Turn(flip, turns), colours))
+                return str(Augmentation(Symmetry(flip, turns), colours))
     return json.dumps(augmentation)
 
 

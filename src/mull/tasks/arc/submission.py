@@ -45,7 +45,7 @@ class Checked:
 
 
 @dataclass(frozen=True, slots=True)
-class Score:
+class SubmissionScore:
     """What a submission is worth, over all puzzles (a missing one counts as failed).
 
     ``fractional``: the mean over puzzles of solved test pairs / test pairs, the competition's
@@ -154,7 +154,7 @@ def _matched(
     return Checked(made, tuple(wrong))
 
 
-def score(answers: Answers, puzzles: Iterable[Puzzle], seed: int = 0) -> Score:
+def score(answers: Answers, puzzles: Iterable[Puzzle], seed: int = 0) -> SubmissionScore:
     """Score attempts against the puzzles' outputs; only the first two attempts count.
 
     ``InputError`` where a test pair has no output, or there are no puzzles.
@@ -170,7 +170,7 @@ def score(answers: Answers, puzzles: Iterable[Puzzle], seed: int = 0) -> Score:
         raise InputError("no puzzles to score; expected at least one")
     rows = [(share, float(share == 1.0)) for share in solved.values()]
     boot = Bootstrap(rows, seed=seed)
-    return Score(boot.mean(0), boot.mean(1), solved)
+    return SubmissionScore(boot.mean(0), boot.mean(1), solved)
 
 
 def truths(puzzle: Puzzle) -> tuple[Grid, ...]:

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Final
 
-from mull.engines.adapters import Parts
+from mull.engines.adapt import Parts
 from mull.errors import ConfigError, InputError
 from mull.tasks.arc import augment
 from mull.tasks.arc.adapt import lessons
 from mull.tasks.arc.data import load
-from mull.tasks.arc.encode import Failure, Reading
+from mull.tasks.arc.encode import Reading, Unreadable
 from mull.tasks.arc.grids import MAX_SIDE, Pair, Puzzle, as_json, as_text, from_text
 from mull.tasks.arc.grids import puzzle_of as checked
 from mull.tasks.arc.prompts import Layout
@@ -35,7 +35,8 @@ class ArcTask:
 
     ``format`` is how puzzles are written: a compact format (``marked``) or a grid encoder's spec
     string, asked in a chat of ``layout`` short or long. ``strict`` refuses answers whose stated
-    shape or row numbers contradict their cells. An answer that repeats the test input counts as
+    shape or row numbers contradict their cells, and those in a form without a closing mark that the
+    model did not end. An answer that repeats the test input counts as
     none unless ``copies``. ``characters`` bounds the prompt: train pairs beyond it are left out,
     the last first. Views turn grids (``geometry``), rename colours and reorder the train pairs,
     each of which can be switched off.
@@ -67,6 +68,16 @@ class ArcTask:
     def until(self) -> Until:
         """Steps are rows; a compact format's closing mark ends a solution."""
         return Until(self.max_tokens, stop=self._writing.stop)
+
+    @property
+    def closes(self) -> bool:
+        """Whether an answer's text shows where it ends; see ``ViewedTask``."""
+        return self._writing.closes
+
+    @property
+    def needs_end(self) -> bool:
+        """Strict, where no mark closes an answer: one cut between two rows looks whole."""
+        return self.strict and not self.closes
 
     def load(self, path: str) -> Iterator[Problem]:
         """Every test pair of every puzzle of a file or folder, one by one."""
@@ -168,9 +179,13 @@ class ArcTask:
         """What the assistant's turn begins with under every view of a problem."""
         return self._ask(*puzzle_of(problem))[1]
 
-    def why(self, text: str) -> Failure | None:
+    def why(self, text: str) -> Unreadable | None:
         """Why an assistant's turn gives no grid, ``None`` where it gives one."""
-        return self._writing.read(text, self.strict).failure
+        return self.reading(text).failure
+
+    def reading(self, text: str) -> Reading:
+        """What an assistant's turn gives, as its view has it: a grid, or why there is none."""
+        return self._writing.read(text, self.strict)
 
     @property
     def _writing(self) -> Writing:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, TypeVar
 
 from mull.errors import SpecError
+from mull.selection import tie_keys
 from mull.tasks.arc.augment import parse
 from mull.tasks.arc.grids import Grid
 from mull.tasks.arc.predictions import Attempts, Prediction, by_pair
@@ -50,22 +51,16 @@ def by_votes(predictions: Sequence[Prediction]) -> Ranking:
     >>> [(each.grid, each.votes) for each in by_votes(made)]
     [(((1,),), 2), (((2,),), 2), (((3,),), 1)]
     """
-    counts = Counter(each.grid for each in predictions if each.grid is not None)
-    # most_common sorts stably, and a dict keeps the order of first appearance.
-    return tuple(Ranked(grid, votes) for grid, votes in counts.most_common())
+    return _by_votes(predictions, likely=False)
 
 
 def by_votes_and_likelihood(predictions: Sequence[Prediction]) -> Ranking:
     """Vote v2: by votes, ties by the mean over a grid's predictions of log-probability a token.
 
     Where one answered prediction has no likelihood there is nothing to compare by: as ``by_votes``.
+    So ``mull.selection.majority`` ranks, by which strategies vote: ties are broken by one rule.
     """
-    groups = _groups(predictions)
-    scores = _likelihoods(groups)
-    if scores is None:
-        return by_votes(predictions)
-    ranked = [Ranked(grid, len(members), _mean(scores[grid])) for grid, members in groups.items()]
-    return tuple(sorted(ranked, key=lambda each: (-each.votes, -each.score)))
+    return _by_votes(predictions, likely=True)
 
 
 Likelihood = Literal["mean", "sum", "max", "lower"]
@@ -281,6 +276,20 @@ def vote_all(
         puzzle: tuple(attempts(rule(pairs.get((puzzle, i), ())), n) for i in range(count))
         for puzzle, count in counts.items()
     }
+
+
+def _by_votes(predictions: Sequence[Prediction], likely: bool) -> Ranking:
+    """Grids by votes; ties by the rule of every selection, likelihoods only if ``likely``."""
+    groups = _groups(predictions)
+    keys = tie_keys(
+        [[each.mean_logprob if likely else None for each in own] for own in groups.values()]
+    )
+    scores = _likelihoods(groups) if likely else None
+    ranked = sorted(zip(keys, groups.items(), strict=True), key=lambda each: each[0])
+    return tuple(
+        Ranked(grid, len(own), math.nan if scores is None else _mean(scores[grid]))
+        for _, (grid, own) in ranked
+    )
 
 
 def _groups(predictions: Sequence[Prediction]) -> dict[Grid, list[Prediction]]:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Protocol
 
 from mull.tasks.arc.compact import FORMATS, Format, Rows, compact_format, prompt, read_solution
-from mull.tasks.arc.encode import Encoder, Reading, read
+from mull.tasks.arc.encode import FENCE, Encoder, Reading, read
 from mull.tasks.arc.encoder_spec import parse_encoder
 from mull.tasks.arc.grids import Grid, Puzzle
 from mull.tasks.arc.prompts import HEADING, Layout, answer, ask
@@ -24,6 +24,11 @@ class Writing(Protocol):
     @property
     def stop(self) -> tuple[str, ...]:
         """Stop strings that end a solution before the model's own end."""
+        ...
+
+    @property
+    def closes(self) -> bool:
+        """Whether a solution's text shows where it ends, or the end of the turn alone does."""
         ...
 
     def ask(self, puzzle: Puzzle, index: int = 0) -> tuple[Prompt, str]:
@@ -54,6 +59,10 @@ class Compact:
         close = self.form.close if isinstance(self.form, Rows) else ""
         return (close,) if close.strip() else ()
 
+    @property
+    def closes(self) -> bool:
+        return self.form.closes
+
     def ask(self, puzzle: Puzzle, index: int = 0) -> tuple[Prompt, str]:
         return Prompt.of(prompt(self.form, puzzle, index)), ""
 
@@ -76,6 +85,11 @@ class Chat:
     @property
     def stop(self) -> tuple[str, ...]:
         return ()
+
+    @property
+    def closes(self) -> bool:
+        """A fence does, and the shape that is stated before it."""
+        return FENCE in self.encoder.opening
 
     def ask(self, puzzle: Puzzle, index: int = 0) -> tuple[Prompt, str]:
         asked = ask(puzzle, index, self.encoder, self.layout)

@@ -1,7 +1,7 @@
-"""Weights trained on for a while: what is learnt, by which recipe, under which name, and where.
+"""Adapted weights, trained on for a while: what is learnt, by which recipe, under which name.
 
-The name of an adapter is a digest of what it was trained on and how: a request that names one is
-keyed by that in every record, and whoever asks for the same gets the same weights.
+Their name is a digest of what they were trained on and how: a request that names them is keyed by
+that in every record, and whoever asks for the same gets the same weights.
 """
 
 from __future__ import annotations
@@ -81,10 +81,10 @@ Train = Callable[[Sequence[Parts], AdaptRecipe, str, OnStep], Mapping[str, Any]]
 """(texts, recipe, device, what is told of each step) → all weights, tensors by name."""
 
 
-def adapter_name(examples: Sequence[Parts], recipe: AdaptRecipe) -> str:
+def weights_name(examples: Sequence[Parts], recipe: AdaptRecipe) -> str:
     """``adapt-`` and 32 hex digits: equal texts in equal order and equal recipes, equal names.
 
-    >>> adapter_name([Parts((("a", True),))], AdaptRecipe())[:6]
+    >>> weights_name([Parts((("a", True),))], AdaptRecipe())[:6]
     'adapt-'
     """
     told = [[each.parts for each in examples], astuple(recipe)]
@@ -94,36 +94,36 @@ def adapter_name(examples: Sequence[Parts], recipe: AdaptRecipe) -> str:
 
 @runtime_checkable
 class AdaptingEngine(Engine, Protocol):
-    """An engine that trains its weights on and answers under them: capability ``adapters``.
+    """An engine that trains its weights on and answers under them: capability ``adapts``.
 
-    Each ``adapt`` holds the adapter until one ``release``; requests name it while it is held.
+    Each ``adapt`` holds the weights until one ``release``; requests name them while they are held.
     """
 
     async def adapt(self, examples: Sequence[Parts], recipe: AdaptRecipe, meter: Meter) -> str:
-        """Train a copy of the weights; its ``adapter_name``. Charges sample index 0.
+        """Train a copy of the weights; their ``weights_name``. Charges sample index 0.
 
         Asked for the same while it is held, an engine trains once, and charges each in full: what
         a problem costs does not depend on its company. Closing the call frees what it held.
         """
         ...
 
-    async def ready(self, adapter: str) -> None:
-        """Return once a held adapter's weights are there to be used."""
+    async def ready(self, weights: str) -> None:
+        """Return once held weights are there to be used."""
         ...
 
-    def release(self, adapter: str) -> None:
+    def release(self, weights: str) -> None:
         """Give one hold back; the last one frees the weights. At once, and never an error."""
         ...
 
 
 def adapting(engine: Engine) -> AdaptingEngine:
     """The engine, if it adapts; ``UnsupportedError`` otherwise."""
-    if engine.info.capabilities.adapters and isinstance(engine, AdaptingEngine):
+    if engine.info.capabilities.adapts and isinstance(engine, AdaptingEngine):
         return engine
-    raise no_adapters(engine.info)
+    raise cannot_adapt(engine.info)
 
 
-def no_adapters(info: EngineInfo) -> UnsupportedError:
+def cannot_adapt(info: EngineInfo) -> UnsupportedError:
     """The error for an engine that trains nothing."""
     return UnsupportedError(
         f"engine {info.kind}:{info.model} cannot train its weights on: that takes a model of "

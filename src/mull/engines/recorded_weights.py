@@ -1,4 +1,4 @@
-"""Adapters of a recording engine: what was trained once is not trained again until it is needed.
+"""Adapted weights of a recording engine: what was trained once is not trained again until needed.
 
 A recorded training is charged as it was when it was done, and that is all: its samples come from
 the store. Only when one of them is missing are the weights made anew, and that is charged to nobody
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from mull.budget import Ledger, Meter, Purpose
-from mull.engines.adapters import AdaptRecipe, Parts, adapter_name, adapting
+from mull.engines.adapt import AdaptRecipe, Parts, adapting, weights_name
 from mull.engines.base import Engine
 from mull.errors import EngineError
 from mull.store.keys import adapt_key
@@ -29,7 +29,7 @@ class Lose(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Held:
-    """An adapter that searches hold; ``live`` once the inner engine holds it for them."""
+    """Weights that searches hold; ``live`` once the inner engine holds them as well."""
 
     examples: tuple[Parts, ...]
     recipe: AdaptRecipe
@@ -38,7 +38,7 @@ class _Held:
     live: bool = False
 
 
-class RecordedAdapters:
+class RecordedWeights:
     """The ``adapt``, ``ready`` and ``release`` of a recording engine around ``inner``."""
 
     def __init__(self, inner: Engine, store: Store, lose: Lose) -> None:
@@ -50,7 +50,7 @@ class RecordedAdapters:
     async def adapt(self, examples: Sequence[Parts], recipe: AdaptRecipe, meter: Meter) -> str:
         """As the inner engine's; a recorded training costs what it cost and is not done."""
         adapting(self._inner)
-        name = adapter_name(examples, recipe)
+        name = weights_name(examples, recipe)
         held = self._held.setdefault(name, _Held(tuple(examples), recipe))
         held.holders += 1
         try:
@@ -78,10 +78,10 @@ class RecordedAdapters:
         await self._store.add_sample(key, Completion(0, name, StopReason.END, meter.usage(0)))
 
     async def ready(self, name: str) -> None:
-        """Train a recorded adapter after all, if nothing has yet."""
+        """Train recorded weights after all, if nothing has yet."""
         engine, held = adapting(self._inner), self._held.get(name)
         if held is None:
-            raise EngineError(f"adapter {name} is not held: adapt first")
+            raise EngineError(f"the weights {name} are not held: adapt first")
         async with held.lock:
             if not held.live:
                 await self._again(name, held)
@@ -97,7 +97,7 @@ class RecordedAdapters:
         held.live = True
         if self._held.get(name) is not held:
             engine.release(name)
-            raise EngineError(f"adapter {name} was released while it was made ready")
+            raise EngineError(f"the weights {name} were released while they were made ready")
 
     def release(self, name: str) -> None:
         """Give one hold back; with the last the inner engine's."""

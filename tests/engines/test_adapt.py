@@ -1,8 +1,9 @@
-"""Adapters are named by what they were trained on, and engines without any refuse them typed."""
+"""Adapted weights are named by what they learnt; engines that have none refuse them typed."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,16 +11,19 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.engines.held import Holds
 
 from mull.budget import COST_MODELS, Ledger, Meter, Purpose
-from mull.engines.adapters import AdaptingEngine, AdaptRecipe, Parts, adapter_name, adapting
+from mull.engines.adapt import AdaptingEngine, AdaptRecipe, Parts, adapting, weights_name
 from mull.engines.cache import Lost, RecordingEngine
 from mull.engines.openai import load_openai
 from mull.engines.replay import ReplayEngine
 from mull.engines.simulated import Echo, SimulatedEngine, StepModel, run_virtual
 from mull.engines.spread import SpreadEngine
 from mull.errors import EngineError, ReplayMissError, UnsupportedError
-from mull.store import Store
+from mull.store import Reader, Store
+from mull.store.rows import canonical
+from mull.store.store import insert
 from mull.types import (
     Capabilities,
     Completion,
@@ -36,7 +40,7 @@ from mull.types import (
 
 TEXTS = (Parts((("1+1=", False), ("2;", True))), Parts((("2+2=", False), ("4;", True))))
 RECIPE = AdaptRecipe()
-NAME = adapter_name(TEXTS, RECIPE)
+NAME = weights_name(TEXTS, RECIPE)
 INFO = EngineInfo(
     "torch",
     "m",
@@ -44,50 +48,41 @@ INFO = EngineInfo(
     layers=2,
     width=8,
     price=(1.0, 0.0, 0.0),
-    capabilities=Capabilities(adapters=True, score=True),
+    capabilities=Capabilities(adapts=True, score=True),
 )
-REQUEST = Request(Prompt.of("p"), Until(4), adapter=NAME)
-SCORED = ScoreRequest(Prompt.of("p"), "text", adapter=NAME)
+REQUEST = Request(Prompt.of("p"), Until(4), weights=NAME)
+SCORED = ScoreRequest(Prompt.of("p"), "text", weights=NAME)
 
 
-class Trained:
-    """An engine that trains at once, says which adapter answers, and counts what it holds."""
+class Trained(Holds):
+    """An engine that trains at once, says which weights answer, and counts what it holds."""
 
     def __init__(self, fails: bool = False, hangs: bool = False) -> None:
+        super().__init__()
         self.info = INFO
         self.trained = 0
-        self.held: dict[str, int] = {}
         self.fails, self.hangs = fails, hangs
 
     async def adapt(self, examples: Sequence[Parts], recipe: AdaptRecipe, meter: Meter) -> str:
-        name = adapter_name(examples, recipe)
+        name = weights_name(examples, recipe)
         self.trained += 1
         meter.train(0, tokens=60, texts=2, seconds=1.5)
         if self.fails:
             raise EngineError("no")
         if self.hangs:
             await asyncio.Event().wait()
-        self.held[name] = self.held.get(name, 0) + 1
-        return name
-
-    async def ready(self, adapter: str) -> None:
-        assert adapter in self.held
-
-    def release(self, adapter: str) -> None:
-        self.held[adapter] -= 1
-        if not self.held[adapter]:
-            del self.held[adapter]
+        return self.hold(name)
 
     async def generate(
         self, request: Request, meter: Meter
     ) -> AsyncGenerator[Delta | Completion, None]:
-        assert request.adapter is None or request.adapter in self.held
+        assert request.weights is None or request.weights in self.held
         for index in range(request.first, request.first + request.n):
             meter.charge(index, generated=1)
-            yield Completion(index, str(request.adapter), StopReason.END, meter.usage(index))
+            yield Completion(index, str(request.weights), StopReason.END, meter.usage(index))
 
     async def score(self, requests: Sequence[ScoreRequest], meter: Meter) -> list[Scored]:
-        assert all(each.adapter in self.held for each in requests)
+        assert all(each.weights in self.held for each in requests)
         return [Scored((), (), Usage()) for _ in requests]
 
     async def aclose(self) -> None:
@@ -107,16 +102,16 @@ async def texts(engine: AdaptingEngine, request: Request = REQUEST) -> list[str]
 
 def test_the_name_is_that_of_the_texts_and_the_recipe() -> None:
     others = [
-        adapter_name(TEXTS[::-1], RECIPE),
-        adapter_name(TEXTS[:1], RECIPE),
-        adapter_name([Parts((("1+1=", True), ("2;", True))), TEXTS[1]], RECIPE),
-        adapter_name([Parts((("1+1=2", False), (";", True))), TEXTS[1]], RECIPE),
+        weights_name(TEXTS[::-1], RECIPE),
+        weights_name(TEXTS[:1], RECIPE),
+        weights_name([Parts((("1+1=", True), ("2;", True))), TEXTS[1]], RECIPE),
+        weights_name([Parts((("1+1=2", False), (";", True))), TEXTS[1]], RECIPE),
         *(
-            adapter_name(TEXTS, replace(RECIPE, **{name: 7}))
+            weights_name(TEXTS, replace(RECIPE, **{name: 7}))
             for name in ("steps", "batch_tokens", "matrix_rate", "rate", "seed")
         ),
     ]
-    assert adapter_name(list(TEXTS), AdaptRecipe()) == NAME
+    assert weights_name(list(TEXTS), AdaptRecipe()) == NAME
     assert len({NAME, *others}) == 1 + len(others)
 
 
@@ -140,24 +135,24 @@ def test_training_costs_three_forward_passes_of_every_text(
     assert usage.cost == pytest.approx(3e-6 * tokens)
 
 
-# Engines without adapters ----------------------------------------------------------------------
+# Engines that adapt nothing ---------------------------------------------------------------------
 
 
-def test_engines_without_adapters_refuse_typed() -> None:
+def test_engines_that_adapt_nothing_refuse_typed() -> None:
     simulated = SimulatedEngine(StepModel())
     spread = SpreadEngine([Trained(), Trained()])
     endpoint = load_openai("http://127.0.0.1:9/v1#m")
     for engine in (simulated, spread, endpoint):
-        assert not engine.info.capabilities.adapters
+        assert not engine.info.capabilities.adapts
         with pytest.raises(UnsupportedError, match="adapt"):
             adapting(engine)
 
     async def ask() -> None:
         for engine in (simulated, endpoint):
-            with pytest.raises(UnsupportedError, match="adapter"):
+            with pytest.raises(UnsupportedError, match="adapted weights"):
                 async for _ in engine.generate(REQUEST, gauge()):
                     pass
-        with pytest.raises(UnsupportedError, match="adapter"):
+        with pytest.raises(UnsupportedError, match="adapted weights"):
             await simulated.score([SCORED], gauge())
         await endpoint.aclose()
 
@@ -270,9 +265,19 @@ def test_what_was_never_trained_cannot_be_replayed(tmp_path: Path) -> None:
     asyncio.run(replay.aclose())
 
 
-def test_an_adapter_that_nobody_holds_is_refused(tmp_path: Path) -> None:
+def test_weights_that_nobody_holds_are_refused(tmp_path: Path) -> None:
     async def ask(engine: RecordingEngine) -> None:
         with pytest.raises(EngineError, match="not held"):
             await texts(engine)
 
     recorded(tmp_path, Trained(), ask)
+
+
+def test_what_an_older_store_says_of_an_engine_is_read(tmp_path: Path) -> None:
+    data = json.loads(canonical(INFO))
+    data["capabilities"]["adapters"] = data["capabilities"].pop("adapts")
+    del data["capabilities"]["ends"]
+    with Store.open(tmp_path) as store:
+        store.write([insert("engines", (canonical(list(INFO.identity)), canonical(data)))])
+    with Reader(tmp_path) as reader:
+        assert reader.engine() == INFO

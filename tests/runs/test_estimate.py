@@ -1,0 +1,50 @@
+"""Laws of estimates: they count what a run will ask for, and what is shared once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from tests.runs.world import Steps, engine, small
+
+from mull.engines.adapt import Parts
+from mull.engines.simulated import run_virtual
+from mull.runs import estimate, prepare
+from mull.runs.estimate import Estimate
+
+
+@dataclass(frozen=True)
+class Teaching(Steps):
+    """A task whose problems show something to learn from, or nothing."""
+
+    teaches: bool = True
+
+    def adaptation(self, problem: Any, count: int, seed: int = 0) -> list[Parts]:
+        return [Parts(((problem.id, True),))] * self.teaches
+
+
+def guess(*strategies: str, task: Steps | None = None) -> Estimate:
+    config = small(strategies=list(strategies), samples=None, problems=3)
+    return run_virtual(estimate(prepare(config, task=task or Steps()), engine(), 0))
+
+
+@pytest.mark.parametrize("teaches", [True, False])
+def test_a_search_under_adapted_weights_is_counted_like_one_without(teaches: bool) -> None:
+    task = Teaching(teaches=teaches)
+    plain = guess("vote(n=4)", task=task)
+    adapted = guess("ttft(then=vote, n=4, steps=2)", task=task)
+    assert adapted.samples == plain.samples == 3 * 4
+    assert adapted.generated_tokens == plain.generated_tokens
+    assert (adapted.left_out, plain.left_out) == (("adaptation",), ())
+
+
+def test_samples_of_other_weights_are_not_shared() -> None:
+    two = ["ttft(then=vote, n=4, steps=2)", "ttft(then=vote, n=2, steps=3)"]
+    assert guess("vote(n=8)", "vote(n=4)", *two, task=Teaching()).samples == 3 * (8 + 4 + 2)
+
+
+def test_a_search_is_shared_by_those_who_ask_for_the_same_ranks() -> None:
+    whole, same = "token-dfs(threshold=0.25)", "token-dfs(threshold=0.25, best_of=4)"
+    assert guess(whole, same).samples == 3 * 4
+    assert guess(whole, "token-dfs(threshold=0.25, best_of=2)").samples == 3 * (4 + 2)
