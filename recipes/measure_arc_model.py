@@ -4,8 +4,8 @@
 
 Each set is solved by ``mull arc solve`` (a submission and a report each, resumed if stopped): one
 greedy answer, the vote of eight views, their product of experts, all likely answers ranked by it;
-then, on a sample of the set, test-time fine-tuning before the same. The card and its page are
-written beside the weights.
+then test-time fine-tuning before the same. Puzzles that are too long for the model count as failed.
+The card and its page are written beside the weights.
 """
 
 from __future__ import annotations
@@ -15,43 +15,56 @@ import json
 import random
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from mull.fileio import write_atomic
-from mull.metrics import Interval, paired_difference
+from mull.metrics import Interval, mean_interval, paired_difference
 from mull.report.arc import SolvedCell, solved_of
 from mull.report.load import Runs
 from mull.tasks.arc.data import load
-from mull.tasks.arc.grids import Puzzle, as_json
+from mull.tasks.arc.grids import Grid, Puzzle, as_json
 from mull.tasks.arc.one_d import KINDS
 
 SHIPPED = Path(__file__).parent.parent / "src" / "mull" / "models"
-STEPS = ("greedy", "vote", "product of experts", "threshold search")
-TUNED = "test-time fine-tuning"
+STEPS = {
+    "greedy": "greedy",
+    "vote": "airv(n=8)",
+    "product of experts": "airv(n=8, rank=views)",
+    "threshold search": "airv(n=80, rank=views, threshold=0.1)",
+}
+BEFORE = "product of experts"
 TTFT = "ttft(n=8, rank=views, steps=32, matrix_rate=0.003, rate=0.0015)"
-BEFORE = "airv(n=8, rank=views)"
 
 
 @dataclass(frozen=True)
 class Set:
-    """Puzzles, and how they may be seen: rows must lie."""
+    """Puzzles and how they may be seen; ``longest`` is how many characters one may have.
+
+    ``few`` of them are fine-tuned on, all where it is ``None``, seen by the options ``tuned``.
+    """
 
     name: str
     says: str
     options: tuple[str, ...]
     tuned: tuple[str, ...]
+    steps: tuple[str, ...] = tuple(STEPS)
+    longest: int | None = None
+    few: int | None = 40
 
 
 LYING = ("--no-geometry",)
+"""Rows must lie."""
 FITTED = ("--characters", "1700")
+LADDER = ("greedy", "vote", "product of experts")
 SETS = (
     Set("rows", "1D-ARC, kinds it was trained on", LYING, LYING),
     Set("other-rows", "1D-ARC, kinds it was not", LYING, (*LYING, "--no-colours")),
-    Set("evaluation", "ARC-AGI-1, evaluation", FITTED, FITTED),
-    Set("training", "ARC-AGI-1, training (their rules were seen)", FITTED, FITTED),
+    Set("evaluation", "ARC-AGI-1, evaluation", FITTED, FITTED, LADDER, 2000, None),
+    Set("training", "ARC-AGI-1, training (rules that were seen)", FITTED, FITTED, LADDER, 2000),
 )
 
 
@@ -79,32 +92,61 @@ def solve(model: str, given: list[Puzzle], out: Path, options: tuple[str, ...]) 
         return solved_of(loaded.runs[0])
 
 
-def measure(model: str, each: Set, given: list[Puzzle], few: int, work: Path) -> dict[str, Any]:
-    """The scores of a set: [value, low, high] of each step, and of fine-tuning on a sample."""
-    cells = solve(model, given, work / each.name, ("--compare", *each.options))
-    scores = dict(zip(STEPS, (cell.score for cell in cells), strict=True))
-    found: dict[str, Any] = {"puzzles": len(given), "too_long": len(cells[0].too_long)}
-    found["steps"] = {name: _triple(score.fractional) for name, score in scores.items()}
+def measure(model: str, each: Set, given: list[Puzzle], work: Path) -> dict[str, Any]:
+    """The scores of a set: [value, low, high] of each step, and of fine-tuning."""
+    fits = sorted((_length(p), p.id, p) for p in given)
+    known = [p for length, _, p in fits if each.longest is None or length <= each.longest]
+    known = known if each.longest is not None else given
+    asked = [word for step in each.steps for word in ("--strategy", STEPS[step])]
+    cells = solve(model, known, work / each.name, (*asked, *each.options))
+    scores = {s: dict(cell.score.solved) for s, cell in zip(each.steps, cells, strict=True)}
+    ids = [puzzle.id for puzzle in given]
+    found: dict[str, Any] = {"puzzles": len(given), "too_long": len(given) - len(known)}
+    found["steps"] = {step: _score(solved, ids) for step, solved in scores.items()}
     found["added"] = {
-        f"{new} - {old}": _difference(scores[new].solved, scores[old].solved)
-        for old, new in pairwise(STEPS)
+        f"{new} - {old}": _difference(scores[new], scores[old], ids)
+        for old, new in pairwise(each.steps)
     }
-    sample = random.Random(0).sample(given, min(few, len(given)))
-    options = ("--strategy", BEFORE, "--strategy", TTFT, *each.tuned)
-    before, after = solve(model, sample, work / f"{each.name}-tuned", options)
+    few, sample = each.few, known
+    if few is not None:
+        sample = random.Random(0).sample(given, min(few, len(given)))
+    anew = each.tuned != each.options or few is not None
+    asked = [*(("--strategy", STEPS[BEFORE]) if anew else ()), "--strategy", TTFT]
+    tuned = solve(model, sample, work / f"{each.name}-tuned", (*asked, *each.tuned))
+    before = dict(tuned[0].score.solved) if anew else scores[BEFORE]
+    after = dict(tuned[-1].score.solved)
+    ids = [puzzle.id for puzzle in sample] if few is not None else ids
     found["tuned"] = {
-        "puzzles": len(sample),
+        "puzzles": len(ids),
         "options": " ".join(each.tuned),
-        "before": _triple(before.score.fractional),
-        "after": _triple(after.score.fractional),
-        "added": _difference(after.score.solved, before.score.solved),
+        "before": _score(before, ids),
+        "after": _score(after, ids),
+        "added": _difference(after, before, ids),
     }
     return found
 
 
-def _difference(new: Any, old: Any) -> list[float]:
-    ids = sorted(old)
-    return _triple(paired_difference([new[id] for id in ids], [old[id] for id in ids]))
+def _length(puzzle: Puzzle) -> int:
+    """Characters of a puzzle's demonstrations, its first test input, and the longest output."""
+    shown = [size(pair.input) + size(pair.output or ()) for pair in puzzle.train]
+    longest = max(size(pair.output or ()) for pair in puzzle.train)
+    return sum(shown) + size(puzzle.test[0].input) + longest
+
+
+def size(grid: Grid) -> int:
+    """Characters of a grid, line breaks counted."""
+    return sum(len(row) + 1 for row in grid)
+
+
+def _score(solved: Mapping[str, float], ids: Sequence[str]) -> list[float]:
+    return _triple(mean_interval([solved.get(id, 0.0) for id in ids]))
+
+
+def _difference(
+    new: Mapping[str, float], old: Mapping[str, float], ids: Sequence[str]
+) -> list[float]:
+    pairs = [(new.get(id, 0.0), old.get(id, 0.0)) for id in ids]
+    return _triple(paired_difference([a for a, _ in pairs], [b for _, b in pairs]))
 
 
 def readme(card: dict[str, Any]) -> str:
@@ -132,11 +174,12 @@ def readme(card: dict[str, Any]) -> str:
         "|---|---|" + "---|" * len(STEPS),
     ]
     for name, found in card["measured"].items():
-        shown = " | ".join(_shown(found["steps"][step]) for step in STEPS)
+        steps = found["steps"]
+        shown = " | ".join(_shown(steps[step]) if step in steps else "" for step in STEPS)
         lines.append(f"| {sets[name].says} | {found['puzzles']} | {shown} |")
     lines += [
         "",
-        f"With {TUNED} (`{TTFT}`), on a sample:",
+        f"With test-time fine-tuning (`{TTFT}`), on a sample of the rows:",
         "",
         "| puzzles | n | product of experts | after fine-tuning | difference |",
         "|---|---|---|---|---|",
@@ -148,7 +191,7 @@ def readme(card: dict[str, Any]) -> str:
     unfit = {sets[n].says: f["too_long"] for n, f in card["measured"].items() if f["too_long"]}
     if unfit:
         said = "; ".join(f"{name}: {count}" for name, count in unfit.items())
-        lines += ["", f"Test pairs that do not fit the context count as failed ({said})."]
+        lines += ["", f"Puzzles of more than 2,000 characters count as failed ({said})."]
     return "\n".join([*lines, ""])
 
 
@@ -177,7 +220,6 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=SHIPPED)
     parser.add_argument("--rows", type=Path, required=True, help="folder of the 1D-ARC kinds")
     parser.add_argument("--puzzles", type=Path, required=True, help="folder of ARC-AGI-1")
-    parser.add_argument("--few", type=int, default=40, help="puzzles of a set that are tuned on")
     parser.add_argument("--only", nargs="+", choices=[each.name for each in SETS])
     parser.add_argument("--work", type=Path, default=Path("build/measured"))
     given = parser.parse_args()
@@ -201,7 +243,7 @@ def main() -> None:
     loaded = puzzles(given.rows, given.puzzles)
     for each in SETS:
         if given.only is None or each.name in given.only:
-            found = measure(str(folder), each, loaded[each.name], given.few, work)
+            found = measure(given.name, each, loaded[each.name], work)
             write_card(folder, card, {each.name: found})
     print((folder / "README.md").read_text())
 
