@@ -21,8 +21,9 @@ from mull.catalog.models import model_card, model_folder
 from mull.errors import MullError
 from mull.metrics import Interval
 from mull.report.cells import CellRow
-from mull.report.compare import Column, at_flops, column, contrast, difference, slope
+from mull.report.compare import Column, accuracy, at_flops, column, contrast, difference, slope
 from mull.report.verdicts import (
+    CONTRADICTED,
     NOT_DETECTED,
     REPRODUCED,
     cost_ratios,
@@ -181,7 +182,11 @@ def crosses(left: str, right: str, sizes: Sequence[int]) -> Rule:
 
 
 def cheaper(strategy: str) -> Rule:
-    """The study's own policies need fewer FLOPs than larger ones for equal error."""
+    """The study's own policies need fewer FLOPs than larger ones for equal error.
+
+    Where one policy at its least is above the other at its most, no error is equal: that is said,
+    and the FLOPs decide if the better one needs fewer.
+    """
 
     def rule(families: Mapping[str, Rows]) -> list[Finding]:
         names, found = list(families), []
@@ -190,7 +195,10 @@ def cheaper(strategy: str) -> Rule:
                 {n: cells(families[f], strategy, n) for n in {r.n for r in families[f]}}
                 for f in (names[0], name)
             ]
-            for target, log in cost_ratios(*sides):
+            ratios = cost_ratios(*sides)
+            if not ratios:
+                found += _apart(name, *sides)
+            for target, log in ratios:
                 low, high = (2.0**x for x in (log.low, log.high))
                 shown = f"{2.0**log.value:.2g}× [{low:.2g}, {high:.2g}]"
                 where = f"{name} at {100 * (1 - target):.0f} % error"
@@ -198,6 +206,29 @@ def cheaper(strategy: str) -> Rule:
         return found
 
     return rule
+
+
+def _apart(name: str, small: Mapping[int, Rows], large: Mapping[int, Rows]) -> list[Finding]:
+    """Two policies whose accuracies do not meet: the end where they are nearest."""
+    known = [{n: rows for n, rows in side.items() if rows} for side in (small, large)]
+    if not all(known):
+        return []
+    sides = ((known[1], known[0], CONTRADICTED), (known[0], known[1], REPRODUCED))
+    for better, worse, said in sides:
+        ends = min(better), max(worse)
+        rows = better[ends[0]], worse[ends[1]]
+        above, below = (accuracy(each) for each in rows)
+        if above.value <= below.value:
+            continue
+        costs = [sum(row.flops for row in each) / len(each) for each in rows]
+        shown = (
+            f"{above.percent()} for {costs[0] / 1e6:.0f}M FLOPs, "
+            f"{below.percent()} for {costs[1] / 1e6:.0f}M"
+        )
+        at = ends if better is known[1] else ends[::-1]
+        where = f"{name}, N = {at[0]} against {at[1]}"
+        return [Finding(where, shown, said if costs[0] < costs[1] else NOT_DETECTED)]
+    return []
 
 
 def over_optimised(strategy: str, low: int, high: int) -> Rule:

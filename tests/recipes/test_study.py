@@ -102,6 +102,26 @@ def test_verdicts_follow_the_rows(recipe: dict[str, ModuleType]) -> None:
     assert (lost.verdict, lost.shown[:5]) == ("contradicted", "-50.0")
 
 
+def test_policies_whose_errors_are_never_equal_are_compared_where_they_are_nearest(
+    recipe: dict[str, ModuleType],
+) -> None:
+    def sizes(policy: str, first: int, cost: float) -> list[CellRow]:
+        return [
+            row("vote", n, [i < first + at for i in range(40)], policy=policy,
+                models={"policy": policy}, policy_flops=cost * n)
+            for at, n in enumerate((1, 4, 16))
+        ]  # fmt: skip
+
+    small, large = sizes("words-s", 10, 1e6), sizes("words-l", 30, 4e6)
+    (found,) = recipe["study_rules"].cheaper("vote")({"words-s": small, "words-l": large})
+    assert (found.verdict, found.where) == ("contradicted", "words-l, N = 1 against 16")
+    (other,) = recipe["study_rules"].cheaper("vote")({"words-l": large, "words-s": small})
+    assert other.verdict == "reproduced"
+    costly = sizes("words-l", 30, 1e9)
+    (open_,) = recipe["study_rules"].cheaper("vote")({"words-s": small, "words-l": costly})
+    assert open_.verdict == "not detected"
+
+
 def test_of_several_policies_the_signs_are_counted(recipe: dict[str, ModuleType]) -> None:
     rows = [
         row(strategy, 16, [i < right for i in range(40)], policy=policy)
