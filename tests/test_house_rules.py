@@ -100,6 +100,7 @@ def test_what_only_looks_forbidden_is_not(rules: ModuleType, line: str) -> None:
     assert rules.forbidden() == []
 
 
+@pytest.mark.timeout(30)  # it reads every file
 def test_this_house_is_clean() -> None:
     module = load()
     assert module.lengths() == []
