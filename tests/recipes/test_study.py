@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -17,8 +18,9 @@ from mull.catalog import load_strategy, load_task
 from mull.catalog.models import model_folder
 from mull.engines.torch.load import revision
 from mull.report.cells import CellRow, load, packed, rows_of, save
-from mull.runs import load_config, run
+from mull.runs import load_config, make_config, run
 from mull.runs.cells import cells_of, check_cells
+from mull.strategies.needs import POLICY, needs_of
 from mull.strategies.revise import Mixed, Revise
 
 RECIPES = Path(__file__).parents[2] / "recipes"
@@ -30,7 +32,7 @@ MODELS = {"policy": "torch:words-s@a1", "prm": "torch:words-s-prm@v1/last"}
 def recipe() -> Iterator[dict[str, ModuleType]]:
     """The recipe's files as modules; scripts import each other by name from their own folder."""
     found: dict[str, ModuleType] = {}
-    for name in ("study_rules", "study_chains", "study_claims", "study"):
+    for name in ("study_rules", "study_chains", "study_claims", "study", "study_shards"):
         spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
         assert spec is not None and spec.loader is not None
         found[name] = sys.modules[name] = importlib.util.module_from_spec(spec)
@@ -68,6 +70,26 @@ def test_every_config_is_valid_and_its_strategies_take_its_budgets(path: Path) -
     task = load_task(config.task)
     (problem,) = task.problems("test", 1)  # type: ignore[attr-defined]
     check_cells(cells_of(config, strategies), strategies, problem, task, task.until)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_shard_of_another_seed_says_that_its_verifiers_are_the_firsts(
+    path: Path, recipe: dict[str, ModuleType]
+) -> None:
+    fields = tomllib.loads(path.read_text(encoding="utf-8"))
+    shard = recipe["study_shards"].shard
+    assert shard(fields, 400, 0) == {**fields, "skip": 400}
+    config = make_config(shard(fields, 200, 1))
+    assert (config.skip, config.model) == (200, fields["model"] + "-seed1")
+    strategies = [load_strategy(spec) for spec in config.strategies]
+    needs = [needs_of(strategy) for strategy in strategies]
+    judges = {name for each in needs for name in each.verifiers}
+    foreign = {name for name, spec in config.verifiers.items() if "any_policy=true" in spec}
+    assert foreign == {name for name in judges if not name.startswith("checker")}
+    roles = {name for each in needs for name in each.engines} - {POLICY}
+    assert config.engines == {
+        role: {"model": f"{fields['model']}-{role}", "any_policy": True} for role in roles
+    }
 
 
 def test_the_configs_together_leave_no_claim_without_its_cells(

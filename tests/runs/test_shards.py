@@ -36,6 +36,7 @@ def test_a_file_is_sharded_alike(tmp_path: Path) -> None:
         ids(Config(**fields, file=str(path), skip=3, problems=3), task)
 
 
-def test_a_run_without_skip_is_recognised_as_before() -> None:
-    assert "skip" not in small().portable
+def test_a_run_without_newer_fields_is_recognised_as_before() -> None:
+    assert not {"skip", "speculate"} & set(small().portable)
     assert small(skip=2).portable["skip"] == 2
+    assert small(speculate=False).portable["speculate"] is False

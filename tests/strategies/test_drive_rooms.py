@@ -207,12 +207,15 @@ def test_guesses_are_paid_apart_and_change_nothing(monkeypatch: pytest.MonkeyPat
     """A beam that speculates in idle slots; alone in one slot it has no room to."""
     monkeypatch.setattr(toys, "STEP", Until(max_tokens=99, steps=1))
 
-    def beam(slots: int) -> tuple[list[Result], list[tuple[int, ...]], list[int]]:
+    def beam(
+        slots: int, speculate: bool = True
+    ) -> tuple[list[Result], list[tuple[int, ...]], list[int]]:
         engine = SimulatedEngine(StepModel((12, 60)), latency=Latency(1), slots=slots)
         verifiers = {"verifier": SimulatedVerifier(batch_ms=15.0)}
         starts = [Start(problem(i, steps=4), TASK) for i in range(4)]
         strategy = Starts(toys.SpeculativeBeam)
-        found = run([Job(strategy, start) for start in starts], engine, verifiers=verifiers)
+        jobs = [Job(strategy, start) for start in starts]
+        found = run(jobs, engine, verifiers=verifiers, speculate=speculate)
         made = sum(s.ledger.total.generated for s in found)
         assert made == engine.stats.generated
         assert idle(engine)
@@ -225,6 +228,7 @@ def test_guesses_are_paid_apart_and_change_nothing(monkeypatch: pytest.MonkeyPat
     assert wide == alone
     assert paid_wide == paid_alone
     assert sum(guessed_wide) > sum(guessed_alone)
+    assert beam(32, speculate=False) == (alone, paid_alone, [0] * 4)
 
 
 def test_faults_in_some_samples_leave_the_others_alone() -> None:

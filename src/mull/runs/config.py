@@ -79,6 +79,9 @@ class Config(BaseModel):
         (0,), description="a list of whole numbers, as in [0, 1, 2]", min_length=1
     )
     cost_model: str = Field("2P+4LWc", description=f"one of {', '.join(COST_MODELS)}")
+    speculate: bool = Field(
+        True, description="true or false: whether searches over steps guess ahead in idle slots"
+    )
     engine: dict[str, Option] = Field(
         default_factory=dict, description="a table of the engine's own options, as in slots = 32"
     )
@@ -149,14 +152,16 @@ class Config(BaseModel):
         """The fields as JSON values, paths without their folders: what a run is recognised by.
 
         What the paths hold is recognised by content (problems, task file, engine identity).
-        Empty tables and ``skip = 0`` are left out, so that records of before they were there still
-        are those of the same run.
+        Empty tables, ``skip = 0`` and ``speculate = true`` are left out, so that records of before
+        they were there still are those of the same run.
         """
         fields = self.model_dump(mode="json")
         for name in ("file", "task", "model"):
             fields[name] = _nameless(fields[name])
         if not fields["skip"]:
             del fields["skip"]
+        if fields["speculate"]:
+            del fields["speculate"]
         for table in ("engines", "verifiers"):
             named = fields.pop(table)
             if named:
