@@ -102,7 +102,9 @@ def _card_cells(card: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _parameters(config: type[Any]) -> dict[str, Any]:
-    return {field.name: field.default for field in dataclasses.fields(config)}
+    """A strategy's parameters with their defaults, those that it shares with others last."""
+    known = sorted(dataclasses.fields(config), key=lambda field: bool(field.kw_only))
+    return {field.name: field.default for field in known}
 
 
 def _about(thing: type[Any]) -> str:

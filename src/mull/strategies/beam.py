@@ -11,15 +11,9 @@ from typing import Literal
 
 from mull.errors import BudgetError, SpecError
 from mull.strategies.base import Search, Start
-from mull.strategies.levels import (
-    WIDTH,
-    LevelSearch,
-    Select,
-    check_level_options,
-    level_needs,
-)
+from mull.strategies.levels import WIDTH
+from mull.strategies.levels_options import LevelOptions, check_positive
 from mull.strategies.levels_rule import Level, Shares, ranked
-from mull.strategies.needs import Needs
 
 Finished = Literal["compete", "bank", "reserve"]
 BRANCH = 4
@@ -97,67 +91,43 @@ def beam_size(
 
 
 @dataclass(frozen=True, slots=True)
-class Beam:
+class Beam(LevelOptions):
     """Step beam search: of n paths the best n / branch are kept, and each grows ``branch`` steps.
 
     n is the budget's samples, or ``keep`` x ``branch`` (both 4 where nothing is given).
-    ``finished``: see ``BeamRule``. ``select`` chooses among the paths that ended: the vote weighted
-    by the last score, the best, or the plain majority. ``merge`` joins equal texts at the same
-    depth: they are scored once and share their children (a verifier that scores equal texts alike
-    keeps the same steps either way). ``speculate`` extends likely survivors in idle slots: it
-    changes no result, makes a problem alone about a fifth faster, and costs tokens in a column of
-    their own (a quarter to a third of all where most slots idle, next to none where none do).
+    ``finished``: see ``BeamRule``; the other options are those of ``LevelOptions``.
     """
 
     keep: int | None = None
     branch: int | None = None
-    verifier: str = "prm"
     finished: Finished = "reserve"
-    select: Select = "weighted"
-    max_steps: int = 40
-    merge: bool = True
-    speculate: bool = True
 
-    def __post_init__(self) -> None:
-        _check("beam", self)
-
-    @property
-    def needs(self) -> Needs:
-        """A policy that continues a turn, and the verifier."""
-        return level_needs(self.verifier)
+    def _check(self) -> None:
+        check_beam(self.name, self.keep, self.branch, self.finished)
 
     def start(self, start: Start) -> Search:
         samples = start.budget.samples if start.budget else None
-        return _search("beam", self, start, samples, 0)
+        n, branch = beam_size(self.name, self.keep, self.branch, samples)
+        return self._search(start, BeamRule(n, branch, self.finished), (n,))
 
 
 @dataclass(frozen=True, slots=True)
-class Lookahead:
+class Lookahead(LevelOptions):
     """Beam search that scores a step by where up to ``k`` further greedy steps lead.
 
     A path costs k + 1 samples, so a budget of S samples gives n = S / (k + 1) paths; k = 0 is the
-    beam. The other parameters are the beam's.
+    beam. The other options are the beam's.
     """
 
     keep: int | None = None
     branch: int | None = None
     k: int = 1
-    verifier: str = "prm"
     finished: Finished = "reserve"
-    select: Select = "weighted"
-    max_steps: int = 40
-    merge: bool = True
-    speculate: bool = True
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         if self.k < 0:
             raise SpecError(f"lookahead(k={self.k}): k must be 0 or more")
-        _check("lookahead", self)
-
-    @property
-    def needs(self) -> Needs:
-        """A policy that continues a turn, and the verifier."""
-        return level_needs(self.verifier)
+        check_beam(self.name, self.keep, self.branch, self.finished)
 
     def start(self, start: Start) -> Search:
         samples = start.budget.samples if start.budget else None
@@ -168,33 +138,12 @@ class Lookahead:
                     f"lookahead(k={self.k}) needs {self.k + 1} samples for one path; the budget "
                     f"is {start.budget}"
                 )
-        return _search("lookahead", self, start, samples, self.k)
+        n, branch = beam_size(self.name, self.keep, self.branch, samples)
+        return self._search(start, BeamRule(n, branch, self.finished), (n,), lookahead=self.k)
 
 
-def _check(name: str, config: Beam | Lookahead) -> None:
-    for field in ("keep", "branch"):
-        value = getattr(config, field)
-        if value is not None and value < 1:
-            raise SpecError(f"{name}({field}={value}): must be at least 1")
-    if config.finished not in ("compete", "bank", "reserve"):
-        raise SpecError(
-            f"{name}(finished={config.finished!r}): finished is compete, bank or reserve"
-        )
-    check_level_options(name, config.select, config.max_steps)
-
-
-def _search(
-    name: str, config: Beam | Lookahead, start: Start, samples: int | None, k: int
-) -> LevelSearch:
-    n, branch = beam_size(name, config.keep, config.branch, samples)
-    return LevelSearch(
-        start,
-        BeamRule(n, branch, config.finished),
-        (n,),
-        config.verifier,
-        select=config.select,
-        max_steps=config.max_steps,
-        merge=config.merge,
-        speculate=config.speculate,
-        lookahead=k,
-    )
+def check_beam(name: str, keep: int | None, branch: int | None, finished: Finished) -> None:
+    """Raise ``SpecError`` for a beam's options that are out of range."""
+    check_positive(name, keep=keep, branch=branch)
+    if finished not in ("compete", "bank", "reserve"):
+        raise SpecError(f"{name}(finished={finished!r}): finished is compete, bank or reserve")

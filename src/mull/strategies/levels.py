@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from mull.budget import Budget, Purpose
-from mull.errors import BudgetError, SpecError
+from mull.errors import BudgetError
 from mull.selection import Selection, best, weighted
 from mull.strategies.base import (
     Action,
@@ -35,25 +35,11 @@ from mull.strategies.base import (
 from mull.strategies.levels_lane import Lane
 from mull.strategies.levels_rule import Rule
 from mull.strategies.levels_tree import AHEAD, Batch, Node
-from mull.strategies.needs import Needs
 from mull.types import GREEDY, Branch, Candidate, StopReason, Unanswered
 
 Select = Literal["weighted", "best", "majority"]
 WIDTH = 16
 """Paths side by side where neither the strategy nor the budget says."""
-
-
-def check_level_options(name: str, select: str, max_steps: int) -> None:
-    """Raise ``SpecError`` for a selection or a number of steps that there is not."""
-    if select not in ("weighted", "best", "majority"):
-        raise SpecError(f"{name}(select={select!r}): select is weighted, best or majority")
-    if max_steps < 1:
-        raise SpecError(f"{name}(max_steps={max_steps}): must be at least 1")
-
-
-def level_needs(verifier: str) -> Needs:
-    """What every level search needs: a policy that continues a turn, and its verifier."""
-    return Needs(verifiers=(verifier,), capabilities=("continue_assistant",))
 
 
 def level_width(name: str, n: int | None, budget: Budget | None, times: int = 1) -> int:

@@ -15,15 +15,9 @@ from typing import Literal
 from mull.errors import SpecError
 from mull.rng import derive
 from mull.strategies.base import Search, Start
-from mull.strategies.levels import (
-    LevelSearch,
-    Select,
-    check_level_options,
-    level_needs,
-    level_width,
-)
+from mull.strategies.levels import level_width
+from mull.strategies.levels_options import LevelOptions
 from mull.strategies.levels_rule import Entry, Level, Shares, softmax
-from mull.strategies.needs import Needs
 
 Mode = Literal["incremental", "product", "odds"]
 EDGE = 1e-6
@@ -106,13 +100,13 @@ def systematic(shares: Sequence[float], total: int, draw: float) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Particles:
+class Particles(LevelOptions):
     """Particle filter of n particles; with ``iterations`` above 1, particle Gibbs.
 
     n x iterations are the budget's samples (n is 16 where nothing is given). Each iteration after
     the first keeps one particle of the one before, drawn by weight, and grows the others around it;
     all iterations vote. ``seed`` moves the draws of resampling. Scores must lie in 0..1 (they are
-    kept 1e-6 from its ends). The other parameters are the beam's.
+    kept 1e-6 from its ends). The other options are those of ``LevelOptions``.
     """
 
     n: int | None = None
@@ -120,39 +114,19 @@ class Particles:
     threshold: float = 0.5
     iterations: int = 1
     seed: int = 0
-    verifier: str = "prm"
-    select: Select = "weighted"
-    max_steps: int = 40
-    merge: bool = True
-    speculate: bool = True
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         if self.mode not in ("incremental", "product", "odds"):
             raise SpecError(f"particles(mode={self.mode!r}): incremental, product or odds")
         if not 0 <= self.threshold <= 1:
             raise SpecError(f"particles(threshold={self.threshold}): must lie in 0..1")
         if self.iterations < 1:
             raise SpecError(f"particles(iterations={self.iterations}): must be at least 1")
-        check_level_options("particles", self.select, self.max_steps)
-
-    @property
-    def needs(self) -> Needs:
-        """A policy that continues a turn, and the verifier."""
-        return level_needs(self.verifier)
 
     def start(self, start: Start) -> Search:
-        n = level_width("particles", self.n, start.budget, self.iterations)
-        return LevelSearch(
-            start,
-            ParticleRule(n, self.mode, self.threshold, self.seed),
-            (n,),
-            self.verifier,
-            select=self.select,
-            max_steps=self.max_steps,
-            merge=self.merge,
-            speculate=self.speculate,
-            rounds=self.iterations,
-        )
+        n = level_width(self.name, self.n, start.budget, self.iterations)
+        rule = ParticleRule(n, self.mode, self.threshold, self.seed)
+        return self._search(start, rule, (n,), rounds=self.iterations)
 
 
 def _clip(score: float) -> float:

@@ -13,15 +13,9 @@ from typing import Literal
 
 from mull.errors import SpecError
 from mull.strategies.base import Search, Start
-from mull.strategies.levels import (
-    LevelSearch,
-    Select,
-    check_level_options,
-    level_needs,
-    level_width,
-)
+from mull.strategies.levels import level_width
+from mull.strategies.levels_options import LevelOptions
 from mull.strategies.levels_rule import Level, Shares, softmax
-from mull.strategies.needs import Needs
 
 Rounding = Literal["remainder", "ceil"]
 
@@ -89,45 +83,25 @@ def _by_ceil(shares: Sequence[float], total: int) -> list[int]:
 
 
 @dataclass(frozen=True, slots=True)
-class Rebase:
+class Rebase(LevelOptions):
     """Reward-balanced search: n paths, ``balance`` is the paper's temperature T_b.
 
     n is the budget's samples (16 where nothing is given). A large ``balance`` is plain sampling, a
     small one extends the best path alone. A node's children are asked for one by one, so that each
-    can be guessed: on an engine without a prefix cache each pays its prompt. The other parameters
-    are the beam's.
+    can be guessed: on an engine without a prefix cache each pays its prompt. The other options are
+    those of ``LevelOptions``.
     """
 
     n: int | None = None
     balance: float = 0.1
     rounding: Rounding = "remainder"
-    verifier: str = "prm"
-    select: Select = "weighted"
-    max_steps: int = 40
-    merge: bool = True
-    speculate: bool = True
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         if not 0 < self.balance < math.inf:
             raise SpecError(f"rebase(balance={self.balance}): must be a positive finite number")
         if self.rounding not in ("remainder", "ceil"):
             raise SpecError(f"rebase(rounding={self.rounding!r}): remainder or ceil")
-        check_level_options("rebase", self.select, self.max_steps)
-
-    @property
-    def needs(self) -> Needs:
-        """A policy that continues a turn, and the verifier."""
-        return level_needs(self.verifier)
 
     def start(self, start: Start) -> Search:
-        n = level_width("rebase", self.n, start.budget)
-        return LevelSearch(
-            start,
-            RebaseRule(n, self.balance, self.rounding),
-            (n,),
-            self.verifier,
-            select=self.select,
-            max_steps=self.max_steps,
-            merge=self.merge,
-            speculate=self.speculate,
-        )
+        n = level_width(self.name, self.n, start.budget)
+        return self._search(start, RebaseRule(n, self.balance, self.rounding), (n,))

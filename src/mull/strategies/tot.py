@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from mull.budget import Purpose
 from mull.errors import SpecError
 from mull.strategies.base import Failure, Generate, Outcome, Search, Start
-from mull.strategies.beam import BeamRule, Finished, beam_size
+from mull.strategies.beam import BeamRule, Finished, beam_size, check_beam
 from mull.strategies.judge import (
     VERDICT_TOKENS,
     grade_prompt,
@@ -20,8 +20,9 @@ from mull.strategies.judge import (
     read_grade,
     reply_of,
 )
-from mull.strategies.levels import LevelSearch, Select, check_level_options, level_needs
+from mull.strategies.levels import LevelSearch, Select
 from mull.strategies.levels_lane import Lane
+from mull.strategies.levels_options import check_level_options, check_positive, level_needs
 from mull.strategies.levels_tree import Node
 from mull.strategies.needs import POLICY, Needs
 from mull.types import GREEDY, Branch, Problem, Prompt, Until, Usage
@@ -54,14 +55,10 @@ class Tot:
     max_steps: int = 40
 
     def __post_init__(self) -> None:
-        for name in ("keep", "branch", "votes", "judge_tokens"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SpecError(f"tot({name}={value}): must be at least 1")
+        check_beam("tot", self.keep, self.branch, self.finished)
+        check_positive("tot", votes=self.votes, judge_tokens=self.judge_tokens)
         if self.verifier is not None and self.votes != 1:
             raise SpecError(f"tot(votes={self.votes}): a verifier gives one score; leave out votes")
-        if self.finished not in ("compete", "bank", "reserve"):
-            raise SpecError(f"tot(finished={self.finished!r}): compete, bank or reserve")
         check_level_options("tot", self.select, self.max_steps)
 
     @property

@@ -1,0 +1,82 @@
+"""What strategies over steps have in common: their options, their checks, and how they start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from mull.errors import SpecError
+from mull.strategies.base import Start
+from mull.strategies.levels import LevelSearch, Select
+from mull.strategies.levels_rule import Rule
+from mull.strategies.needs import Needs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LevelOptions:
+    """The base of step beam, lookahead, DVTS, REBASE and particles.
+
+    ``select`` chooses among the paths that ended: the vote weighted by the last score, the best, or
+    the plain majority. ``merge`` joins equal texts at the same depth: they are scored once and
+    share their children (a verifier that scores equal texts alike keeps the same steps either way).
+    ``speculate`` extends likely survivors in idle slots: it changes no result, makes a problem
+    alone about a fifth faster, and costs tokens in a column of their own (a quarter to a third of
+    all where most slots idle, next to none where none do).
+    """
+
+    verifier: str = "prm"
+    select: Select = "weighted"
+    max_steps: int = 40
+    merge: bool = True
+    speculate: bool = True
+
+    def __post_init__(self) -> None:
+        check_level_options(self.name, self.select, self.max_steps)
+        self._check()
+
+    def _check(self) -> None:
+        """Raise ``SpecError`` for options of the strategy's own that are out of range."""
+
+    @property
+    def name(self) -> str:
+        """The strategy's name in specs."""
+        return type(self).__name__.lower()
+
+    @property
+    def needs(self) -> Needs:
+        """A policy that continues a turn, and the verifier."""
+        return level_needs(self.verifier)
+
+    def _search(self, start: Start, rule: Rule, sizes: tuple[int, ...], **more: Any) -> LevelSearch:
+        """The search under a rule, its lanes of so many first paths each."""
+        return LevelSearch(
+            start,
+            rule,
+            sizes,
+            self.verifier,
+            select=self.select,
+            max_steps=self.max_steps,
+            merge=self.merge,
+            speculate=self.speculate,
+            **more,
+        )
+
+
+def check_level_options(name: str, select: str, max_steps: int) -> None:
+    """Raise ``SpecError`` for a selection or a number of steps that there is not."""
+    if select not in ("weighted", "best", "majority"):
+        raise SpecError(f"{name}(select={select!r}): select is weighted, best or majority")
+    if max_steps < 1:
+        raise SpecError(f"{name}(max_steps={max_steps}): must be at least 1")
+
+
+def check_positive(name: str, **options: int | None) -> None:
+    """Raise ``SpecError`` for the first option that is given and is not at least 1."""
+    for option, value in options.items():
+        if value is not None and value < 1:
+            raise SpecError(f"{name}({option}={value}): must be at least 1")
+
+
+def level_needs(verifier: str) -> Needs:
+    """What every level search needs: a policy that continues a turn, and its verifier."""
+    return Needs(verifiers=(verifier,), capabilities=("continue_assistant",))
