@@ -8,57 +8,37 @@ training takes its tokens to the end and the validation losses are recorded besi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import torch
-
 from mull.errors import ConfigError, InputError
 from mull.training.data import Corpus, Example, encode
-from mull.training.loop import Progress, Recipe, Trainer, fit, held_out_loss
+from mull.training.loop import Progress, Trainer, fit, held_out_loss
 from mull.training.model import Llama, load_model, save_model
+from mull.training.options import TrainingOptions
 from mull.training.policy import Trained
 from mull.training.tokenizer import load_tokenizer, save_tokenizer
 
-_RATES: Final = (1e-3, 5e-4)
 _ALL: Final = 1 << 62
 
 
 @dataclass(frozen=True)
-class FineTune:
-    """A policy to train on. ``base`` is its folder, ``context`` the longest text in tokens that the
-    result takes (at least the base's); the other fields as in ``TrainPolicy``.
+class FineTune(TrainingOptions):
+    """A policy to train on.
+
+    ``base`` is its folder, ``context`` the longest text in tokens that the result takes (at least
+    the base's), ``checks`` how often the held-out loss is taken. The other options are those of
+    ``TrainingOptions``.
     """
 
     base: Path
-    tokens: int = 4_000_000
-    seed: int = 0
     context: int = 1024
-    batch_tokens: int = 2048
-    matrix_rate: float = _RATES[0]
-    rate: float = _RATES[1]
     checks: int = 10
-    precision: str = "float32"
-    device: str = "cpu"
-    threads: int | None = None
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         if self.checks < 1:
             raise ConfigError(f"train: checks must be at least 1, not {self.checks}")
-        self.recipe()
-
-    def recipe(self) -> Recipe:
-        """The loop's part of this config."""
-        return Recipe(
-            tokens=self.tokens,
-            batch_tokens=self.batch_tokens,
-            matrix_rate=self.matrix_rate,
-            rate=self.rate,
-            precision=self.precision,
-            device=self.device,
-            seed=self.seed,
-        )
 
 
 @dataclass(frozen=True)
@@ -81,8 +61,7 @@ def fine_tune(
     Examples longer than the context are left out, as are texts outside the vocabulary (what a
     model said need not read back as its own tokens). Raises ``InputError`` where none is left.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    config.set_threads()
     tokenizer = load_tokenizer(config.base)
     corpus = fitting(encode(examples, tokenizer, _ALL, drop_unknown=True), config.context)
     held_out = fitting(encode(validation, tokenizer, _ALL, drop_unknown=True), config.context)
@@ -115,7 +94,7 @@ def fine_tune(
         epochs=trainer.seen / corpus.tokens,
         seconds=trainer.seconds,
         loss=final.loss,
-        config={**asdict(config), "base": config.base.name},
+        config=config.facts(),
         validation=tuple(losses),
     )
 

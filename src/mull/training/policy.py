@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
-
-import torch
 
 from mull.engines.torch.places import Marks
 from mull.errors import ConfigError
 from mull.training.data import Corpus, Example, encode
-from mull.training.loop import Progress, Recipe, Trainer, fit
+from mull.training.loop import Progress, Trainer, fit
 from mull.training.model import Shape, policy_of, save_model
+from mull.training.options import TrainingOptions
 from mull.training.tokenizer import build_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:
@@ -31,47 +30,26 @@ CONTEXT: Final = 512
 
 
 @dataclass(frozen=True)
-class TrainPolicy:
+class TrainPolicy(TrainingOptions):
     """A policy to train.
 
     ``size`` is ``s`` (0.2M parameters), ``m`` (0.8M) or ``l`` (2.7M), ``context`` its longest
-    sequence; ``tokens`` counts training tokens; ``seed`` draws the weights and the order of the
-    data.  Rates left at ``None`` are the size's own.  ``threads`` limits torch's threads
-    (``None``: torch's choice).  ``grids`` are the characters that mark a text of grids, by the
-    names of ``Marks``: the model then knows rows and columns.
+    sequence. ``grids`` are the characters that mark a text of grids, by the names of ``Marks``: the
+    model then knows rows and columns. The other options are those of ``TrainingOptions``.
     """
 
     size: str = "s"
     context: int = CONTEXT
-    tokens: int = 8_000_000
-    seed: int = 0
-    batch_tokens: int = 1024
-    matrix_rate: float | None = None
-    rate: float | None = None
-    precision: str = "float32"
-    device: str = "cpu"
-    threads: int | None = None
     grids: Mapping[str, str] | None = None
+    tokens: int = field(default=8_000_000, kw_only=True)
+    batch_tokens: int = field(default=1024, kw_only=True)
 
-    def __post_init__(self) -> None:
-        if self.size not in SIZES:
-            raise ConfigError(f"train: unknown size {self.size!r}: one of {', '.join(SIZES)}")
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"train: threads must be at least 1, not {self.threads}")
-        self.recipe()
+    def _check(self) -> None:
+        check_size(self.size)
 
-    def recipe(self) -> Recipe:
-        """The loop's part of this config."""
-        matrix_rate, rate = _RATES[self.size]
-        return Recipe(
-            tokens=self.tokens,
-            batch_tokens=self.batch_tokens,
-            matrix_rate=matrix_rate if self.matrix_rate is None else self.matrix_rate,
-            rate=rate if self.rate is None else self.rate,
-            precision=self.precision,
-            device=self.device,
-            seed=self.seed,
-        )
+    @property
+    def good_rates(self) -> tuple[float, float]:
+        return _RATES[self.size]
 
     def shape(self, tokenizer: Tokenizer) -> Shape:
         """The model's shape for a tokenizer."""
@@ -112,8 +90,7 @@ def train_policy(
     already encoded with the same vocabulary is taken in their place.  If ``folder`` holds a
     checkpoint of the same training, it goes on from there.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    config.set_threads()
     tokenizer = build_tokenizer(vocabulary)
     if corpus is None:
         corpus = encode(examples, tokenizer, config.tokens)
@@ -131,8 +108,14 @@ def train_policy(
         epochs=trainer.seen / corpus.tokens,
         seconds=trainer.seconds,
         loss=final.loss,
-        config={**asdict(config), **_rates(trainer.recipe)},
+        config=config.facts(),
     )
+
+
+def check_size(size: str) -> None:
+    """Raise ``ConfigError`` for a size that there is not."""
+    if size not in SIZES:
+        raise ConfigError(f"train: unknown size {size!r}: one of {', '.join(SIZES)}")
 
 
 def _id(tokenizer: Tokenizer, mark: str) -> int:
@@ -140,8 +123,3 @@ def _id(tokenizer: Tokenizer, mark: str) -> int:
     if id is None:
         raise ConfigError(f"train: grids: {mark!r} is no token; expected one of the vocabulary")
     return int(id)
-
-
-def _rates(recipe: Recipe) -> dict[str, object]:
-    """The rates in force, defaults filled in: a record must not depend on tomorrow's defaults."""
-    return {"matrix_rate": recipe.matrix_rate, "rate": recipe.rate}

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,9 +25,10 @@ from torch import Tensor, nn
 
 from mull.errors import ConfigError, InputError
 from mull.training.data import Batch, Corpus, Example, Labelled, encode
-from mull.training.loop import Progress, Recipe, Trainer, fit, held_out_loss
+from mull.training.loop import Progress, Trainer, fit, held_out_loss
 from mull.training.model import Llama, Shape, load_as, load_model, save_model
-from mull.training.policy import CONTEXT, SIZES, TrainPolicy
+from mull.training.options import TrainingOptions
+from mull.training.policy import CONTEXT, TrainPolicy, check_size
 from mull.training.tokenizer import load_tokenizer, save_tokenizer
 
 if TYPE_CHECKING:
@@ -174,49 +175,30 @@ def read_values(
 
 
 @dataclass(frozen=True)
-class TrainReward:
+class TrainReward(TrainingOptions):
     """A reward model to train.
 
     ``base`` is the policy's folder whose weights it starts from (it may be larger than the policy
     it will judge); ``None`` starts from nothing in the given ``size``. ``tokens`` is the most that
     is seen, examples repeated where they are fewer; training ends early once the validation loss
     has not fallen for ``patience`` checks, ``checks`` of them to a training, and the best weights
-    are kept.
+    are kept. The other options are those of ``TrainingOptions``.
     """
 
     base: Path | None = None
     size: str = "s"
-    tokens: int = 4_000_000
-    seed: int = 0
-    batch_tokens: int = 2048
-    matrix_rate: float | None = None
-    rate: float | None = None
     patience: int = 4
     checks: int = 20
-    precision: str = "float32"
-    device: str = "cpu"
-    threads: int | None = None
 
-    def __post_init__(self) -> None:
-        if self.size not in SIZES:
-            raise ConfigError(f"train: unknown size {self.size!r}: one of {', '.join(SIZES)}")
+    def _check(self) -> None:
+        check_size(self.size)
         for name in ("patience", "checks"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train: {name} must be at least 1, not {getattr(self, name)}")
-        self.recipe()
 
-    def recipe(self) -> Recipe:
-        """The loop's part of this config."""
-        matrix_rate, rate = _RATES[self.size]
-        return Recipe(
-            tokens=self.tokens,
-            batch_tokens=self.batch_tokens,
-            matrix_rate=matrix_rate if self.matrix_rate is None else self.matrix_rate,
-            rate=rate if self.rate is None else self.rate,
-            precision=self.precision,
-            device=self.device,
-            seed=self.seed,
-        )
+    @property
+    def good_rates(self) -> tuple[float, float]:
+        return _RATES[self.size]
 
 
 @dataclass(frozen=True)
@@ -249,8 +231,7 @@ def train_reward(
     ``validation`` are solutions to other problems. Raises ``InputError`` for labels that do not fit
     their solutions.
     """
-    if config.threads is not None:
-        torch.set_num_threads(config.threads)
+    config.set_threads()
     tokenizer = load_tokenizer(tokenizer_folder)
     corpus = encode_labelled(examples, tokenizer)
     held_out = encode_labelled(validation, tokenizer)
@@ -286,7 +267,7 @@ def train_reward(
         loss=final.loss,
         best=min(keeper.losses),
         validation=tuple(keeper.losses),
-        config={**asdict(config), "base": None if config.base is None else config.base.name},
+        config=config.facts(),
     )
 
 
