@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from mull.budget import Budget
 from mull.catalog import load_strategy, load_task
 from mull.engines.simulated import SimulatedEngine, StepModel, levels, run_virtual
 from mull.strategies.base import Start
 from mull.strategies.drive import Job, drive
+from mull.strategies.levels_options import LevelOptions
 from mull.types import Until
 from mull.verifiers.simulated import SimulatedVerifier
 
@@ -18,9 +20,9 @@ PROBLEMS = {4: 300, 16: 200, 64: 100}
 
 def accuracy(spec: str, samples: int, problems: int, **model: float) -> float:
     """Share of ``levels`` problems of 8 steps solved; each text has a score of its own."""
-    name, _, rest = spec.partition("(")
-    given = [part for part in (rest.rstrip(")"), "merge=false", "speculate=false") if part]
-    strategy = load_strategy(f"{name}({', '.join(given)})")
+    strategy = load_strategy(spec)
+    if isinstance(strategy, LevelOptions):
+        strategy = replace(strategy, merge=False, speculate=False)
     content = StepModel((20, 20), separator=BREAK, closing="answer: ", **model)  # type: ignore[arg-type]
     task, until = load_task("text"), Until(4000, separator=BREAK)
 

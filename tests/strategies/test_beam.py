@@ -170,6 +170,10 @@ def test_a_beam_that_does_not_divide_its_budget_uses_all_of_it() -> None:
         ("beam(branch=4, finished=reserve)", {"exploit": 0.002}, {4: 0.73, 16: 0.88, 64: 0.97}),
         ("lookahead(branch=2, k=1)", {}, {4: 0.61}),
         ("lookahead(branch=4, k=1)", {}, {16: 0.86, 64: 0.95}),
+        # A quarter of the paths, sqrt of them a step.
+        ("lookahead(branch=1, k=3)", {}, {4: 0.32}),
+        ("lookahead(branch=2, k=3)", {}, {16: 0.75}),
+        ("lookahead(branch=4, k=3)", {}, {64: 0.92}),
     ],
 )
 def test_the_simulated_curves(
