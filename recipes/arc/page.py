@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ def tables(rows: Sequence[Row]) -> list[str]:
     lines = verdicts(rows)
     for title, study, base, note in (
         ("Encoders", "encoders", "minimal", "trainings from scratch, 0.2M parameters"),
+        ("Learning rate", "rates", "1 x", "peak rates of Muon and AdamW, 0.2M parameters"),
         ("Sizes", "sizes", "s", "trainings from scratch, 0.2M (s) and 0.8M (m)"),
         ("Augmentations of the training", "augmentations", "all", "one training each"),
         ("Along a training", "along", "", "few texts again and again"),
@@ -45,6 +47,8 @@ def tables(rows: Sequence[Row]) -> list[str]:
         ),
     ):
         own = of(rows, study)
+        if own and study == "rates":  # the size's own rates are those of the sizes
+            own += [replace(row, cell=base) for row in of(rows, "sizes", "s")]
         if own:
             lines += ["", f"## {title}", "", *_section(own, base, note)]
     return [*lines, *_repeats(of(rows, "repeats")), ""]

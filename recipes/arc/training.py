@@ -110,13 +110,16 @@ def data(
 
 @dataclass(frozen=True)
 class Plan:
-    """A training: ``epochs`` over the texts, ``checkpoints`` kept at even shares of it."""
+    """A training: ``epochs`` over the texts, ``checkpoints`` kept at even shares of it; ``rate``
+    multiplies the size's peak rates.
+    """
 
     size: str = "s"
     seed: int = 0
     epochs: float = 1.0
     checkpoints: int = 1
     batch: int = TEXTS_A_BATCH
+    rate: float = 1.0
 
 
 def train(plan: Plan, made: Data, folder: Path) -> list[dict[str, float]]:
@@ -146,8 +149,8 @@ def train(plan: Plan, made: Data, folder: Path) -> list[dict[str, float]]:
     recipe = Recipe(
         tokens=int(plan.epochs * made.training.tokens),
         batch_tokens=round(plan.batch * mean),
-        matrix_rate=matrix_rate,
-        rate=rate,
+        matrix_rate=matrix_rate * plan.rate,
+        rate=rate * plan.rate,
         precision="bfloat16",
         seed=plan.seed,
     )

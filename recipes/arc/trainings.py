@@ -1,6 +1,6 @@
-"""Studies of trainings in the compact format: checkpoints, sizes, augmentations, LoRA ranks.
+"""Studies of trainings in the compact format: rates, checkpoints, sizes, augmentations, LoRA ranks.
 
-    MULL_REARC=<folder of reasoning_gym> python recipes/arc/trainings.py    # half an hour
+    MULL_REARC=<folder of reasoning_gym> python recipes/arc/trainings.py    # two hours of one core
 
 Puzzles are those of the encoder study. A finished cell is not made again.
 """
@@ -25,6 +25,8 @@ from training import CONTEXT, Data, Plan, data, save_words, tokenizer_of, train
 TASK = "arc(geometry=false, max_tokens=60)"
 STRATEGY = "airv(n=4)"
 SEEDS = (0, 1, 2)
+RATES = (0.125, 0.5, 2.0)
+"""Beside the size's own peak rates, which are 1."""
 RANKS = (4, 16, 64)
 LORA_STEPS = 100
 PLAIN = Recipe(geometry=False, own=0.0)
@@ -87,6 +89,14 @@ def sizes(bench: Bench) -> None:
             bench.cell("sizes", size, seed, Plan(size, seed), made)
 
 
+def rates(bench: Bench) -> None:
+    """The small size at other peak rates; at its own it is the one of ``sizes``."""
+    made = bench.data()
+    for seed in SEEDS:
+        for rate in RATES:
+            bench.cell("rates", f"{rate:g} x", seed, Plan("s", seed, rate=rate), made)
+
+
 def augmentations(bench: Bench) -> None:
     """Each augmentation of the training left out or added, one seed."""
     for name, recipe in AUGMENTED.items():
@@ -133,14 +143,20 @@ def lora(bench: Bench) -> None:
             print(f"lora: rank {rank} seed {seed}: {row.mean('accuracy'):.3f}", flush=True)
 
 
-STUDIES = {"sizes": sizes, "along": along, "augmentations": augmentations, "lora": lora}
+STUDIES = {
+    "sizes": sizes,
+    "rates": rates,
+    "along": along,
+    "augmentations": augmentations,
+    "lora": lora,
+}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--work", type=Path, default=Path("build/arc/trainings"))
     parser.add_argument("--rows", type=Path, default=ROWS)
-    parser.add_argument("--texts", type=int, default=16_000)
+    parser.add_argument("--texts", type=int, default=8_000)
     parser.add_argument("--only", choices=list(STUDIES), nargs="+", default=list(STUDIES))
     given = parser.parse_args()
     bench = Bench(given.work, given.rows, given.texts)
