@@ -71,13 +71,16 @@ def _family(task: str, family: str, rows: Rows, first: bool) -> list[str]:
     strategies = sorted({row.strategy for row in rows})
     policies = ", ".join(sorted({row.policy for row in rows}))
     problems = sum({row.digest: row.problems for row in rows}.values())
+    solved = sum({row.unit: row.problems for row in rows}.values())
     weights = {who for row in rows for who in row.models.values()}
     scored = sorted(who for who in weights if not who.startswith("checker:"))
+    apart = f", {solved:,} with each policy's counted apart" if solved > problems else ""
+    named = f" Weights: {', '.join(f'`{who}`' for who in scored)}." if scored else ""
     lines = [
         f"## {task}" if first else f"### {task}, {family}",
         "",
-        f"Policies {policies}; {problems:,} problems; accuracy in percent, 95 % intervals over "
-        "problems." + (f" Weights: {', '.join(f'`{who}`' for who in scored)}." if scored else ""),
+        f"Policies {policies}; {problems:,} problems{apart}; accuracy in percent, 95 % intervals "
+        f"over problems.{named}",
         "",
         *_table(strategies, counts, lambda s, n: accuracy(cells(rows, s, n)).percent(), rows),
         "",
@@ -112,8 +115,19 @@ def _table(
             cell(strategy, n) if rows is None or cells(rows, strategy, n) else "" for n in counts
         ]
         if any(texts):
-            lines.append(f"| `{strategy}` | " + " | ".join(texts) + " |")
+            lines.append(f"| `{strategy}`{_fewer(strategy, rows)} | " + " | ".join(texts) + " |")
     return lines
+
+
+def _fewer(strategy: str, rows: Rows | None) -> str:
+    """On how many problems a strategy was run, where others were run on more; a problem counts
+    once for each policy.
+    """
+    if rows is None:
+        return ""
+    most = {row.unit: row.problems for row in rows}
+    own = {row.unit: row.problems for row in rows if row.strategy == strategy}
+    return "" if len(own) == len(most) else f" (of {sum(own.values()):,})"
 
 
 def _cost(rows: Rows) -> str:
