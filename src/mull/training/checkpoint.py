@@ -9,17 +9,25 @@ from typing import Any
 from safetensors import safe_open
 from safetensors.torch import save
 
-_TENSORS = ("model", "optimizers")
+_WEIGHTS = ("model", "best")
 
 
 def pack(state: dict[str, Any]) -> bytes:
-    """The bytes of a checkpoint: ``model`` and ``optimizers`` tensors, other entries counters."""
-    tensors = {f"model.{name}": weight for name, weight in state["model"].items()}
+    """The bytes of a checkpoint: tensors of ``model``, of ``best`` if it is there (the best weights
+    so far) and of ``optimizers``; other entries are counters.
+    """
+    tensors = {
+        f"{kind}.{name}": weight
+        for kind in _WEIGHTS
+        for name, weight in state.get(kind, {}).items()
+    }
     for which, slots in enumerate(state["optimizers"]):
         for weight, values in slots.items():
             for name, value in values.items():
                 tensors[f"optimizers.{which}.{weight}.{name}"] = value
-    counters = {name: value for name, value in state.items() if name not in _TENSORS}
+    counters = {
+        name: value for name, value in state.items() if name not in (*_WEIGHTS, "optimizers")
+    }
     contiguous = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
     return save(
         contiguous, {"counters": json.dumps(counters), "optimizers": str(len(state["optimizers"]))}
@@ -31,12 +39,12 @@ def unpack(path: Path, device: str = "cpu") -> dict[str, Any]:
     with safe_open(path, "pt", device=device) as file:
         header = file.metadata() or {}
         state: dict[str, Any] = json.loads(header["counters"])
-        state["model"] = {}
+        state.update({kind: {} for kind in _WEIGHTS})
         state["optimizers"] = [{} for _ in range(int(header["optimizers"]))]
         for key in file.keys():  # noqa: SIM118 (not a dict)
             kind, _, name = key.partition(".")
-            if kind == "model":
-                state["model"][name] = file.get_tensor(key)
+            if kind in _WEIGHTS:
+                state[kind][name] = file.get_tensor(key)
             else:
                 which, weight, value = name.split(".", 2)
                 slots = state["optimizers"][int(which)]

@@ -14,11 +14,12 @@ from typing import Final
 
 from mull.errors import ConfigError, InputError
 from mull.training.data import Corpus, Example, encode
-from mull.training.loop import Progress, Trainer, fit, held_out_loss
+from mull.training.loop import Progress, Trainer
 from mull.training.model import Llama, load_model, save_model
 from mull.training.options import TrainingOptions
 from mull.training.policy import Trained
 from mull.training.tokenizer import load_tokenizer, save_tokenizer
+from mull.training.watch import Watch, fit_watched
 
 _ALL: Final = 1 << 62
 
@@ -67,23 +68,8 @@ def fine_tune(
     held_out = fitting(encode(validation, tokenizer, _ALL, drop_unknown=True), config.context)
     model = _with_context(load_model(config.base), config.context)
     trainer = Trainer(model, corpus, config.recipe())
-    losses: list[float] = []
-
-    def watch(progress: Progress) -> bool:
-        if progress.tokens >= (len(losses) + 1) * config.tokens / config.checks:
-            losses.append(held_out_loss(model, held_out))
-        return False
-
-    # Log lines are where the training may be looked at: no fewer of them than checks.
-    between = config.tokens // (config.batch_tokens * config.checks)
-    final = fit(
-        trainer,
-        folder,
-        log_every=max(1, min(50, between)),
-        on_progress=on_progress,
-        enough=watch,
-    )
-    losses.append(held_out_loss(model, held_out))
+    watch = Watch(held_out, config, checks=config.checks)
+    final = fit_watched(trainer, folder, watch, on_progress)
     save_model(model, folder)
     save_tokenizer(tokenizer, folder, config.context)
     return FineTuned(
@@ -95,7 +81,7 @@ def fine_tune(
         seconds=trainer.seconds,
         loss=final.loss,
         config=config.facts(),
-        validation=tuple(losses),
+        validation=tuple(watch.losses),
     )
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -207,6 +207,19 @@ def held_out_loss(
     return total / max(1, count)
 
 
+class Watcher(Protocol):
+    """What looks at a training at its log lines; its state is part of the checkpoint."""
+
+    def enough(self, trainer: Trainer) -> bool:
+        """Whether the training may end here."""
+
+    def state(self) -> dict[str, Any]:
+        """What :meth:`restore` needs."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over a state; ``ValueError`` for that of another training."""
+
+
 def fit(
     trainer: Trainer,
     folder: Path,
@@ -214,17 +227,17 @@ def fit(
     log_every: int = 50,
     checkpoint_seconds: float = 60.0,
     on_progress: Callable[[Progress], None] = lambda progress: None,
-    enough: Callable[[Progress], bool] = lambda progress: False,
+    watch: Watcher | None = None,
 ) -> Progress:
     """Train to the end, logging to ``train.jsonl`` and checkpointing into ``folder``.
 
     If ``folder`` holds a checkpoint, training goes on from it; the weights at the end are those of
     an unbroken training (same machine, same number of threads).  The checkpoint is removed at the
-    end.  ``enough`` is asked at every log line and may end the training early.
+    end.  ``watch`` is asked at every log line and may end the training early.
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = folder / CHECKPOINT
-    lines = _resume(trainer, checkpoint, folder / LOG)
+    lines = _resume(trainer, watch, checkpoint, folder / LOG)
     window: list[float] = []
     saved = time.monotonic()
     latest = Progress(trainer.step, trainer.seen, float("nan"), 0.0, trainer.seconds)
@@ -236,11 +249,11 @@ def fit(
             lines.append(json.dumps(latest.__dict__))
             window.clear()
             on_progress(latest)
-            if not done and enough(latest):
+            if not done and watch is not None and watch.enough(trainer):
                 break
             # Only at a log line, so that no loss of the running window is lost on resume.
             if not done and time.monotonic() - saved >= checkpoint_seconds:
-                _save(trainer, checkpoint, folder / LOG, lines)
+                _save(trainer, watch, checkpoint, folder / LOG, lines)
                 saved = time.monotonic()
     write_atomic(folder / LOG, "".join(line + "\n" for line in lines))
     checkpoint.unlink(missing_ok=True)
@@ -255,17 +268,22 @@ def _progress(trainer: Trainer, window: list[float]) -> Progress:
     )
 
 
-def _save(trainer: Trainer, checkpoint: Path, log: Path, lines: list[str]) -> None:
+def _save(
+    trainer: Trainer, watch: Watcher | None, checkpoint: Path, log: Path, lines: list[str]
+) -> None:
     write_atomic(log, "".join(line + "\n" for line in lines))
-    write_atomic(checkpoint, pack(trainer.state()))
+    write_atomic(checkpoint, pack({**trainer.state(), **(watch.state() if watch else {})}))
 
 
-def _resume(trainer: Trainer, checkpoint: Path, log: Path) -> list[str]:
+def _resume(trainer: Trainer, watch: Watcher | None, checkpoint: Path, log: Path) -> list[str]:
     """Restore a checkpoint if there is one; the log lines up to it."""
     if not checkpoint.exists():
         return []
     try:
-        trainer.restore(unpack(checkpoint, trainer.recipe.device))
+        state = unpack(checkpoint, trainer.recipe.device)
+        if watch is not None:
+            watch.restore(state)
+        trainer.restore(state)
     except (RuntimeError, KeyError, ValueError, SafetensorError) as error:
         raise ModelLoadError(
             f"{checkpoint} does not fit this training ({error}); remove it to start over"

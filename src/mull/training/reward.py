@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -20,21 +20,20 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mull.errors import ConfigError, InputError
 from mull.training.data import Batch, Corpus, Example, Labelled, encode
-from mull.training.loop import Progress, Trainer, fit, held_out_loss
+from mull.training.loop import Progress, Trainer
 from mull.training.model import Llama, Shape, load_as, load_model, save_model
 from mull.training.options import TrainingOptions
-from mull.training.policy import CONTEXT, TrainPolicy, check_size
+from mull.training.policy import CONTEXT, Trained, TrainPolicy, check_size
 from mull.training.tokenizer import load_tokenizer, save_tokenizer
+from mull.training.watch import Watch, fit_watched
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-BEST: Final = "best.safetensors"
 # Fine-tuning from a policy wants smaller steps than training from nothing.
 _RATES: Final = {"s": (1e-3, 5e-4), "m": (1e-3, 5e-4), "l": (7e-4, 3e-4)}
 
@@ -202,19 +201,11 @@ class TrainReward(TrainingOptions):
 
 
 @dataclass(frozen=True)
-class TrainedReward:
-    """What a training gave; losses in nats a label, ``validation`` one a check."""
+class TrainedReward(Trained):
+    """``validation`` is the held-out loss after each check, nats a label; ``best`` the smallest."""
 
-    folder: Path
-    parameters: int
-    tokens: int
-    examples: int
-    epochs: float
-    seconds: float
-    loss: float
-    best: float
-    validation: tuple[float, ...]
-    config: dict[str, object] = field(default_factory=dict)
+    best: float = math.nan
+    validation: tuple[float, ...] = ()
 
 
 def train_reward(
@@ -243,18 +234,10 @@ def train_reward(
         model.initialise(config.seed)
         nn.init.zeros_(model.value_head.weight)
     trainer = Trainer(model, corpus, config.recipe(), value_loss)
-    keeper = _Keeper(model, held_out, folder / BEST, config)
-    # Log lines are where the training may be looked at: no fewer of them than checks.
-    between = config.tokens // (config.batch_tokens * config.checks)
-    final = fit(
-        trainer,
-        folder,
-        log_every=max(1, min(50, between)),
-        on_progress=on_progress,
-        enough=keeper.enough,
+    watch = Watch(
+        held_out, config, checks=config.checks, patience=config.patience, objective=value_loss
     )
-    keeper.check()
-    keeper.restore()
+    final = fit_watched(trainer, folder, watch, on_progress)
     save_model(model, folder)
     save_tokenizer(tokenizer, folder, CONTEXT)
     return TrainedReward(
@@ -265,41 +248,7 @@ def train_reward(
         epochs=trainer.seen / corpus.tokens,
         seconds=trainer.seconds,
         loss=final.loss,
-        best=min(keeper.losses),
-        validation=tuple(keeper.losses),
+        best=watch.best,
+        validation=tuple(watch.losses),
         config=config.facts(),
     )
-
-
-class _Keeper:
-    """Watches the validation loss, keeps the best weights, says when it is enough."""
-
-    def __init__(
-        self, model: RewardModel, held_out: Corpus, path: Path, config: TrainReward
-    ) -> None:
-        self.model = model
-        self.held_out = held_out
-        self.path = path
-        self.every = config.tokens / config.checks
-        self.patience = config.patience
-        self.next = self.every
-        self.losses: list[float] = []
-
-    def enough(self, progress: Progress) -> bool:
-        if progress.tokens < self.next:
-            return False
-        self.next = progress.tokens + self.every
-        self.check()
-        best = self.losses.index(min(self.losses))
-        return len(self.losses) - 1 - best >= self.patience
-
-    def check(self) -> None:
-        loss = held_out_loss(self.model, self.held_out, value_loss)
-        if not self.losses or loss < min(self.losses):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            save_file(self.model.state_dict(), self.path)
-        self.losses.append(loss)
-
-    def restore(self) -> None:
-        self.model.load_state_dict(load_file(self.path))
-        self.path.unlink()
