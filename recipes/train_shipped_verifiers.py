@@ -40,8 +40,8 @@ class Plan:
     labels: Kind | Literal["revision"]
     tokens: int
     size: str = "m"
-    rollouts: int = 8
-    share: float = 0.2
+    rollouts: int | None = None
+    share: float | None = None
     keep: float = 0.25
     seed: int = 0
     batch_tokens: int = 2048

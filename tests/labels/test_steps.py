@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 from tests.runs.world import Steps
 
 from mull.budget import Ledger, Meter, Purpose
-from mull.engines.simulated import SimulatedEngine, StepModel, simulated_problem
-from mull.errors import UsageError
+from mull.engines.base import Engine
+from mull.engines.simulated import Fault, Faults, SimulatedEngine, StepModel, simulated_problem
+from mull.errors import EngineError, UsageError
 from mull.labels.samples import Recorded, Sample
 from mull.labels.steps import Kind, Labeller, branch_of, distinct, split
 from mull.tasks.words import WordsTask
@@ -23,9 +25,18 @@ TASK = Steps()
 ENGINE = SimulatedEngine(StepModel(closing="answer "))
 
 
-def labels(kind: Kind, samples: list[Sample], rollouts: int = 12) -> list[Labelled]:
-    engine = ENGINE if kind in ("soft", "hard", "search") else None
-    return asyncio.run(Labeller(kind, TASK, engine, rollouts).label(samples))
+def labels(
+    kind: Kind, samples: list[Sample], rollouts: int = 12, engine: Engine = ENGINE
+) -> list[Labelled]:
+    rolled = kind in ("soft", "hard", "search")
+    labeller = Labeller(kind, TASK, engine, rollouts) if rolled else Labeller(kind, TASK)
+    return asyncio.run(labeller.label(samples))
+
+
+def failing(share: float) -> SimulatedEngine:
+    """The simulated policy, of which a share of the samples fails."""
+    faults = Faults(rates={Fault.ENDPOINT: share})
+    return SimulatedEngine(StepModel(closing="answer "), faults=faults)
 
 
 def sampled(count: int, success: float = 0.6, number: int = 0) -> list[Sample]:
@@ -66,6 +77,32 @@ def test_hard_labels_say_whether_any_rollout_came_out_right() -> None:
     made = sampled(8)
     for soft, hard in zip(labels("soft", made), labels("hard", made), strict=True):
         assert hard.labels == tuple(float(x > 0) for x in soft.labels)
+
+
+@pytest.mark.parametrize("kind", ["soft", "hard", "search"])
+def test_what_no_rollout_came_back_of_has_no_label(kind: Kind) -> None:
+    """A policy that fails now and then makes fewer labels, and never other ones."""
+    made = sampled(40)
+    whole = {e.solution: e.labels for e in labels(kind, made, 1)}
+    torn = labels(kind, made, 1, failing(0.4))
+    gaps = 0
+    for sample, labelled in zip(made, torn, strict=True):
+        known = whole[sample.text]
+        assert labelled.labels[-1] == float(sample.correct is True)
+        for ours, theirs in zip(labelled.labels, known, strict=True):
+            gaps += math.isnan(ours)
+            assert math.isnan(ours) or ours == theirs
+    assert gaps
+    with pytest.raises(EngineError, match=r"none of the rollouts of \d+ prefixes came back"):
+        labels(kind, made, 1, failing(1.0))
+
+
+@pytest.mark.parametrize("kind", ["soft", "hard", "search", "outcome"])
+def test_a_solution_without_a_grade_is_not_called_wrong(kind: Kind) -> None:
+    made = [replace(sample, correct=None) for sample in sampled(8)]
+    found = labels(kind, made)
+    assert all(math.isnan(e.labels[-1]) for e in found)
+    assert len(found) == (0 if kind in ("search", "outcome") else len(made))
 
 
 def test_an_outcome_is_labelled_at_its_end_alone() -> None:
@@ -139,6 +176,23 @@ def test_what_is_missing_for_a_rule_is_named() -> None:
         Labeller("fuzzy", TASK)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        ("search", {"share": 0.5}, "share=0.5: labels=search takes all samples"),
+        ("exact", {"share": 1.0}, "share=1: labels=exact takes all samples"),
+        ("exact", {"rollouts": 4}, "rollouts=4: labels=exact makes none"),
+        ("outcome", {"rollouts": 4}, "rollouts=4: labels=outcome makes none"),
+        ("soft", {"share": 1.5}, r"share must lie in 0\.\.1"),
+    ],
+)
+def test_what_says_nothing_to_a_rule_is_refused_by_name(
+    kind: Kind, given: dict[str, float], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        Labeller(kind, WordsTask(), ENGINE, **given)  # type: ignore[arg-type]
+
+
 def test_a_share_of_the_samples_is_rolled_and_the_others_keep_their_grade() -> None:
     made = sampled(60)
     labeller = Labeller("soft", TASK, ENGINE, 2, share=0.3)
@@ -149,5 +203,3 @@ def test_a_share_of_the_samples_is_rolled_and_the_others_keep_their_grade() -> N
     assert 0.1 < (len(long) - len(bare)) / len(long) < 0.5
     assert whole
     assert [e.labels[-1] for e in found] == [float(s.correct) for s in made]
-    with pytest.raises(UsageError, match="share must lie in"):
-        Labeller("soft", TASK, ENGINE, share=2.0)

@@ -29,10 +29,15 @@ def prm(
     labels: Annotated[
         str, typer.Option(help="soft or hard (rollouts), search (bisection), exact (checker).")
     ] = "soft",
-    rollouts: Annotated[int, typer.Option(min=1, help="Rollouts a step.")] = 8,
+    rollouts: Annotated[
+        int | None, typer.Option(min=1, help="Rollouts a step; default: 8.")
+    ] = None,
     share: Annotated[
-        float, typer.Option(min=0.0, max=1.0, help="Share of the samples that is rolled out.")
-    ] = 1.0,
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="Share of the samples that is rolled out; default: all."
+        ),
+    ] = None,
     tokens: Tokens = 4_000_000,
     seed: options.Seed = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
@@ -54,7 +59,7 @@ def orm(
     threads: Threads = None,
 ) -> None:
     """Train an outcome reward model: a value at the end of a solution."""
-    _verifier(run, out, base, "outcome", (1, 1.0), tokens, seed, device, threads)
+    _verifier(run, out, base, "outcome", (None, None), tokens, seed, device, threads)
 
 
 def revision(
@@ -101,7 +106,7 @@ def _verifier(
     out: str,
     base: str | None,
     labels: str,
-    rolled: tuple[int, float],
+    rolled: tuple[int | None, float | None],
     tokens: int,
     seed: int,
     device: str,

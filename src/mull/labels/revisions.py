@@ -46,7 +46,7 @@ def revision_examples(
     """
     known = distinct(samples)
     right = [s for s in known if s.correct]
-    wrong = [s for s in known if not s.correct]
+    wrong = [s for s in known if s.correct is False]
     if not right:
         return
     if not 0.0 <= keep <= 1.0:

@@ -8,7 +8,7 @@ over all branches, and the ledger counts every token.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -25,7 +25,7 @@ from mull.types import Branch, Candidate, Completion, Sampling, Usage
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """What ``n`` rollouts of a branch came to; a failed one is not among them."""
+    """What ``n`` rollouts of a branch came to; one that failed or has no grade is not counted."""
 
     branch: Branch
     right: int
@@ -91,22 +91,25 @@ async def values(
         for branch in branches:
             start = Start(branch.problem, task, None, sampling)
             if branch.finished:
-                answer = start.candidate(branch).answer
-                right = grade_answer(task, branch.problem, answer).correct is True
-                finished.append(Value(branch, int(right), 1))
+                finished.append(_value(branch, task, [start.candidate(branch).answer]))
             else:
                 yield Job(Rollouts(branch, rollouts), start, seed, branch)
 
     async with aclosing(drive(jobs(), {"policy": engine})) as stream:
         async for solved in stream:
             answers = [candidate.answer for candidate in solved.result.candidates]
-            problem = solved.job.start.problem
-            right = sum(grade_answer(task, problem, a).correct is True for a in answers)
-            yield Value(solved.job.tag, right, len(answers), solved.ledger.total)
+            yield _value(solved.job.tag, task, answers, solved.ledger.total)
             while finished:
                 yield finished.popleft()
     while finished:
         yield finished.popleft()
+
+
+def _value(
+    branch: Branch, task: Task, answers: Sequence[str | None], usage: Usage = Usage()
+) -> Value:
+    grades = [grade_answer(task, branch.problem, answer).correct for answer in answers]
+    return Value(branch, grades.count(True), len(grades) - grades.count(None), usage)
 
 
 def prefixes(branch: Branch) -> Iterator[Branch]:

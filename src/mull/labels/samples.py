@@ -29,6 +29,7 @@ class Sample:
 
     ``ids`` are the tokens as the policy made them, the end token among them, ``None`` where the
     engine gave none. ``answer`` is ``None`` where the task reads none; it then counts as wrong.
+    ``correct`` is ``None`` where nothing can be said (no gold answer, or the grader failed).
     """
 
     problem: Problem
@@ -36,7 +37,7 @@ class Sample:
     text: str
     ids: tuple[int, ...] | None
     answer: str | None
-    correct: bool
+    correct: bool | None
     stop: StopReason
     mean_logprob: float = math.nan
 
@@ -88,7 +89,7 @@ class Recorded:
                     made.text,
                     made.token_ids,
                     answer,
-                    grade.correct is True,
+                    grade.correct,
                     made.stop,
                     likely,
                 )

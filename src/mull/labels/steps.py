@@ -9,6 +9,9 @@ A step's label is what is known of the solution up to it:
 - ``search``: 1 up to the first step without a right rollout, 0 from it on, found by bisection
   (OmegaPRM, Luo et al. 2024, arXiv 2406.06592): log2(steps) rollouts instead of one a step;
 - ``outcome``: the solution's own grade on its last step alone (an outcome reward model).
+
+A step of which nothing is known has no label (NaN): none of its rollouts came back, the bisection
+could not pass it, or the solution has no grade. A solution without any label is left out.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mull.engines.base import Engine
-from mull.errors import UsageError
+from mull.errors import EngineError, UsageError
 from mull.labels.rollouts import Value, prefixes, values
 from mull.labels.samples import Sample
 from mull.rng import derive
@@ -29,6 +32,8 @@ from mull.types import Branch, Sampling, Step, StopReason, Usage
 
 Kind = Literal["exact", "soft", "hard", "search", "outcome"]
 KINDS: tuple[Kind, ...] = ("exact", "soft", "hard", "search", "outcome")
+ROLLOUTS = 8
+"""Rollouts a step where nothing else is said."""
 
 
 def split(text: str, separator: str = "\n") -> list[str]:
@@ -63,50 +68,93 @@ def distinct(samples: Iterable[Sample], answered: bool = True) -> list[Sample]:
     return list(seen.values())
 
 
+def check_rule(kind: Kind, rollouts: int | None = None, share: float | None = None) -> None:
+    """``UsageError`` for a rule that there is not, and for what says nothing to it."""
+    if kind not in KINDS:
+        raise UsageError(f"labels {kind!r}: expected one of {', '.join(KINDS)}")
+    if rollouts is not None and kind in ("exact", "outcome"):
+        raise UsageError(f"rollouts={rollouts}: labels={kind} makes none; leave it out")
+    if share is not None and kind not in ("soft", "hard"):
+        raise UsageError(f"share={share:g}: labels={kind} takes all samples; leave it out")
+    if share is not None and not 0.0 <= share <= 1.0:
+        raise UsageError(f"share must lie in 0..1, not {share}")
+
+
 @dataclass
 class Labeller:
     """Labels samples by one rule; rollouts of equal prefixes are paid once.
 
-    ``engine`` is the policy (needed for ``soft``, ``hard`` and ``search``), ``usage`` what the
-    rollouts cost so far. Under ``soft`` and ``hard`` only a ``share`` of the samples, drawn by a
-    hash, has its steps rolled out; the others are labelled by their grade at the end alone.
+    ``engine`` is the policy (needed for ``soft``, ``hard`` and ``search``, which make ``rollouts``
+    of a prefix, ``ROLLOUTS`` by default), ``usage`` what the rollouts cost so far and ``unknown``
+    how many prefixes none came back of. Under ``soft`` and ``hard`` only a ``share`` of the samples
+    (default: all), drawn by a hash, has its steps rolled out; the others are labelled by their
+    grade at the end alone.
     """
 
     kind: Kind
     task: Task
     engine: Engine | None = None
-    rollouts: int = 16
+    rollouts: int | None = None
     sampling: Sampling = Sampling()
     seed: int = 0
-    share: float = 1.0
+    share: float | None = None
     usage: Usage = field(default=Usage(), init=False)
     _known: dict[tuple[str, str], float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
-            raise UsageError(f"labels {self.kind!r}: expected one of {', '.join(KINDS)}")
+        check_rule(self.kind, self.rollouts, self.share)
         if self.kind == "exact" and not isinstance(self.task, ProcessTask):
             raise UsageError(
                 f"labels=exact needs a task with a process checker, and {self.task.name} has none: "
                 "use soft"
             )
-        if not 0.0 <= self.share <= 1.0:
-            raise UsageError(f"share must lie in 0..1, not {self.share}")
         if self.kind in ("soft", "hard", "search") and self.engine is None:
             raise UsageError(f"labels={self.kind} needs the policy's engine for its rollouts")
 
     async def label(self, samples: Sequence[Sample]) -> list[Labelled]:
-        """The samples with their labels, in order."""
+        """The samples that have a label, with their labels, in order.
+
+        Raises ``EngineError`` where no rollout at all came back.
+        """
         if self.kind == "search":
-            return await self._searched(samples)
-        if self.kind in ("soft", "hard"):
-            chosen = [s for s in samples if self._rolled(s)]
-            await self._roll([p for s in chosen for p in self._prefixes(s)[:-1]])
-        return [self._labelled(sample, self._labels(sample)) for sample in samples]
+            labels = await self._searched(samples)
+        else:
+            if self.kind in ("soft", "hard"):
+                chosen = [s for s in samples if self._rolled(s)]
+                await self._roll([p for s in chosen for p in self._prefixes(s)[:-1]])
+            labels = [self._labels(sample) for sample in samples]
+        if self._known and self.unknown == len(self._known):
+            raise EngineError(
+                f"labels={self.kind}: none of the rollouts of {self.unknown} prefixes came back; "
+                "expected the policy's engine to answer: see to it and begin again"
+            )
+        return [
+            self._labelled(sample, own)
+            for sample, own in zip(samples, labels, strict=True)
+            if not all(map(math.isnan, own))
+        ]
+
+    @property
+    def unknown(self) -> int:
+        """Prefixes of which no rollout came back."""
+        return sum(map(math.isnan, self._known.values()))
+
+    @property
+    def facts(self) -> dict[str, float] | None:
+        """What the labels were made of, for a record; ``None`` where no rollouts are made."""
+        if self.kind in ("exact", "outcome"):
+            return None
+        return {
+            "rollouts": ROLLOUTS if self.rollouts is None else self.rollouts,
+            "share": 1.0 if self.share is None else self.share,
+            "tokens": self.usage.generated,
+            "prefixes": len(self._known),
+            "unknown": self.unknown,
+        }
 
     def _labels(self, sample: Sample) -> list[float]:
         steps = len(split(sample.text, self._separator))
-        own = float(sample.correct)
+        own = math.nan if sample.correct is None else float(sample.correct)
         if self.kind == "outcome" or (self.kind != "exact" and not self._rolled(sample)):
             return [math.nan] * (steps - 1) + [own]
         if self.kind == "exact":
@@ -117,36 +165,45 @@ class Labeller:
                 else None
             )
             labels = [float(wrong is None or at < wrong) for at in range(steps)]
-            return [*labels[:-1], min(labels[-1], own)]
+            return [*labels[:-1], own if labels[-1] else 0.0]
         means = [self._known[_place(p)] for p in self._prefixes(sample)[:-1]]
         if self.kind == "hard":
-            means = [float(mean > 0) for mean in means]
+            means = [mean if math.isnan(mean) else float(mean > 0) for mean in means]
         return [*means, own]
 
-    async def _searched(self, samples: Sequence[Sample]) -> list[Labelled]:
-        """Bisect all samples side by side: a round asks one prefix of each that is still open."""
-        bounds = {at: [0, len(self._prefixes(s)) - 1] for at, s in enumerate(samples)}
-        for at, sample in enumerate(samples):
-            if sample.correct:  # a right solution has no first error to look for
-                bounds[at] = [bounds[at][1] + 1] * 2
-        while open_ := {at: (low + high) // 2 for at, (low, high) in bounds.items() if low < high}:
-            asked = {at: self._prefixes(samples[at])[middle] for at, middle in open_.items()}
+    async def _searched(self, samples: Sequence[Sample]) -> list[list[float]]:
+        """Bisect all samples side by side: a round asks one prefix of each that is still open.
+
+        A prefix that no rollout came back of ends its sample's search: between the steps known to
+        be good and those known to be bad there are no labels.
+        """
+        depths = [len(self._prefixes(sample)) for sample in samples]
+        # A right solution has no first error to look for, and one without a grade no known end.
+        bounds = [
+            [depth, depth] if s.correct else [0, depth - 1 if s.correct is False else depth]
+            for s, depth in zip(samples, depths, strict=True)
+        ]
+        open_ = {at for at, sample in enumerate(samples) if sample.correct is False}
+        while open_ := {at for at in open_ if bounds[at][0] < bounds[at][1]}:
+            middles = {at: sum(bounds[at]) // 2 for at in open_}
+            asked = {at: self._prefixes(samples[at])[middle] for at, middle in middles.items()}
             await self._roll(list(asked.values()))
-            for at, middle in open_.items():
-                if self._known[_place(asked[at])] > 0:
+            for at, middle in middles.items():
+                value = self._known[_place(asked[at])]
+                if math.isnan(value):
+                    open_.discard(at)
+                elif value > 0:
                     bounds[at][0] = middle + 1
                 else:
                     bounds[at][1] = middle
-        found = []
-        for at, sample in enumerate(samples):
-            steps = len(split(sample.text, self._separator))
-            labels = [float(step < bounds[at][0]) for step in range(steps)]
-            found.append(self._labelled(sample, labels))
-        return found
+        return [
+            [1.0] * low + [math.nan] * (high - low) + [0.0] * (depth - high)
+            for (low, high), depth in zip(bounds, depths, strict=True)
+        ]
 
     def _rolled(self, sample: Sample) -> bool:
         draw = derive(self.seed, "rolled", sample.problem.id, sample.index)
-        return draw % 1_000_000 < self.share * 1_000_000
+        return draw % 1_000_000 < (1.0 if self.share is None else self.share) * 1_000_000
 
     async def _roll(self, branches: Sequence[Branch]) -> None:
         """Know the value of every branch."""
@@ -157,7 +214,7 @@ class Labeller:
             new.values(),
             self.engine,
             self.task,
-            rollouts=self.rollouts,
+            rollouts=ROLLOUTS if self.rollouts is None else self.rollouts,
             sampling=self.sampling,
             seed=self.seed,
         )

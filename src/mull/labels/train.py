@@ -50,25 +50,24 @@ async def train_verifier(
     tokenizer: Path,
     *,
     labels: Kind = "soft",
-    rollouts: int = 8,
-    share: float = 1.0,
+    rollouts: int | None = None,
+    share: float | None = None,
     engine: Engine | None = None,
     on_progress: OnProgress = lambda progress: None,
 ) -> TrainedReward:
     """Label a run's samples, train a reward model on them and write it with its origin.
 
-    ``tokenizer`` is the folder of the policy's tokenizer; ``engine`` runs the rollouts, of a
-    ``share`` of the samples (see ``Labeller``).
+    ``tokenizer`` is the folder of the policy's tokenizer; ``engine`` makes the ``rollouts``, of a
+    ``share`` of the samples (see ``Labeller``, whose errors are raised before anything is read).
     """
-    train, held = hold_out(recorded, config.seed)
     labeller = Labeller(labels, recorded.task, engine, rollouts, seed=config.seed, share=share)
+    train, held = hold_out(recorded, config.seed)
     # An outcome model is asked about unanswered texts too; a process model learns nothing of them.
     answered = labels != "outcome"
     examples = await labeller.label([s for each in train for s in distinct(each, answered)])
     validation = await labeller.label([s for each in held for s in distinct(each, answered)])
     trained = train_reward(config, examples, validation, tokenizer, folder, on_progress=on_progress)
-    cost = {"rollouts": rollouts, "share": share, "tokens": labeller.usage.generated}
-    facts = {**asdict(trained), "labels": labels, "labelling": cost if engine else None}
+    facts = {**asdict(trained), "labels": labels, "labelling": labeller.facts}
     write_origin(folder, "orm" if labels == "outcome" else "prm", recorded, facts)
     return trained
 
