@@ -39,7 +39,6 @@ class Plan:
     base: str
     labels: Kind | Literal["revision"]
     tokens: int
-    size: str = "m"
     rollouts: int | None = None
     share: float | None = None
     keep: float = 0.25
@@ -64,16 +63,15 @@ PLANS = {
         "words-l",
         "exact",
         6_000_000,
-        "l",
         batch_tokens=4096,
         matrix_rate=1e-3,
         rate=5e-4,
     ),
     "words-s-orm": Plan("words-s", "words-m", "outcome", 6_000_000),
-    "words-s-reviser": Plan("words-s", "words-s", "revision", 6_000_000, "s"),
+    "words-s-reviser": Plan("words-s", "words-s", "revision", 6_000_000),
     "countdown-s-prm": Plan("countdown-s", "countdown-m", "exact", 6_000_000),
     "countdown-s-orm": Plan("countdown-s", "countdown-m", "outcome", 6_000_000),
-    "countdown-s-reviser": Plan("countdown-s", "countdown-s", "revision", 6_000_000, "s"),
+    "countdown-s-reviser": Plan("countdown-s", "countdown-s", "revision", 6_000_000),
 }
 
 
@@ -119,7 +117,6 @@ def train(name: str, out: Path, cache: Path, threads: int, slots: int) -> None:
         return
     config = TrainReward(
         base=base,
-        size=plan.size,
         tokens=plan.tokens,
         seed=plan.seed,
         batch_tokens=plan.batch_tokens,

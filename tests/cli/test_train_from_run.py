@@ -50,10 +50,33 @@ def test_a_run_becomes_a_model(
     assert json.loads(Path("m/card.json").read_text())["kind"] == kind
 
 
+@pytest.mark.slow
+def test_the_record_has_what_was_asked_for_and_the_base_s_size(
+    mull: Mull, run_folder: Path
+) -> None:
+    given = {
+        "batch_tokens": 512,
+        "matrix_rate": 2e-4,
+        "precision": "bfloat16",
+        "checks": 2,
+        "patience": 1,
+    }
+    options = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+    where = ("--run", str(run_folder), "--base", "words-l", "--out", "m", "--tokens", "1000")
+    said = mull("train", "orm", *where, *options)
+    assert said.code == 0, said.err
+    recipe = json.loads(Path("m/card.json").read_text())["recipe"]
+    assert given.items() <= recipe.items()
+    assert (recipe["base"], recipe["size"], recipe["rate"]) == ("words-l", "l", 3e-4)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("prm", "--labels", "vague"), "expected soft, hard, search or exact"),
+        (("prm", "--labels", "search", "--share", "0.5"), "share=0.5: labels=search takes all"),
+        (("prm", "--labels", "exact", "--share", "0.5"), "share=0.5: labels=exact takes all"),
+        (("prm", "--labels", "exact", "--rollouts", "4"), "rollouts=4: labels=exact makes none"),
         (("revision", "--pairing", "far"), "expected nearest or random"),
         (("orm", "--run", "nowhere"), "nowhere"),
     ],

@@ -13,8 +13,9 @@ import pytest
 import torch
 
 from mull.budget import Ledger, Meter, Purpose
+from mull.catalog.models import model_folder
 from mull.engines.torch import load_torch_engine
-from mull.errors import ConfigError, InputError
+from mull.errors import ConfigError, InputError, ModelLoadError
 from mull.tasks.demonstrations import demonstrations
 from mull.tasks.words import WordsTask
 from mull.training import policy, reward
@@ -139,8 +140,20 @@ def test_it_learns_and_the_engine_reads_what_training_read(
         assert theirs == pytest.approx(ours[:-1].tolist(), abs=1e-4)
 
 
+@pytest.mark.parametrize(("name", "size"), [("words-s", "s"), ("words-m", "m"), ("words-l", "l")])
+def test_a_base_fixes_the_size_and_so_the_rates(name: str, size: str) -> None:
+    config = TrainReward(base=model_folder(name))
+    alone = TrainReward(size=size)
+    assert config.facts()["size"] == alone.facts()["size"] == size
+    assert config.recipe() == alone.recipe()
+
+
 def test_a_bad_config_is_refused() -> None:
     with pytest.raises(ConfigError, match="unknown size"):
         TrainReward(size="xxl")
+    with pytest.raises(ConfigError, match="size l: the size is that of the base words-s"):
+        TrainReward(base=model_folder("words-s"), size="l")
+    with pytest.raises(ModelLoadError, match="holds no model"):
+        TrainReward(base=Path("nowhere"))
     with pytest.raises(ConfigError, match="patience must be at least 1"):
         TrainReward(patience=0)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import update_wrapper
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
@@ -43,6 +45,29 @@ Engines = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed; equal seeds give equal samples.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def shared(command: Callable[..., None]) -> Callable[..., None]:
+    """A command whose first argument is a dataclass: its fields become options of the command.
+
+    Commands that share a dozen options state them once, as the fields of that class.
+    """
+    first, *own = inspect.signature(command, eval_str=True).parameters.values()
+    hints = get_type_hints(first.annotation, include_extras=True)
+    fields = [
+        parameter.replace(annotation=hints[name])
+        for name, parameter in inspect.signature(first.annotation).parameters.items()
+    ]
+
+    def run(**given: Any) -> None:
+        command(first.annotation(**{each.name: given.pop(each.name) for each in fields}), **given)
+
+    parameters = [each.replace(kind=each.KEYWORD_ONLY) for each in (*fields, *own)]
+    update_wrapper(run, command)
+    del run.__wrapped__  # type: ignore[attr-defined]  # whose signature is not this one's
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    return run
 
 
 def budget_of(

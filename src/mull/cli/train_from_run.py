@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -13,19 +14,43 @@ from mull.cli import options
 from mull.cli.train import directory, say_trained, training_bar
 from mull.errors import MissingExtraError, UsageError
 
-Run = Annotated[str, typer.Option("--run", help="Directory of a run that holds plain samples.")]
-Out = Annotated[str, typer.Option(help="Directory of the model; resumes what it holds.")]
-Base = Annotated[
-    str | None, typer.Option(help="Model to start from (may be larger); default: the policy.")
+Patience = Annotated[
+    int, typer.Option(min=1, help="Checks without a better loss that end the training.")
 ]
-Tokens = Annotated[int, typer.Option(min=1, help="Training tokens at most.")]
-Threads = Annotated[int | None, typer.Option(help="Torch threads; default: torch's.")]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What every training from a run is told."""
+
+    run: Annotated[str, typer.Option(help="Directory of a run of the policy.")]
+    out: Annotated[str, typer.Option(help="Directory of the model; resumes what it holds.")]
+    base: Annotated[
+        str | None, typer.Option(help="Model to start from (may be larger); default: the policy.")
+    ] = None
+    tokens: Annotated[int, typer.Option(min=1, help="Training tokens at most.")] = 4_000_000
+    seed: options.Seed = 0
+    batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens a step.")] = 2048
+    matrix_rate: Annotated[
+        float | None, typer.Option(help="Peak rate of the matrices (Muon); default: the size's.")
+    ] = None
+    rate: Annotated[
+        float | None, typer.Option(help="Peak rate of the rest (AdamW); default: the size's.")
+    ] = None
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16 (autocast).")] = "float32"
+    checks: Annotated[int, typer.Option(min=1, help="Held-out losses that are taken.")] = 20
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu"
+    threads: Annotated[int | None, typer.Option(help="Torch threads; default: torch's.")] = None
+
+    def options(self) -> dict[str, Any]:
+        """Those that the training's config takes."""
+        taken = {n: v for n, v in vars(self).items() if n not in ("run", "out", "base")}
+        return taken | {"base": model_folder(self.base)} if self.base else taken
+
+
+@options.shared
 def prm(
-    run: Run,
-    out: Out,
-    base: Base = None,
+    given: Training,
     labels: Annotated[
         str, typer.Option(help="soft or hard (rollouts), search (bisection), exact (checker).")
     ] = "soft",
@@ -38,34 +63,23 @@ def prm(
             min=0.0, max=1.0, help="Share of the samples that is rolled out; default: all."
         ),
     ] = None,
-    tokens: Tokens = 4_000_000,
-    seed: options.Seed = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Threads = None,
+    patience: Patience = 4,
 ) -> None:
     """Train a process reward model: a value at the end of every step."""
     if labels not in ("soft", "hard", "search", "exact"):
         raise UsageError(f"--labels {labels}: expected soft, hard, search or exact")
-    _verifier(run, out, base, labels, (rollouts, share), tokens, seed, device, threads)
+    _verifier(given, labels, patience, rollouts, share)
 
 
-def orm(
-    run: Run,
-    out: Out,
-    base: Base = None,
-    tokens: Tokens = 4_000_000,
-    seed: options.Seed = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Threads = None,
-) -> None:
+@options.shared
+def orm(given: Training, patience: Patience = 4) -> None:
     """Train an outcome reward model: a value at the end of a solution."""
-    _verifier(run, out, base, "outcome", (None, None), tokens, seed, device, threads)
+    _verifier(given, "outcome", patience)
 
 
+@options.shared
 def revision(
-    run: Run,
-    out: Out,
-    base: Base = None,
+    given: Training,
     pairing: Annotated[
         str, typer.Option(help="nearest (the last wrong attempt is the nearest) or random.")
     ] = "nearest",
@@ -73,22 +87,19 @@ def revision(
     keep: Annotated[
         float, typer.Option(min=0, max=1, help="Share of examples that keep a right attempt.")
     ] = 0.0,
-    tokens: Tokens = 4_000_000,
-    seed: options.Seed = 0,
-    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
-    threads: Threads = None,
+    context: Annotated[int, typer.Option(min=1, help="Longest text that it takes.")] = 1024,
 ) -> None:
     """Train a revision model: earlier attempts in context, a right solution to be said."""
     if pairing not in ("nearest", "random"):
         raise UsageError(f"--pairing {pairing}: expected nearest or random")
-    folder = directory(out)
+    folder = directory(given.out)
     train, samples = _training()
-    recorded = samples.read_run(run)
+    recorded = samples.read_run(given.run)
     from mull.training.finetune import FineTune
 
-    start = model_folder(base or recorded.policy.model)
-    config = FineTune(start, tokens=tokens, seed=seed, device=device, threads=threads)
-    with training_bar(tokens) as on_progress:
+    start = {"base": model_folder(recorded.policy.model)}
+    config = FineTune(**(start | given.options()), context=context)
+    with training_bar(given.tokens) as on_progress:
         trained = train.train_reviser(
             recorded,
             config,
@@ -102,29 +113,22 @@ def revision(
 
 
 def _verifier(
-    run: str,
-    out: str,
-    base: str | None,
+    given: Training,
     labels: str,
-    rolled: tuple[int | None, float | None],
-    tokens: int,
-    seed: int,
-    device: str,
-    threads: int | None,
+    patience: int,
+    rollouts: int | None = None,
+    share: float | None = None,
 ) -> None:
-    folder = directory(out)
+    folder = directory(given.out)
     train, samples = _training()
-    recorded = samples.read_run(run)
+    from mull.labels.steps import check_rule
+
+    check_rule(labels, rollouts, share)  # type: ignore[arg-type]  # prm has looked at it
+    recorded = samples.read_run(given.run)
     from mull.training.reward import TrainReward
 
     policy = model_folder(recorded.policy.model)
-    config = TrainReward(
-        base=model_folder(base) if base else policy,
-        tokens=tokens,
-        seed=seed,
-        device=device,
-        threads=threads,
-    )
+    config = TrainReward(**({"base": policy} | given.options()), patience=patience)
 
     async def work(on_progress: Any) -> Any:
         needs_engine = labels not in ("exact", "outcome")
@@ -136,8 +140,8 @@ def _verifier(
                 folder,
                 policy,
                 labels=labels,
-                rollouts=rolled[0],
-                share=rolled[1],
+                rollouts=rollouts,
+                share=share,
                 engine=engine,
                 on_progress=on_progress,
             )
@@ -145,7 +149,7 @@ def _verifier(
             if engine is not None:
                 await engine.aclose()
 
-    with training_bar(tokens) as on_progress:
+    with training_bar(given.tokens) as on_progress:
         trained = asyncio.run(work(on_progress))
     say_trained(trained.parameters, trained.tokens, trained.seconds, trained.best, trained.folder)
 

@@ -35,7 +35,7 @@ class FineTune(TrainingOptions):
 
     base: Path
     context: int = 1024
-    checks: int = 10
+    checks: int = 20
 
     def _check(self) -> None:
         if self.checks < 1:

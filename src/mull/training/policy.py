@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from mull.engines.torch.places import Marks
-from mull.errors import ConfigError
+from mull.errors import ConfigError, ModelLoadError
 from mull.training.data import Corpus, Example, encode
 from mull.training.loop import Progress, Trainer, fit
-from mull.training.model import Shape, policy_of, save_model
+from mull.training.model import Shape, policy_of, read_shape, save_model
 from mull.training.options import TrainingOptions
 from mull.training.tokenizer import build_tokenizer, save_tokenizer
 
@@ -116,6 +116,15 @@ def check_size(size: str) -> None:
     """Raise ``ConfigError`` for a size that there is not."""
     if size not in SIZES:
         raise ConfigError(f"train: unknown size {size!r}: one of {', '.join(SIZES)}")
+
+
+def size_of(folder: Path) -> str | None:
+    """The size whose shape a folder's model has, ``None`` for another; ``ModelLoadError``."""
+    try:
+        shape = asdict(read_shape(folder))
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        raise ModelLoadError(f"{folder} holds no model written by mull train: {error}") from error
+    return next((size for size, its in SIZES.items() if its.items() <= shape.items()), None)
 
 
 def _id(tokenizer: Tokenizer, mark: str) -> int:

@@ -27,7 +27,7 @@ from mull.training.data import Batch, Corpus, Example, Labelled, encode
 from mull.training.loop import Progress, Trainer
 from mull.training.model import Llama, Shape, load_as, load_model, save_model
 from mull.training.options import TrainingOptions
-from mull.training.policy import CONTEXT, Trained, TrainPolicy, check_size
+from mull.training.policy import CONTEXT, Trained, TrainPolicy, check_size, size_of
 from mull.training.tokenizer import load_tokenizer, save_tokenizer
 from mull.training.watch import Watch, fit_watched
 
@@ -178,26 +178,43 @@ class TrainReward(TrainingOptions):
     """A reward model to train.
 
     ``base`` is the policy's folder whose weights it starts from (it may be larger than the policy
-    it will judge); ``None`` starts from nothing in the given ``size``. ``tokens`` is the most that
+    it will judge), and fixes its size; without one it starts from nothing in the given ``size``
+    (default: ``s``). Rates that are not given are those of the size, for a base of another shape
+    those of the largest, which are the smallest. ``tokens`` is the most that
     is seen, examples repeated where they are fewer; training ends early once the validation loss
     has not fallen for ``patience`` checks, ``checks`` of them to a training, and the best weights
     are kept. The other options are those of ``TrainingOptions``.
     """
 
     base: Path | None = None
-    size: str = "s"
+    size: str | None = None
     patience: int = 4
     checks: int = 20
 
     def _check(self) -> None:
-        check_size(self.size)
+        if self.base is not None and self.size is not None:
+            raise ConfigError(
+                f"train: size {self.size}: the size is that of the base {self.base.name}; leave "
+                "out the one or the other"
+            )
+        if self.size is not None:
+            check_size(self.size)
         for name in ("patience", "checks"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"train: {name} must be at least 1, not {getattr(self, name)}")
 
     @property
     def good_rates(self) -> tuple[float, float]:
-        return _RATES[self.size]
+        return _RATES[self.in_size or "l"]
+
+    @property
+    def in_size(self) -> str | None:
+        """The size of what is trained; ``None`` for a base of a shape of its own."""
+        return self.size or "s" if self.base is None else size_of(self.base)
+
+    def facts(self) -> dict[str, object]:
+        """As ``TrainingOptions.facts``, with the size that the base has."""
+        return {**super().facts(), "size": self.in_size}
 
 
 @dataclass(frozen=True)
@@ -229,7 +246,7 @@ def train_reward(
     if config.base is not None:
         model = RewardModel.of_policy(config.base)
     else:
-        shape = TrainPolicy(size=config.size).shape(tokenizer)
+        shape = TrainPolicy(size=config.size or "s").shape(tokenizer)
         model = RewardModel(shape)
         model.initialise(config.seed)
         nn.init.zeros_(model.value_head.weight)
