@@ -31,6 +31,36 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "out"
 
 
+@pytest.fixture(scope="module")
+def chains_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from mull.runs import load_config, run
+
+    folder = tmp_path_factory.mktemp("chains")
+    config = CONFIG.replace('"sample"', '"revise(chains=2, select=majority)"')
+    (folder / "chains.toml").write_text(config.replace("samples = 4", "samples = 8"))
+    run(load_config(folder / "chains.toml"), folder / "out")
+    return folder / "out"
+
+
+@pytest.mark.slow
+def test_recorded_chains_become_a_reviser_that_revises(mull: Mull, chains_folder: Path) -> None:
+    where = ("--run", str(chains_folder), "--out", "m", "--tokens", "3000")
+    said = mull("train", "revision", "--source", "turns", "--most", "2", *where)
+    assert said.code == 0, said.err
+    made = json.loads(Path("m/trained.json").read_text())
+    assert (made["source"], made["most"]) == ("turns", 2)
+    assert made["examples"] > 10
+    solve = ("--model", "words-s", "--engine", "reviser=./m", "--samples", "3", "--json")
+    said = mull(
+        "solve",
+        "In stock: cups 3, pens are 2 more than cups. How many pens are there?",
+        *solve,
+        "--strategy",
+        "revise(select=majority)",
+    )
+    assert said.code == 0, said.err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "kind"),
@@ -77,6 +107,9 @@ def test_the_record_has_what_was_asked_for_and_the_base_s_size(
         (("prm", "--labels", "search", "--share", "0.5"), "share=0.5: labels=search takes all"),
         (("prm", "--labels", "exact", "--share", "0.5"), "share=0.5: labels=exact takes all"),
         (("prm", "--labels", "exact", "--rollouts", "4"), "rollouts=4: labels=exact makes none"),
+        (("revision", "--source", "air"), "expected one of samples, turns"),
+        (("revision", "--source", "turns", "--keep", "0.5"), "keep=0.5: source=turns takes"),
+        (("revision", "--source", "turns", "--pairing", "random"), "pairing=random: source=turns"),
         (("revision", "--pairing", "far"), "expected nearest or random"),
         (("orm", "--run", "nowhere"), "nowhere"),
     ],

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rapidfuzz.distance import Levenshtein
 
-from mull.labels.revisions import revision_examples, turn_examples
+from mull.labels.revisions import likeliest, revision_examples, turn_examples
 from mull.labels.samples import Sample
 from mull.types import Problem, Prompt, StopReason
 
@@ -79,12 +81,38 @@ def test_without_a_right_sample_there_is_nothing_to_say() -> None:
 
 def test_turns_are_continued_by_their_own_right_answer_or_the_best_elsewhere() -> None:
     chain = [WRONG[0], WRONG[1], RIGHT[0]]
-    own = list(turn_examples([chain]))
+    own = list(turn_examples([[*chain, WRONG[2]]]))
     assert [attempts(e.prompt) for e in own] == [
+        [],
         [WRONG[0].text],
         [WRONG[0].text, WRONG[1].text],
     ]
     assert {e.solution for e in own} == {RIGHT[0].text}
     assert list(turn_examples([WRONG])) == []
     taught = list(turn_examples([WRONG], best=RIGHT[1]))
-    assert [e.solution for e in taught] == [RIGHT[1].text] * 3
+    assert [e.solution for e in taught] == [RIGHT[1].text] * 4
+
+
+def test_turns_show_what_a_strategy_of_that_window_shows() -> None:
+    chain = [*WRONG, RIGHT[0]]
+    shown = [attempts(e.prompt) for e in turn_examples([chain], most=2)]
+    texts = [s.text for s in WRONG]
+    assert shown == [[], texts[:1], texts[:2], texts[1:]]
+
+
+def test_turns_are_bounded_and_drawn_by_the_seed() -> None:
+    chains = [[*WRONG, RIGHT[0]], [*WRONG[::-1], RIGHT[1]]]
+    whole = list(turn_examples(chains))
+    some = list(turn_examples(chains, per_problem=3, seed=1))
+    assert len(whole) == 8
+    assert len(some) == 3
+    assert set(some) < set(whole)
+    assert some == list(turn_examples(chains, per_problem=3, seed=1))
+    assert any(some != list(turn_examples(chains, per_problem=3, seed=s)) for s in range(2, 6))
+
+
+def test_the_likeliest_right_attempt_teaches() -> None:
+    known = [replace(s, mean_logprob=at) for s, at in zip(ALL, [-2.0, -1.0, 0, 0, 0], strict=True)]
+    assert likeliest(known) == known[1]
+    assert likeliest([*WRONG, RIGHT[1]]) == RIGHT[1]
+    assert likeliest(WRONG) is None

@@ -80,20 +80,24 @@ def orm(given: Training, patience: Patience = 4) -> None:
 @options.shared
 def revision(
     given: Training,
+    source: Annotated[
+        str, typer.Option(help="samples (parallel ones, paired) or turns (recorded chains).")
+    ] = "samples",
     pairing: Annotated[
-        str, typer.Option(help="nearest (the last wrong attempt is the nearest) or random.")
-    ] = "nearest",
+        str | None,
+        typer.Option(help="nearest (default: the last wrong attempt is the nearest) or random."),
+    ] = None,
     most: Annotated[int, typer.Option(min=1, help="Attempts in context at most.")] = 4,
     keep: Annotated[
-        float, typer.Option(min=0, max=1, help="Share of examples that keep a right attempt.")
-    ] = 0.0,
+        float | None,
+        typer.Option(min=0, max=1, help="Share of examples that keep a right attempt; default: 0."),
+    ] = None,
     context: Annotated[int, typer.Option(min=1, help="Longest text that it takes.")] = 1024,
 ) -> None:
     """Train a revision model: earlier attempts in context, a right solution to be said."""
-    if pairing not in ("nearest", "random"):
-        raise UsageError(f"--pairing {pairing}: expected nearest or random")
     folder = directory(given.out)
     train, samples = _training()
+    train.check_source(source, pairing, keep)
     recorded = samples.read_run(given.run)
     from mull.training.finetune import FineTune
 
@@ -104,6 +108,7 @@ def revision(
             recorded,
             config,
             folder,
+            source=source,
             pairing=pairing,
             most=most,
             keep=keep,

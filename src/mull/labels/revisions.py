@@ -6,12 +6,14 @@ one nearest to it by edit distance, so that there is something to learn from it.
 ``pairing="random"``. A model that has only seen wrong attempts spoils right ones (38 % of them, in
 that paper): with ``keep`` a share of the examples ends in a right attempt, to be said again.
 
-The multi-turn recipe (RISE, Qu et al. 2024, arXiv 2407.18219) pairs the model's own turns with the
-best answer instead: see ``turn_examples``.
+The multi-turn recipe (RISE, Qu et al. 2024, arXiv 2407.18219) takes chains that a reviser wrote:
+each state that it came to is followed by the right answer (``turn_examples``). RISE weighs targets
+by exp(reward / τ); here all targets are right and weigh the same, which is its limit for small τ.
 """
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal
@@ -76,21 +78,39 @@ def _attempts(
 
 
 def turn_examples(
-    turns: Iterable[Sequence[Sample]], *, best: Sample | None = None
+    chains: Sequence[Sequence[Sample]],
+    *,
+    best: Sample | None = None,
+    most: int = 4,
+    per_problem: int | None = None,
+    seed: int = 0,
 ) -> Iterator[Example]:
-    """RISE's second source: after each prefix of the model's own turns, the best answer follows.
+    """Examples from chains of one problem's attempts: after each turn the right answer is said.
 
-    ``turns`` are chains of one problem's attempts in order; a chain that never comes out right is
-    continued by ``best``, a right sample from elsewhere (distillation), or left out without one.
+    Nothing behind a chain's first right attempt is read, and that attempt is what is to be said
+    from the first turn on. A chain that never comes right is continued by ``best``, a right attempt
+    from elsewhere, or left out without one. An example shows the last ``most`` attempts before it,
+    as a strategy of that window does. ``per_problem`` bounds the examples, drawn at random.
     """
-    for chain in turns:
-        target = next((s for s in chain if s.correct), best)
-        if target is None:
-            continue
-        for end in range(len(chain)):
-            if chain[end].correct:
-                break
-            yield _example(target, chain[: end + 1])
+    found: dict[Example, None] = {}
+    for chain in chains:
+        ends = next((at for at, s in enumerate(chain) if s.correct), len(chain))
+        target = chain[ends] if ends < len(chain) else best
+        if target is not None:
+            for end in range(ends + 1):
+                found.setdefault(_example(target, chain[max(0, end - most) : end]))
+    examples = list(found)
+    if per_problem is not None and len(examples) > per_problem:
+        rng = random.Random(derive(seed, "turns", chains[0][0].problem.id))
+        examples = rng.sample(examples, per_problem)
+    yield from examples
+
+
+def likeliest(samples: Iterable[Sample]) -> Sample | None:
+    """The right attempt that the model itself finds likeliest; ``None`` where none is right."""
+    right = [s for s in samples if s.correct]
+    known = [s for s in right if not math.isnan(s.mean_logprob)]
+    return max(known, key=lambda s: s.mean_logprob, default=right[0] if right else None)
 
 
 def _example(target: Sample, attempts: Sequence[Sample]) -> Example:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mull.catalog import load_task
@@ -18,7 +18,7 @@ from mull.store.reader import Reader
 from mull.strategies.base import Generate, Start
 from mull.strategies.drive import request_of
 from mull.tasks.base import Task, settled
-from mull.types import Branch, EngineInfo, Problem, StopReason
+from mull.types import Attempt, Branch, Completion, EngineInfo, Problem, Sampling, StopReason
 
 _ALL = range(1 << 30)
 
@@ -27,6 +27,7 @@ _ALL = range(1 << 30)
 class Sample:
     """One recorded solution: sample ``index`` of its problem.
 
+    ``history`` are the attempts that stood in context when it was made, oldest first.
     ``ids`` are the tokens as the policy made them, the end token among them, ``None`` where the
     engine gave none. ``answer`` is ``None`` where the task reads none; it then counts as wrong.
     ``correct`` is ``None`` where nothing can be said (no gold answer, or the grader failed).
@@ -40,6 +41,7 @@ class Sample:
     correct: bool | None
     stop: StopReason
     mean_logprob: float = math.nan
+    history: tuple[Attempt, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,6 @@ class Recorded:
         """
         with Records(self.directory) as records, Reader(self.directory) as reader:
             config = config_of(records)
-            until = self.task.until
             draws = dict.fromkeys((cell.seed, cell.temperature) for cell in records.cells)
             for row in records.raw_problems():
                 problem = problem_from_json(row)
@@ -66,35 +67,33 @@ class Recorded:
                 for seed, temperature in draws:
                     if temperature is None:
                         continue
-                    start = Start(problem, self.task, None, config.sampling(temperature), until)
-                    limit = start.limit
-                    if config.max_tokens is not None:
-                        limit = type(limit)(config.max_tokens, separator=limit.separator)
-                    root = Generate(0, Branch.root(problem), limit, decoding=start.sampling)
+                    start = start_of(problem, self.task, config, temperature)
+                    root = Generate(0, Branch.root(problem), start.limit, decoding=start.sampling)
                     key = request_key(request_of(root, self.policy, seed), self.policy)
-                    found += self._graded(problem, reader, key, len(found))
+                    made = sorted(reader.samples(key, _ALL).items())
+                    first = len(found)
+                    found += [self.graded(problem, first + at, each) for at, each in made]
                 yield tuple(found)
 
-    def _graded(self, problem: Problem, reader: Reader, key: bytes, first: int) -> list[Sample]:
-        out = []
-        for index, made in sorted(reader.samples(key, _ALL).items()):
-            read = self.task.extract(problem, made.text)
-            answer = settled(self.task, read, made.stop).answer
-            grade = grade_answer(self.task, problem, answer)
-            likely = math.nan if made.mean_logprob is None else made.mean_logprob
-            out.append(
-                Sample(
-                    problem,
-                    first + index,
-                    made.text,
-                    made.token_ids,
-                    answer,
-                    grade.correct,
-                    made.stop,
-                    likely,
-                )
-            )
-        return out
+    def graded(
+        self, problem: Problem, index: int, made: Completion, history: tuple[Attempt, ...] = ()
+    ) -> Sample:
+        """A completion as sample ``index``, read and graded by the task."""
+        read = self.task.extract(problem, made.text)
+        answer = settled(self.task, read, made.stop).answer
+        grade = grade_answer(self.task, problem, answer)
+        likely = math.nan if made.mean_logprob is None else made.mean_logprob
+        return Sample(
+            problem,
+            index,
+            made.text,
+            made.token_ids,
+            answer,
+            grade.correct,
+            made.stop,
+            likely,
+            history,
+        )
 
 
 def read_run(directory: str | Path, task: Task | None = None) -> Recorded:
@@ -118,6 +117,15 @@ def read_run(directory: str | Path, task: Task | None = None) -> Recorded:
             f"{path} holds no plain samples: run a config with the strategy sample or vote first"
         )
     return recorded
+
+
+def start_of(problem: Problem, task: Task, config: Config, temperature: float | None) -> Start:
+    """What a search of a recorded cell began with, as far as its requests show it."""
+    until = task.until
+    if config.max_tokens is not None:
+        until = replace(until, max_tokens=config.max_tokens)
+    sampling = Sampling() if temperature is None else config.sampling(temperature)
+    return Start(problem, task, None, sampling, until)
 
 
 def config_of(records: Records) -> Config:

@@ -26,12 +26,15 @@ from mull.errors import EngineError, UsageError
 from mull.labels.rollouts import Value, prefixes, values
 from mull.labels.samples import Sample
 from mull.rng import derive
+from mull.strategies.base import prompt_of
 from mull.tasks.base import ProcessTask, Task
 from mull.training.data import Labelled
-from mull.types import Branch, Sampling, Step, StopReason, Usage
+from mull.types import Attempt, Branch, Sampling, Step, StopReason, Usage
 
 Kind = Literal["exact", "soft", "hard", "search", "outcome"]
 KINDS: tuple[Kind, ...] = ("exact", "soft", "hard", "search", "outcome")
+Place = tuple[str, tuple[Attempt, ...], str]
+"""What tells a text from others: its problem, the attempts in context, the text itself."""
 ROLLOUTS = 8
 """Rollouts a step where nothing else is said."""
 
@@ -53,18 +56,18 @@ def branch_of(sample: Sample, separator: str = "\n") -> Branch:
     steps = [Step(text, StopReason.STEP) for text in texts[:-1]]
     steps += [Step(text, sample.stop) for text in texts[-1:]]
     root = Branch.root(sample.problem)
-    return Branch(root.problem, root.view, (sample.index,), (), tuple(steps))
+    return Branch(root.problem, root.view, (sample.index,), sample.history, tuple(steps))
 
 
 def distinct(samples: Iterable[Sample], answered: bool = True) -> list[Sample]:
-    """One sample of each text; without those that have no answer, which teach a PRM nothing.
+    """One sample of each text and history, without unanswered ones, which teach a PRM nothing.
 
     (Snell et al. 2024, appendix: solutions without a final answer hurt the PRM.)
     """
-    seen: dict[tuple[str, str], Sample] = {}
+    seen: dict[Place, Sample] = {}
     for sample in samples:
         if sample.text and (sample.answer is not None or not answered):
-            seen.setdefault((sample.problem.id, sample.text), sample)
+            seen.setdefault((sample.problem.id, sample.history, sample.text), sample)
     return list(seen.values())
 
 
@@ -99,7 +102,7 @@ class Labeller:
     seed: int = 0
     share: float | None = None
     usage: Usage = field(default=Usage(), init=False)
-    _known: dict[tuple[str, str], float] = field(default_factory=dict, init=False)
+    _known: dict[Place, float] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         check_rule(self.kind, self.rollouts, self.share)
@@ -233,9 +236,9 @@ class Labeller:
         return self.task.until.separator
 
     def _labelled(self, sample: Sample, labels: Sequence[float]) -> Labelled:
-        prompt = sample.problem.prompt.plain
+        prompt = prompt_of(branch_of(sample, self._separator)).plain
         return Labelled(prompt, sample.text, tuple(labels), self._separator, sample.ids)
 
 
-def _place(branch: Branch) -> tuple[str, str]:
-    return branch.problem.id, branch.text
+def _place(branch: Branch) -> Place:
+    return branch.problem.id, branch.history, branch.text

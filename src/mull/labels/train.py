@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from mull.engines.base import Engine
-from mull.errors import InputError
+from mull.errors import InputError, UsageError
 from mull.fileio import write_atomic
-from mull.labels.revisions import Pairing, revision_examples
+from mull.labels.chains import Turns, read_chains
+from mull.labels.revisions import Pairing, likeliest, revision_examples, turn_examples
 from mull.labels.samples import Recorded, Sample
 from mull.labels.steps import Kind, Labeller, distinct
 from mull.rng import derive
@@ -24,20 +25,30 @@ from mull.types import EngineInfo
 VALIDATION = 0.1
 """Share of the problems held out: whole problems, so that no prompt is on both sides."""
 
+Of = TypeVar("Of", Sample, Turns)
+Source = Literal["samples", "turns"]
+SOURCES: tuple[Source, ...] = ("samples", "turns")
 OnProgress = Callable[[Progress], None]
 
 
-def hold_out(recorded: Recorded, seed: int = 0) -> tuple[list[list[Sample]], list[list[Sample]]]:
-    """The samples of a run by problem: those to train on, and a tenth held out by a hash."""
-    train: list[list[Sample]] = []
-    held: list[list[Sample]] = []
-    for samples in recorded.problems():
-        if samples:
-            draw = derive(seed, "held out", samples[0].problem.id) % 1000
-            (held if draw < 1000 * VALIDATION else train).append(list(samples))
+def hold_out(
+    groups: Iterable[Sequence[Of]], directory: Path, seed: int = 0
+) -> tuple[list[Sequence[Of]], list[Sequence[Of]]]:
+    """Samples, or chains of them, by problem: those to train on, and a tenth held out by a hash.
+
+    Raises ``InputError`` that names the run's ``directory`` where one side would be empty.
+    """
+    train: list[Sequence[Of]] = []
+    held: list[Sequence[Of]] = []
+    for group in groups:
+        if group:
+            first = group[0]
+            problem = (first if isinstance(first, Sample) else first[0]).problem
+            draw = derive(seed, "held out", problem.id) % 1000
+            (held if draw < 1000 * VALIDATION else train).append(group)
     if not train or not held:
         raise InputError(
-            f"{recorded.directory} holds samples of {len(train) + len(held)} problems; "
+            f"{directory} holds samples of {len(train) + len(held)} problems; "
             "expected at least some dozens, so that a tenth can be held out"
         )
     return train, held
@@ -61,7 +72,7 @@ async def train_verifier(
     ``share`` of the samples (see ``Labeller``, whose errors are raised before anything is read).
     """
     labeller = Labeller(labels, recorded.task, engine, rollouts, seed=config.seed, share=share)
-    train, held = hold_out(recorded, config.seed)
+    train, held = hold_out(recorded.problems(), recorded.directory, config.seed)
     # An outcome model is asked about unanswered texts too; a process model learns nothing of them.
     answered = labels != "outcome"
     examples = await labeller.label([s for each in train for s in distinct(each, answered)])
@@ -72,41 +83,79 @@ async def train_verifier(
     return trained
 
 
+def check_source(source: str, pairing: str | None, keep: float | None) -> None:
+    """``UsageError`` for a source that there is not, and for what says nothing to it."""
+    if source not in SOURCES:
+        raise UsageError(f"source {source!r}: expected one of {', '.join(SOURCES)}")
+    if pairing not in (None, "nearest", "random"):
+        raise UsageError(f"pairing {pairing!r}: expected nearest or random")
+    for name, value in (("pairing", pairing), ("keep", keep)):
+        if source == "turns" and value is not None:
+            raise UsageError(
+                f"{name}={value}: source=turns takes the attempts as they were made; leave it out"
+            )
+
+
 def train_reviser(
     recorded: Recorded,
     config: FineTune,
     folder: Path,
     *,
-    pairing: Pairing = "nearest",
+    source: Source = "samples",
+    pairing: Pairing | None = None,
     most: int = 4,
     per_problem: int | None = 4,
-    keep: float = 0.0,
+    keep: float | None = None,
     on_progress: OnProgress = lambda progress: None,
 ) -> FineTuned:
-    """Pair a run's samples, train the policy to revise, and write it with its origin.
+    """Make examples of a run's attempts, train the policy to revise, write it with its origin.
 
-    ``pairing``, ``most``, ``per_problem`` and ``keep`` are those of ``revision_examples``.
+    ``source`` is ``samples`` (``revision_examples``: parallel samples, with ``pairing``, by default
+    ``nearest``, and ``keep``, by default 0) or ``turns`` (``turn_examples``: recorded chains).
     """
-    train, held = hold_out(recorded, config.seed)
-
-    def pairs(groups: Sequence[Sequence[Sample]]) -> list[Example]:
-        return [
-            example
-            for samples in groups
-            for example in revision_examples(
-                samples,
-                pairing=pairing,
-                most=most,
-                per_problem=per_problem,
-                keep=keep,
-                seed=config.seed,
-            )
-        ]
-
-    trained = fine_tune(config, pairs(train), pairs(held), folder, on_progress=on_progress)
-    facts = {**asdict(trained), "pairing": pairing, "most": most, "keep": keep}
-    write_origin(folder, "reviser", recorded, facts)
+    check_source(source, pairing, keep)
+    facts: dict[str, Any] = {"source": source, "most": most}
+    bounds: dict[str, Any] = {"most": most, "per_problem": per_problem, "seed": config.seed}
+    if source == "turns":
+        train, held = _from_turns(recorded, bounds)
+    else:
+        how = {"pairing": pairing or "nearest", "keep": keep or 0.0}
+        train, held = _from_samples(recorded, bounds | how)
+        facts |= how
+    trained = fine_tune(config, train, held, folder, on_progress=on_progress)
+    write_origin(folder, "reviser", recorded, {**asdict(trained), **facts})
     return trained
+
+
+Sides = tuple[list[Example], list[Example]]
+
+
+def _from_samples(recorded: Recorded, how: Mapping[str, Any]) -> Sides:
+    """Examples of parallel samples: to train on, and held out."""
+    train, held = hold_out(recorded.problems(), recorded.directory, how["seed"])
+
+    def examples(side: Sequence[Sequence[Sample]]) -> list[Example]:
+        return [each for samples in side for each in revision_examples(samples, **how)]
+
+    return examples(train), examples(held)
+
+
+def _from_turns(recorded: Recorded, how: Mapping[str, Any]) -> Sides:
+    """Examples of recorded chains; the likeliest right attempt of the problem continues those that
+    never come right.
+    """
+    plain = {samples[0].problem.id: samples for samples in recorded.problems() if samples}
+
+    def examples(side: Sequence[Sequence[Turns]]) -> list[Example]:
+        found: list[Example] = []
+        for chains in side:
+            others = plain.get(chains[0][0].problem.id, ())
+            best = likeliest([*(sample for chain in chains for sample in chain), *others])
+            found += turn_examples(chains, best=best, **how)
+        return found
+
+    train, held = hold_out(read_chains(recorded), recorded.directory, how["seed"])
+    return examples(train), examples(held)
 
 
 def write_origin(

@@ -1,0 +1,87 @@
+"""Recorded chains come back attempt by attempt, each with what it had in context."""
+
+from __future__ import annotations
+
+import pytest
+
+from mull.errors import InputError
+from mull.labels.chains import Turns, read_chains
+from mull.labels.samples import Recorded, read_run
+from mull.labels.steps import branch_of
+from mull.runs import make_config, run
+from mull.runs.records import Records
+
+pytestmark = pytest.mark.timeout(90)
+PROBLEMS, CHAINS, LENGTH, WINDOW = 12, 2, 4, 2
+
+
+@pytest.fixture(scope="module")
+def revised(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """Chains of two lengths: the shorter ones begin the longer ones."""
+    folder = tmp_path_factory.mktemp("chains")
+    spec = f"revise(chains={CHAINS}, window={WINDOW}, select=majority)"
+    config = make_config(
+        {
+            "name": "chains",
+            "task": "words",
+            "model": "words-s",
+            "strategies": [spec],
+            "split": "train",
+            "problems": PROBLEMS,
+            "samples": [4, CHAINS * LENGTH],
+            "engine": {"dtype": "float32"},
+        }
+    )
+    run(config, folder)
+    return read_run(folder)
+
+
+@pytest.fixture(scope="module")
+def chains(revised: Recorded) -> list[tuple[Turns, ...]]:
+    return read_chains(revised)
+
+
+def test_every_answered_attempt_is_there_with_its_grade(
+    revised: Recorded, chains: list[tuple[Turns, ...]]
+) -> None:
+    with Records(revised.directory) as records:
+        cell = max(records.cells, key=lambda cell: cell.budget.samples if cell.budget else 0)
+        results = list(records.results(cell))
+    assert len(results) == len(chains) == PROBLEMS
+    for result, group in zip(results, chains, strict=True):
+        assert all(chain[0].problem.id == result.problem for chain in group)
+        ours = {(sample.text, sample.correct) for chain in group for sample in chain}
+        answered = [c for c in result.candidates if c.answer is not None]
+        assert ours == {(c.text, c.correct) for c in answered}
+
+
+def test_no_chain_begins_another(chains: list[tuple[Turns, ...]]) -> None:
+    for group in chains:
+        texts = [[sample.text for sample in chain] for chain in group]
+        for at, chain in enumerate(texts):
+            assert all(chain != other[: len(chain)] for other in texts[:at] + texts[at + 1 :])
+
+
+def test_an_attempt_saw_the_last_ones_of_its_own_chain(chains: list[tuple[Turns, ...]]) -> None:
+    longest = 0
+    for group in chains:
+        assert len(group) <= CHAINS
+        for chain in group:
+            longest = max(longest, len(chain))
+            for at, sample in enumerate(chain):
+                before = [s.text for s in chain[max(0, at - WINDOW) : at]]
+                assert [attempt.text for attempt in sample.history] == before
+                assert all(text in branch_of(sample).prompt.plain for text in before)
+    assert longest == LENGTH
+
+
+def test_attempts_have_the_tokens_that_were_made(chains: list[tuple[Turns, ...]]) -> None:
+    """They are found in the store only under the very request that the search made."""
+    samples = [sample for group in chains for chain in group for sample in chain]
+    assert all(sample.ids for sample in samples)
+    assert any(sample.history for sample in samples)
+
+
+def test_a_run_without_chains_is_refused(recorded: Recorded) -> None:
+    with pytest.raises(InputError, match="holds no chains of revisions"):
+        read_chains(recorded)
