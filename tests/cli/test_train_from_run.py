@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tests.cli.command import Mull
+
+from mull.catalog import load_engine, load_task, load_verifier
+from mull.verifiers.reward import RewardVerifier
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -59,6 +63,23 @@ def test_recorded_chains_become_a_reviser_that_revises(mull: Mull, chains_folder
         "revise(select=majority)",
     )
     assert said.code == 0, said.err
+
+
+@pytest.mark.slow
+def test_an_orm_of_chains_sees_the_attempts_before_and_its_card_says_so(
+    mull: Mull, chains_folder: Path
+) -> None:
+    where = ("--run", str(chains_folder), "--out", "m", "--tokens", "3000")
+    said = mull("train", "orm", "--history", *where)
+    assert said.code == 0, said.err
+    assert json.loads(Path("m/card.json").read_text())["history"] is True
+    policy = replace(load_engine("words-s").info, revision="")
+    for spec, sees in (("./m", True), ("./m(history=false)", False), ("words-s-orm", False)):
+        verifier = load_verifier(spec, task=load_task("words"), policy=policy, any_policy=True)
+        assert isinstance(verifier, RewardVerifier)
+        assert verifier.history is sees
+    engine = load_engine("./m")
+    assert engine.info.context == 1024
 
 
 @pytest.mark.slow

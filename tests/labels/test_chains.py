@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
-from mull.errors import InputError
+from mull.errors import InputError, UsageError
 from mull.labels.chains import Turns, read_chains
 from mull.labels.samples import Recorded, read_run
-from mull.labels.steps import branch_of
+from mull.labels.steps import Labeller, branch_of, distinct
+from mull.labels.train import train_verifier
 from mull.runs import make_config, run
 from mull.runs.records import Records
+from mull.tasks.words import WordsTask
+from mull.training.reward import TrainReward
 
 pytestmark = pytest.mark.timeout(90)
 PROBLEMS, CHAINS, LENGTH, WINDOW = 12, 2, 4, 2
@@ -80,6 +86,23 @@ def test_attempts_have_the_tokens_that_were_made(chains: list[tuple[Turns, ...]]
     samples = [sample for group in chains for chain in group for sample in chain]
     assert all(sample.ids for sample in samples)
     assert any(sample.history for sample in samples)
+
+
+def test_an_attempt_is_labelled_behind_what_it_saw(chains: list[tuple[Turns, ...]]) -> None:
+    """The prompt is the one that a verifier with history asks about."""
+    samples = distinct(sample for group in chains for chain in group for sample in chain)
+    labelled = asyncio.run(Labeller("outcome", WordsTask()).label(samples))
+    for sample, each in zip(samples, labelled, strict=True):
+        assert each.prompt == branch_of(sample).prompt.plain
+        assert each.labels[-1] == float(sample.correct is True)
+    assert len({each.prompt for each in labelled}) > len(chains)
+
+
+def test_only_outcomes_are_learned_behind_others(revised: Recorded, tmp_path: Path) -> None:
+    config = TrainReward(tokens=100)
+    work = train_verifier(revised, config, tmp_path, tmp_path, labels="exact", history=True)
+    with pytest.raises(UsageError, match="history: labels=exact"):
+        asyncio.run(work)
 
 
 def test_a_run_without_chains_is_refused(recorded: Recorded) -> None:

@@ -12,8 +12,8 @@ from mull.errors import ConfigError, InputError
 from mull.tasks.demonstrations import demonstrations
 from mull.tasks.words import WordsTask
 from mull.training import policy
-from mull.training.data import Example, encode
-from mull.training.finetune import FineTune, fine_tune, fitting
+from mull.training.data import Example, encode, fitting
+from mull.training.finetune import FineTune, fine_tune
 from mull.training.loop import held_out_loss
 from mull.training.model import load_model
 from mull.training.policy import TrainPolicy, train_policy

@@ -188,6 +188,8 @@ def _from_model(
             raise unknown(f"parameter of {name}", parameter, valid)
     given["engine"] = load_engine(name, **{p: v for p, v in parameters.items() if p in loading})
     options = {p: v for p, v in parameters.items() if p in own}
+    if layout == VALUES and card.get("history") is True:  # it learned attempts behind others
+        options.setdefault("history", True)
     return cast(Verifier, _call(name, made, options, given))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +17,10 @@ from mull.errors import MissingExtraError, UsageError
 Patience = Annotated[
     int, typer.Option(min=1, help="Checks without a better loss that end the training.")
 ]
+
+
+WITH_ATTEMPTS = 1024
+"""Tokens of the longest text where attempts stand in context."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +42,19 @@ class Training:
         float | None, typer.Option(help="Peak rate of the rest (AdamW); default: the size's.")
     ] = None
     precision: Annotated[str, typer.Option(help="float32 or bfloat16 (autocast).")] = "float32"
+    context: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Longest text in tokens; default: the base's, 1024 with attempts in it."
+        ),
+    ] = None
     checks: Annotated[int, typer.Option(min=1, help="Held-out losses that are taken.")] = 20
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu"
     threads: Annotated[int | None, typer.Option(help="Torch threads; default: torch's.")] = None
 
     def options(self) -> dict[str, Any]:
-        """Those that the training's config takes."""
-        taken = {n: v for n, v in vars(self).items() if n not in ("run", "out", "base")}
+        """Those that the training's config takes, as far as they are given."""
+        taken = {n: v for n, v in vars(self).items() if n not in ("run", "out") and v is not None}
         return taken | {"base": model_folder(self.base)} if self.base else taken
 
 
@@ -72,9 +82,17 @@ def prm(
 
 
 @options.shared
-def orm(given: Training, patience: Patience = 4) -> None:
+def orm(
+    given: Training,
+    history: Annotated[
+        bool, typer.Option("--history", help="Learn recorded chains, earlier attempts in context.")
+    ] = False,
+    patience: Patience = 4,
+) -> None:
     """Train an outcome reward model: a value at the end of a solution."""
-    _verifier(given, "outcome", patience)
+    if history and given.context is None:
+        given = replace(given, context=WITH_ATTEMPTS)
+    _verifier(given, "outcome", patience, history=history)
 
 
 @options.shared
@@ -92,7 +110,6 @@ def revision(
         float | None,
         typer.Option(min=0, max=1, help="Share of examples that keep a right attempt; default: 0."),
     ] = None,
-    context: Annotated[int, typer.Option(min=1, help="Longest text that it takes.")] = 1024,
 ) -> None:
     """Train a revision model: earlier attempts in context, a right solution to be said."""
     folder = directory(given.out)
@@ -102,7 +119,7 @@ def revision(
     from mull.training.finetune import FineTune
 
     start = {"base": model_folder(recorded.policy.model)}
-    config = FineTune(**(start | given.options()), context=context)
+    config = FineTune(**(start | given.options()))
     with training_bar(given.tokens) as on_progress:
         trained = train.train_reviser(
             recorded,
@@ -123,6 +140,7 @@ def _verifier(
     patience: int,
     rollouts: int | None = None,
     share: float | None = None,
+    history: bool = False,
 ) -> None:
     folder = directory(given.out)
     train, samples = _training()
@@ -147,6 +165,7 @@ def _verifier(
                 labels=labels,
                 rollouts=rollouts,
                 share=share,
+                history=history,
                 engine=engine,
                 on_progress=on_progress,
             )

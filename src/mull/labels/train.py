@@ -63,6 +63,7 @@ async def train_verifier(
     labels: Kind = "soft",
     rollouts: int | None = None,
     share: float | None = None,
+    history: bool = False,
     engine: Engine | None = None,
     on_progress: OnProgress = lambda progress: None,
 ) -> TrainedReward:
@@ -70,15 +71,22 @@ async def train_verifier(
 
     ``tokenizer`` is the folder of the policy's tokenizer; ``engine`` makes the ``rollouts``, of a
     ``share`` of the samples (see ``Labeller``, whose errors are raised before anything is read).
+    With ``history`` it learns the attempts of recorded chains, each behind those that it saw, and
+    its card says so; labels are then ``outcome`` ones.
     """
+    if history and labels != "outcome":
+        raise UsageError(f"history: labels={labels} are of texts without one; expected outcome")
     labeller = Labeller(labels, recorded.task, engine, rollouts, seed=config.seed, share=share)
-    train, held = hold_out(recorded.problems(), recorded.directory, config.seed)
+    groups: Iterable[Sequence[Sample]] = recorded.problems()
+    if history:
+        groups = [[s for chain in chains for s in chain] for chains in read_chains(recorded)]
+    train, held = hold_out(groups, recorded.directory, config.seed)
     # An outcome model is asked about unanswered texts too; a process model learns nothing of them.
     answered = labels != "outcome"
     examples = await labeller.label([s for each in train for s in distinct(each, answered)])
     validation = await labeller.label([s for each in held for s in distinct(each, answered)])
     trained = train_reward(config, examples, validation, tokenizer, folder, on_progress=on_progress)
-    facts = {**asdict(trained), "labels": labels, "labelling": labeller.facts}
+    facts = {**asdict(trained), "labels": labels, "labelling": labeller.facts, "history": history}
     write_origin(folder, "orm" if labels == "outcome" else "prm", recorded, facts)
     return trained
 
@@ -177,6 +185,8 @@ def write_origin(
         "tokens": facts["tokens"],
         "recipe": facts["config"],
     }
+    if facts.get("history"):
+        card["history"] = True
     write_atomic(folder / "trained.json", json.dumps(facts, indent=1, default=str) + "\n")
     write_atomic(folder / "card.json", json.dumps(card, indent=1, default=str) + "\n")
 

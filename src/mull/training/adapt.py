@@ -17,8 +17,7 @@ from torch import Tensor
 
 from mull.engines.adapt import AdaptRecipe, OnStep, Parts, TrainStep
 from mull.errors import ConfigError
-from mull.training.data import batches, encode_parts
-from mull.training.finetune import fitting
+from mull.training.data import batches, encode_parts, fitting
 from mull.training.loop import Recipe, Trainer
 from mull.training.model import Llama, load_model, read_shape, save_model
 from mull.training.tokenizer import load_tokenizer, save_tokenizer

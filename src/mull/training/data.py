@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +54,9 @@ class Labelled:
     labels: tuple[float, ...]
     separator: str = "\n"
     ids: tuple[int, ...] | None = None
+
+
+Asked = TypeVar("Asked", bound=Example | Labelled)
 
 
 @dataclass(frozen=True)
@@ -118,12 +121,25 @@ def encode(
     Raises:
         InputError: there is no example, or a text holds something outside the vocabulary.
     """
-    begin, end, unknown = (_special(tokenizer, name) for name in ("<bos>", "<eos>", "<unk>"))
     pieces: list[NDArray[np.uint16]] = []
     prompts: list[int] = []
-    lengths: list[int] = []
+    total = 0
+    for _, ids, prompt in encoded(examples, tokenizer, drop_unknown=drop_unknown):
+        pieces.append(np.array(ids, dtype=np.uint16))
+        prompts.append(prompt)
+        total += len(ids)
+        if total >= tokens:
+            break
+    return corpus_of(pieces, prompts)
+
+
+def encoded(
+    examples: Iterable[Asked], tokenizer: Tokenizer, *, drop_unknown: bool = False
+) -> Iterator[tuple[Asked, list[int], int]]:
+    """Examples with their ids, and how many of them are given: one by one what ``encode`` joins."""
+    begin, end, unknown = (_special(tokenizer, name) for name in ("<bos>", "<eos>", "<unk>"))
     source = iter(examples)
-    while sum(lengths) < tokens and (chunk := list(islice(source, _ENCODE_AT_ONCE))):
+    while chunk := list(islice(source, _ENCODE_AT_ONCE)):
         asked = tokenizer.encode_batch([e.prompt for e in chunk], add_special_tokens=False)
         said = tokenizer.encode_batch([e.solution for e in chunk], add_special_tokens=False)
         for example, prompt, solution in zip(chunk, asked, said, strict=True):
@@ -134,13 +150,20 @@ def encode(
                     continue
                 text = (example.prompt + example.solution)[:120]
                 raise InputError(f"training text outside the tokenizer's vocabulary: {text!r}")
-            pieces.append(np.array(ids, dtype=np.uint16))
-            prompts.append(len(prompt.ids) + 1)
-            lengths.append(len(ids))
+            yield example, ids, len(prompt.ids) + 1
+
+
+def corpus_of(
+    pieces: Sequence[NDArray[np.uint16]],
+    prompts: Sequence[int],
+    labels: Sequence[NDArray[np.float32]] | None = None,
+) -> Corpus:
+    """The corpus of encoded examples; ``InputError`` where there is none."""
     if not pieces:
         raise InputError("no training examples")
-    starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Corpus(np.concatenate(pieces), starts, np.array(prompts, dtype=np.int32)).take(tokens)
+    starts = np.concatenate([[0], np.cumsum([len(ids) for ids in pieces])]).astype(np.int64)
+    joined = None if labels is None else np.concatenate(labels)
+    return Corpus(np.concatenate(pieces), starts, np.array(prompts, dtype=np.int32), joined)
 
 
 def encode_parts(texts: Iterable[Parts], tokenizer: Tokenizer, tokens: int) -> Corpus:
@@ -176,6 +199,14 @@ def encode_parts(texts: Iterable[Parts], tokenizer: Tokenizer, tokens: int) -> C
     starts = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     given = np.array([int(np.argmax(mask)) for mask in said], dtype=np.int32)
     return Corpus(np.concatenate(ids), starts, given, None, np.concatenate(said)).take(tokens)
+
+
+def fitting(corpus: Corpus, context: int) -> Corpus:
+    """The examples that fit a context of so many tokens; ``InputError`` where none does."""
+    rows = [row for row, length in enumerate(corpus.lengths) if length <= context]
+    if not rows:
+        raise InputError(f"every example is longer than the context of {context} tokens")
+    return corpus if len(rows) == len(corpus) else corpus.rows(rows)
 
 
 def save_corpus(corpus: Corpus, path: Path) -> None:

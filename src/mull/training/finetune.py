@@ -8,12 +8,12 @@ training takes its tokens to the end and the validation losses are recorded besi
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from mull.errors import ConfigError, InputError
-from mull.training.data import Corpus, Example, encode
+from mull.errors import ConfigError
+from mull.training.data import Example, encode, fitting
 from mull.training.loop import Progress, Trainer
 from mull.training.model import Llama, load_model, save_model
 from mull.training.options import TrainingOptions
@@ -66,7 +66,9 @@ def fine_tune(
     tokenizer = load_tokenizer(config.base)
     corpus = fitting(encode(examples, tokenizer, _ALL, drop_unknown=True), config.context)
     held_out = fitting(encode(validation, tokenizer, _ALL, drop_unknown=True), config.context)
-    model = _with_context(load_model(config.base), config.context)
+    base = load_model(config.base)
+    model = Llama(base.shape.with_context(config.context))
+    model.load_state_dict(base.state_dict())
     trainer = Trainer(model, corpus, config.recipe())
     watch = Watch(held_out, config, checks=config.checks)
     final = fit_watched(trainer, folder, watch, on_progress)
@@ -83,20 +85,3 @@ def fine_tune(
         config=config.facts(),
         validation=tuple(watch.losses),
     )
-
-
-def fitting(corpus: Corpus, context: int) -> Corpus:
-    """The examples that fit a context of so many tokens; ``InputError`` where none does."""
-    rows = [row for row, length in enumerate(corpus.lengths) if length <= context]
-    if not rows:
-        raise InputError(f"every example is longer than the context of {context} tokens")
-    return corpus if len(rows) == len(corpus) else corpus.rows(rows)
-
-
-def _with_context(model: Llama, context: int) -> Llama:
-    """The same weights with room for longer texts: rotary positions need no new parameters."""
-    if context < model.shape.context:
-        raise ConfigError(f"context {context} is less than the base's {model.shape.context}")
-    longer = Llama(replace(model.shape, context=context))
-    longer.load_state_dict(model.state_dict())
-    return longer

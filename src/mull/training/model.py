@@ -18,7 +18,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final, TypeVar, cast
 
@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from mull.engines.torch.places import SIDE, Marks
-from mull.errors import ModelLoadError
+from mull.errors import ConfigError, ModelLoadError
 from mull.fileio import write_atomic
 
 _EPSILON: Final = 1e-6
@@ -77,6 +77,12 @@ class Shape:
         block = attention + 3 * self.width * self.hidden + 2 * self.width
         embeddings = self.vocabulary + (2 * SIDE if self.marks else 0)
         return embeddings * self.width + self.layers * block + self.width
+
+    def with_context(self, context: int) -> Shape:
+        """The same with room for longer texts: rotary positions need no new parameters."""
+        if context < self.context:
+            raise ConfigError(f"context {context} is less than the base's {self.context}")
+        return replace(self, context=context)
 
     def config(self) -> dict[str, object]:
         """The ``config.json`` of this shape."""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mull.errors import ConfigError, InputError
-from mull.training.data import Batch, Corpus, Example, Labelled, encode
+from mull.training.data import Batch, Corpus, Labelled, corpus_of, encoded, fitting
 from mull.training.loop import Progress, Trainer
 from mull.training.model import Llama, Shape, load_as, load_model, save_model
 from mull.training.options import TrainingOptions
@@ -53,10 +53,13 @@ class RewardModel(Llama):
         return out
 
     @classmethod
-    def of_policy(cls, folder: Path) -> RewardModel:
-        """The trunk of a policy with a head that says one half to everything."""
+    def of_policy(cls, folder: Path, context: int | None = None) -> RewardModel:
+        """The trunk of a policy with a head that says one half to everything.
+
+        ``context`` is the longest text in tokens (default: the policy's).
+        """
         policy = load_model(folder)
-        model = cls(policy.shape)
+        model = cls(policy.shape if context is None else policy.shape.with_context(context))
         model.load_state_dict(policy.state_dict(), strict=False)
         return model
 
@@ -66,24 +69,20 @@ class RewardModel(Llama):
         return load_as(cls, folder)
 
 
-def encode_labelled(
-    examples: Iterable[Labelled], tokenizer: Tokenizer, tokens: int = 1 << 62
-) -> Corpus:
+def encode_labelled(examples: Iterable[Labelled], tokenizer: Tokenizer) -> Corpus:
     """Encode solutions with their labels at the tokens that end the steps.
 
     The label of the last step stands on the end token too, so that a text is valued alike with and
-    without it. Raises ``InputError`` where an example has not one label a step, or a label is no
-    probability.
+    without it. Texts outside the vocabulary are left out: what a model said need not read back as
+    its own tokens. Raises ``InputError`` where an example has not one label a step, or a label is
+    no probability, or no example is left.
     """
-    given = list(examples)
-    corpus = encode((Example(e.prompt, e.solution, e.ids) for e in given), tokenizer, tokens)
-    labels = np.full(corpus.tokens, np.nan, dtype=np.float32)
+    rows: list[NDArray[np.uint16]] = []
+    prompts: list[int] = []
+    labels: list[NDArray[np.float32]] = []
     pieces = _pieces(tokenizer)
-    for row in range(len(corpus)):
-        example = given[row]
-        start, stop = int(corpus.starts[row]), int(corpus.starts[row + 1])
-        first = start + int(corpus.prompts[row])
-        ends = _step_ends([pieces[i] for i in corpus.ids[first:stop]], example.separator)
+    for example, ids, prompt in encoded(examples, tokenizer, drop_unknown=True):
+        ends = _step_ends([pieces[i] for i in ids[prompt:]], example.separator)
         if len(ends) != len(example.labels):
             raise InputError(
                 f"a solution of {len(ends)} steps has {len(example.labels)} labels; "
@@ -91,11 +90,14 @@ def encode_labelled(
             )
         if not all(math.isnan(x) or 0.0 <= x <= 1.0 for x in example.labels):
             raise InputError(f"labels must lie in 0..1, not {example.labels}")
-        for end, label in zip(ends, example.labels, strict=True):
-            labels[first + end] = label
+        row = np.full(len(ids), np.nan, dtype=np.float32)
+        row[[prompt + end for end in ends]] = example.labels
         if example.labels:
-            labels[stop - 1] = example.labels[-1]
-    return Corpus(corpus.ids, corpus.starts, corpus.prompts, labels)
+            row[-1] = example.labels[-1]
+        rows.append(np.array(ids, dtype=np.uint16))
+        prompts.append(prompt)
+        labels.append(row)
+    return corpus_of(rows, prompts, labels)
 
 
 def _pieces(tokenizer: Tokenizer) -> list[str]:
@@ -179,15 +181,17 @@ class TrainReward(TrainingOptions):
 
     ``base`` is the policy's folder whose weights it starts from (it may be larger than the policy
     it will judge), and fixes its size; without one it starts from nothing in the given ``size``
-    (default: ``s``). Rates that are not given are those of the size, for a base of another shape
-    those of the largest, which are the smallest. ``tokens`` is the most that
-    is seen, examples repeated where they are fewer; training ends early once the validation loss
-    has not fallen for ``patience`` checks, ``checks`` of them to a training, and the best weights
-    are kept. The other options are those of ``TrainingOptions``.
+    (default: ``s``). ``context`` is the longest text in tokens (default: the base's). Rates that
+    are not given are those of the size, for a base of another shape those of the largest, which are
+    the smallest. ``tokens`` is the most that is seen, examples repeated where they are fewer;
+    training ends early once the validation loss has not fallen for ``patience`` checks, ``checks``
+    of them to a training, and the best weights are kept. The other options are those of
+    ``TrainingOptions``.
     """
 
     base: Path | None = None
     size: str | None = None
+    context: int | None = None
     patience: int = 4
     checks: int = 20
 
@@ -199,9 +203,10 @@ class TrainReward(TrainingOptions):
             )
         if self.size is not None:
             check_size(self.size)
-        for name in ("patience", "checks"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"train: {name} must be at least 1, not {getattr(self, name)}")
+        for name in ("patience", "checks", "context"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"train: {name} must be at least 1, not {value}")
 
     @property
     def good_rates(self) -> tuple[float, float]:
@@ -236,27 +241,28 @@ def train_reward(
 ) -> TrainedReward:
     """Train a reward model and write it to ``folder`` (Hugging Face layout, bfloat16).
 
-    ``validation`` are solutions to other problems. Raises ``InputError`` for labels that do not fit
-    their solutions.
+    ``validation`` are solutions to other problems. Texts longer than the context are left out.
+    Raises ``InputError`` for labels that do not fit their solutions.
     """
     config.set_threads()
     tokenizer = load_tokenizer(tokenizer_folder)
-    corpus = encode_labelled(examples, tokenizer)
-    held_out = encode_labelled(validation, tokenizer)
     if config.base is not None:
-        model = RewardModel.of_policy(config.base)
+        model = RewardModel.of_policy(config.base, config.context)
     else:
-        shape = TrainPolicy(size=config.size or "s").shape(tokenizer)
+        size, context = config.size or "s", config.context or CONTEXT
+        shape = TrainPolicy(size=size, context=context).shape(tokenizer)
         model = RewardModel(shape)
         model.initialise(config.seed)
         nn.init.zeros_(model.value_head.weight)
+    corpus = fitting(encode_labelled(examples, tokenizer), model.shape.context)
+    held_out = fitting(encode_labelled(validation, tokenizer), model.shape.context)
     trainer = Trainer(model, corpus, config.recipe(), value_loss)
     watch = Watch(
         held_out, config, checks=config.checks, patience=config.patience, objective=value_loss
     )
     final = fit_watched(trainer, folder, watch, on_progress)
     save_model(model, folder)
-    save_tokenizer(tokenizer, folder, CONTEXT)
+    save_tokenizer(tokenizer, folder, model.shape.context)
     return TrainedReward(
         folder=folder,
         parameters=sum(weight.numel() for weight in model.parameters()),
