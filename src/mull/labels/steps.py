@@ -19,11 +19,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from mull.engines.base import Engine
 from mull.errors import EngineError, UsageError
-from mull.labels.rollouts import Value, prefixes, values
+from mull.labels.known import Known, place
+from mull.labels.rollouts import prefixes, values
 from mull.labels.samples import Sample
 from mull.rng import derive
 from mull.strategies.base import prompt_of
@@ -33,8 +35,6 @@ from mull.types import Attempt, Branch, Sampling, Step, StopReason, Usage
 
 Kind = Literal["exact", "soft", "hard", "search", "outcome"]
 KINDS: tuple[Kind, ...] = ("exact", "soft", "hard", "search", "outcome")
-Place = tuple[str, tuple[Attempt, ...], str]
-"""What tells a text from others: its problem, the attempts in context, the text itself."""
 ROLLOUTS = 8
 """Rollouts a step where nothing else is said."""
 
@@ -64,7 +64,7 @@ def distinct(samples: Iterable[Sample], answered: bool = True) -> list[Sample]:
 
     (Snell et al. 2024, appendix: solutions without a final answer hurt the PRM.)
     """
-    seen: dict[Place, Sample] = {}
+    seen: dict[tuple[str, tuple[Attempt, ...], str], Sample] = {}
     for sample in samples:
         if sample.text and (sample.answer is not None or not answered):
             seen.setdefault((sample.problem.id, sample.history, sample.text), sample)
@@ -88,10 +88,10 @@ class Labeller:
     """Labels samples by one rule; rollouts of equal prefixes are paid once.
 
     ``engine`` is the policy (needed for ``soft``, ``hard`` and ``search``, which make ``rollouts``
-    of a prefix, ``ROLLOUTS`` by default), ``usage`` what the rollouts cost so far and ``unknown``
-    how many prefixes none came back of. Under ``soft`` and ``hard`` only a ``share`` of the samples
-    (default: all), drawn by a hash, has its steps rolled out; the others are labelled by their
-    grade at the end alone.
+    of a prefix, ``ROLLOUTS`` by default). Under ``soft`` and ``hard`` only a ``share`` of the
+    samples (default: all), drawn by a hash, has its steps rolled out; the others are labelled by
+    their grade at the end alone. What the rollouts came to is kept in ``folder``, if there is one,
+    until ``forget``; see ``Known`` for the errors of a folder that holds others.
     """
 
     kind: Kind
@@ -101,8 +101,8 @@ class Labeller:
     sampling: Sampling = Sampling()
     seed: int = 0
     share: float | None = None
-    usage: Usage = field(default=Usage(), init=False)
-    _known: dict[Place, float] = field(default_factory=dict, init=False)
+    folder: Path | None = None
+    _known: Known = field(init=False)
 
     def __post_init__(self) -> None:
         check_rule(self.kind, self.rollouts, self.share)
@@ -113,6 +113,15 @@ class Labeller:
             )
         if self.kind in ("soft", "hard", "search") and self.engine is None:
             raise UsageError(f"labels={self.kind} needs the policy's engine for its rollouts")
+        depends = {
+            "task": self.task.name,
+            "until": self.task.until,
+            "policy": self.engine.info.identity if self.engine else None,
+            "rollouts": self._rollouts,
+            "sampling": self.sampling,
+            "seed": self.seed,
+        }
+        self._known = Known(depends, self.folder if self.engine else None)
 
     async def label(self, samples: Sequence[Sample]) -> list[Labelled]:
         """The samples that have a label, with their labels, in order.
@@ -126,9 +135,9 @@ class Labeller:
                 chosen = [s for s in samples if self._rolled(s)]
                 await self._roll([p for s in chosen for p in self._prefixes(s)[:-1]])
             labels = [self._labels(sample) for sample in samples]
-        if self._known and self.unknown == len(self._known):
+        if len(self._known) and self._known.unknown == len(self._known):
             raise EngineError(
-                f"labels={self.kind}: none of the rollouts of {self.unknown} prefixes came back; "
+                f"labels={self.kind}: no rollout of {len(self._known)} prefixes came back; "
                 "expected the policy's engine to answer: see to it and begin again"
             )
         return [
@@ -138,9 +147,13 @@ class Labeller:
         ]
 
     @property
-    def unknown(self) -> int:
-        """Prefixes of which no rollout came back."""
-        return sum(map(math.isnan, self._known.values()))
+    def usage(self) -> Usage:
+        """What the rollouts cost so far."""
+        return self._known.usage
+
+    def forget(self) -> None:
+        """Remove what the folder holds of the rollouts."""
+        self._known.forget()
 
     @property
     def facts(self) -> dict[str, float] | None:
@@ -148,11 +161,11 @@ class Labeller:
         if self.kind in ("exact", "outcome"):
             return None
         return {
-            "rollouts": ROLLOUTS if self.rollouts is None else self.rollouts,
+            "rollouts": self._rollouts,
             "share": 1.0 if self.share is None else self.share,
             "tokens": self.usage.generated,
             "prefixes": len(self._known),
-            "unknown": self.unknown,
+            "unknown": self._known.unknown,
         }
 
     def _labels(self, sample: Sample) -> list[float]:
@@ -169,7 +182,7 @@ class Labeller:
             )
             labels = [float(wrong is None or at < wrong) for at in range(steps)]
             return [*labels[:-1], own if labels[-1] else 0.0]
-        means = [self._known[_place(p)] for p in self._prefixes(sample)[:-1]]
+        means = [self._known[p] for p in self._prefixes(sample)[:-1]]
         if self.kind == "hard":
             means = [mean if math.isnan(mean) else float(mean > 0) for mean in means]
         return [*means, own]
@@ -192,7 +205,7 @@ class Labeller:
             asked = {at: self._prefixes(samples[at])[middle] for at, middle in middles.items()}
             await self._roll(list(asked.values()))
             for at, middle in middles.items():
-                value = self._known[_place(asked[at])]
+                value = self._known[asked[at]]
                 if math.isnan(value):
                     open_.discard(at)
                 elif value > 0:
@@ -210,23 +223,26 @@ class Labeller:
 
     async def _roll(self, branches: Sequence[Branch]) -> None:
         """Know the value of every branch."""
-        new = {_place(b): b for b in branches if _place(b) not in self._known}
+        new = {place(branch): branch for branch in branches if branch not in self._known}
         if not new or self.engine is None:
             return
         found = values(
             new.values(),
             self.engine,
             self.task,
-            rollouts=ROLLOUTS if self.rollouts is None else self.rollouts,
+            rollouts=self._rollouts,
             sampling=self.sampling,
             seed=self.seed,
         )
-        async for value in found:
-            self._note(value)
+        try:
+            async for value in found:
+                self._known.note(value)
+        finally:
+            self._known.save()
 
-    def _note(self, value: Value) -> None:
-        self.usage = self.usage + value.usage
-        self._known[_place(value.branch)] = value.mean
+    @property
+    def _rollouts(self) -> int:
+        return ROLLOUTS if self.rollouts is None else self.rollouts
 
     def _prefixes(self, sample: Sample) -> list[Branch]:
         return list(prefixes(branch_of(sample, self._separator)))
@@ -238,7 +254,3 @@ class Labeller:
     def _labelled(self, sample: Sample, labels: Sequence[float]) -> Labelled:
         prompt = prompt_of(branch_of(sample, self._separator)).plain
         return Labelled(prompt, sample.text, tuple(labels), self._separator, sample.ids)
-
-
-def _place(branch: Branch) -> Place:
-    return branch.problem.id, branch.history, branch.text

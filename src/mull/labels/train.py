@@ -72,11 +72,20 @@ async def train_verifier(
     ``tokenizer`` is the folder of the policy's tokenizer; ``engine`` makes the ``rollouts``, of a
     ``share`` of the samples (see ``Labeller``, whose errors are raised before anything is read).
     With ``history`` it learns the attempts of recorded chains, each behind those that it saw, and
-    its card says so; labels are then ``outcome`` ones.
+    its card says so; labels are then ``outcome`` ones. A killed training goes on from ``folder``,
+    the rollouts that it has paid for included.
     """
     if history and labels != "outcome":
         raise UsageError(f"history: labels={labels} are of texts without one; expected outcome")
-    labeller = Labeller(labels, recorded.task, engine, rollouts, seed=config.seed, share=share)
+    labeller = Labeller(
+        labels,
+        recorded.task,
+        engine,
+        rollouts,
+        seed=config.seed,
+        share=share,
+        folder=folder,
+    )
     groups: Iterable[Sequence[Sample]] = recorded.problems()
     if history:
         groups = [[s for chain in chains for s in chain] for chains in read_chains(recorded)]
@@ -88,6 +97,7 @@ async def train_verifier(
     trained = train_reward(config, examples, validation, tokenizer, folder, on_progress=on_progress)
     facts = {**asdict(trained), "labels": labels, "labelling": labeller.facts, "history": history}
     write_origin(folder, "orm" if labels == "outcome" else "prm", recorded, facts)
+    labeller.forget()
     return trained
 
 
