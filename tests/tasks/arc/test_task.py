@@ -99,18 +99,18 @@ def test_grades_are_cell_by_cell() -> None:
 
 @pytest.mark.parametrize("stop", list(StopReason))
 @pytest.mark.parametrize(
-    ("format", "closes"),
+    ("format", "closes", "shows"),
     [
-        ("marked", True),
-        ("lists", True),
-        (BEST, True),
-        ("nvarc", False),
-        ("architects", False),
-        ("RowNumberEncoder(MinimalGridEncoder())", False),
+        ("marked", True, False),
+        ("lists", True, True),
+        (BEST, True, True),
+        ("nvarc", False, False),
+        ("architects", False, False),
+        ("RowNumberEncoder(MinimalGridEncoder())", False, False),
     ],
 )
-def test_a_strict_read_takes_only_an_ended_answer_where_no_mark_closes_it(
-    format: str, closes: bool, stop: StopReason
+def test_a_strict_read_takes_only_an_ended_answer_where_its_text_does_not_show_the_end(
+    format: str, closes: bool, shows: bool, stop: StopReason
 ) -> None:
     """Every beginning of an answer that ends at a row border is an answer as well."""
     for strict in (False, True):
@@ -121,12 +121,30 @@ def test_a_strict_read_takes_only_an_ended_answer_where_no_mark_closes_it(
         read = task.extract(problem, first)
         assert read.answer == "12\n34"
         found = settled(task, read, stop)
-        if closes or not strict or stop in (StopReason.END, StopReason.STOP):
+        if shows or not strict or stop in (StopReason.END, StopReason.STOP):
             assert found == read
         else:
             cut = stop is not StopReason.FILTERED
             reason = Unanswered.TRUNCATED if cut else Unanswered.FILTERED
             assert found == Extraction(None, reason)
+
+
+@pytest.mark.parametrize("format", [*FORMATS, SYMBOLS, "nvarc", "lists"])
+@given(seed=st.integers(0, 2**32), cut=st.floats(0, 1))
+@settings(max_examples=25)
+def test_no_cut_text_is_strictly_taken_for_another_answer(
+    format: str, seed: int, cut: float
+) -> None:
+    task = ArcTask(format=format, strict=True, copies=True)
+    problem = only(task, random_puzzle(seed))
+    assert problem.answer is not None
+    (view,) = task.views(problem, 1)
+    whole = view.opening + task.solution_in(problem, view, problem.answer)
+    part = whole[: round(cut * len(whole))]
+    for stop in task.until.stop:  # an engine takes it away
+        part = part.partition(stop)[0]
+    found = settled(task, task.extract_from(problem, view, part), StopReason.LENGTH)
+    assert found.answer in (None, problem.answer)
 
 
 def test_a_copy_of_the_test_input_is_no_answer_unless_it_may_be() -> None:

@@ -35,11 +35,11 @@ class ArcTask:
 
     ``format`` is how puzzles are written: a compact format (``marked``) or a grid encoder's spec
     string, asked in a chat of ``layout`` short or long. ``strict`` refuses answers whose stated
-    shape or row numbers contradict their cells, and those in a form without a closing mark that the
-    model did not end. An answer that repeats the test input counts as
-    none unless ``copies``. ``characters`` bounds the prompt: train pairs beyond it are left out,
-    the last first. Views turn grids (``geometry``), rename colours and reorder the train pairs,
-    each of which can be switched off.
+    shape or row numbers contradict their cells, and those that the model did not end, where their
+    text cannot show it (no closing mark, or one that is a stop string). An answer that repeats the
+    test input counts as none unless ``copies``. ``characters`` bounds the prompt: train pairs
+    beyond it are left out, the last first. Views turn grids (``geometry``), rename colours and
+    reorder the train pairs, each of which can be switched off.
 
     >>> task = ArcTask()
     >>> puzzle = '{"train": [{"input": [[1]], "output": [[2]]}], "test": [{"input": [[3]]}]}'
@@ -76,8 +76,12 @@ class ArcTask:
 
     @property
     def needs_end(self) -> bool:
-        """Strict, where no mark closes an answer: one cut between two rows looks whole."""
-        return self.strict and not self.closes
+        """Strict, where an answer's text alone does not show that it is whole.
+
+        No mark closes it, or the mark is a stop string, of which the text has nothing: either way
+        one cut between two rows looks whole.
+        """
+        return self.strict and (not self.closes or bool(self._writing.stop))
 
     def load(self, path: str) -> Iterator[Problem]:
         """Every test pair of every puzzle of a file or folder, one by one."""
