@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 from tests.runs.world import Steps, engine, small
+from tests.tasks.arc.world import random_puzzle
 
+from mull.cli.arc.solve import Given
 from mull.engines.adapt import Parts
 from mull.engines.simulated import run_virtual
 from mull.runs import estimate, prepare
 from mull.runs.estimate import Estimate
+from mull.tasks.arc.task import ArcTask
 
 
 @dataclass(frozen=True)
@@ -48,3 +51,37 @@ def test_a_search_is_shared_by_those_who_ask_for_the_same_ranks() -> None:
     whole, same = "token-dfs(threshold=0.25)", "token-dfs(threshold=0.25, best_of=4)"
     assert guess(whole, same).samples == 3 * 4
     assert guess(whole, "token-dfs(threshold=0.25, best_of=2)").samples == 3 * (4 + 2)
+
+
+def guess_arc(*strategies: str, samples: int | None = None) -> Estimate:
+    """Of three puzzles, where views are shown."""
+    puzzles = tuple(random_puzzle(seed) for seed in range(3))
+    fields: dict[str, Any] = {"file": "puzzles.json", "problems": 3, "samples": samples}
+    config = small(strategies=list(strategies), temperatures=[0.0], task="arc", **fields)
+    return run_virtual(estimate(prepare(config, task=Given(puzzles=puzzles)), engine(), 0))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "samples"),
+    [
+        ("airv(n=8)", 8),
+        ("airv(n=16, per_view=2)", 16),
+        ("airv(n=20, threshold=0.1)", 20),
+        ("airv(n=64)", 64),
+        ("ttft(n=8, steps=2)", 8),
+    ],
+)
+def test_the_views_of_a_problem_share_its_samples(strategy: str, samples: int) -> None:
+    found = guess_arc(strategy)
+    assert found.samples == 3 * samples
+    assert found.generated_tokens == 3 * samples * ArcTask().until.max_tokens
+
+
+def test_a_window_of_views_stands_for_all_of_them() -> None:
+    assert guess_arc("airv", samples=10).samples == 3 * 10
+
+
+def test_views_are_shared_by_those_who_see_the_same() -> None:
+    assert guess_arc("airv(n=8)", "airv(n=4)", "airv(n=8, rank=views)").samples == 3 * 8
+    assert guess_arc("airv(n=8)", "airv(n=16, per_view=2)").samples == 3 * 16
+    assert guess_arc("airv(n=8)", "airv(n=8, seed=1)").samples == 3 * (8 + 8)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -58,13 +58,17 @@ async def estimate(plan: Plan, engine: Engine, completions: int = CALIBRATION) -
     problems = len(plan.problems)
     samples = sum(count for count, _ in pools) * problems
     prompts = generated = flops = cost = busy = 0.0
-    measured = 0
+    # Views of a problem are decoded alike: one of them tells what all cost.
+    kinds: dict[tuple[object, ...], list[tuple[int, Generate]]] = {}
     for count, example in pools:
-        each = max(1, completions // len(pools)) if completions else 0
-        made, spent, elapsed = await _measure(plan, engine, example, each)
-        share = count * problems / max(1, made)
+        kinds.setdefault((example.decoding, example.until), []).append((count, example))
+    measured = 0
+    for alike in kinds.values():
+        each = max(1, completions // len(kinds)) if completions else 0
+        made, spent, elapsed = await _measure(plan, engine, alike[0][1], each)
+        share = sum(count for count, _ in alike) * problems / max(1, made)
         measured += made
-        prompts += spent.prompt / max(1, made) * problems
+        prompts += spent.prompt / max(1, made) * problems * len(alike)
         generated += spent.generated * share
         flops += spent.flops * share
         cost += spent.cost * share
@@ -98,20 +102,45 @@ def _asked(plan: Plan, slots: int) -> list[tuple[int, Generate]]:
     """Distinct samples that the cells ask for on one problem: (how many, an example of them)."""
     most: dict[tuple[object, ...], tuple[int, Generate]] = {}
     for cell in plan.cells:
+        pools: dict[tuple[object, ...], tuple[int, Generate]] = {}
         for action in _first_actions(plan, cell, slots):
-            own = cell.budget.samples if cell.budget is not None else None
-            own = own or getattr(plan.strategies[cell.strategy], "n", None)
-            count = max(own or 0, action.first + action.count)
-            # Samples of the root are shared by all cells; a search by steps shares its first alone.
+            # Samples of a branch are shared by all cells; a search by steps shares its first alone.
             alone = cell.id if action.until.steps or action.until.tokens else ""
             # The ranks of a search over tokens are shared by those who ask for the same ones.
             drawn = isinstance(action.decoding, Sampling)
             ranks = () if drawn else (action.first, action.count)
-            where = (action.branch.key, action.branch.weights, cell.seed, alone)
-            pool = (*where, action.decoding, ranks, action.until)
+            shown = (action.branch.key, action.branch.prompt, action.branch.weights)
+            pool: tuple[object, ...] = (
+                *shown,
+                cell.seed,
+                alone,
+                ranks,
+                action.decoding,
+                action.until,
+            )
+            count = action.first + action.count if drawn else action.count
+            if pool not in pools or pools[pool][0] < count:
+                pools[pool] = (count, replace(action, until=plan.until) if alone else action)
+        for pool, (count, example) in zip(pools, _whole(plan, cell, pools.values()), strict=True):
             if pool not in most or most[pool][0] < count:
-                most[pool] = (count, replace(action, until=plan.until) if alone else action)
+                most[pool] = (count, example)
     return list(most.values())
+
+
+def _whole(
+    plan: Plan, cell: Cell, pools: Collection[tuple[int, Generate]]
+) -> Iterator[tuple[int, Generate]]:
+    """The pools that a cell asks for first, each with its part of all samples that it will take.
+
+    Views of a problem have a pool each, and together as many samples as the strategy takes.
+    """
+    own = cell.budget.samples if cell.budget is not None else None
+    own = own or getattr(plan.strategies[cell.strategy], "n", None) or 0
+    total, before = sum(count for count, _ in pools), 0
+    for count, example in pools:
+        share = own * (before + count) // total - own * before // total
+        yield max(share, count), example
+        before += count
 
 
 def _first_actions(plan: Plan, cell: Cell, slots: int) -> Sequence[Generate]:
