@@ -77,13 +77,15 @@ class Problem:
     """One thing to answer.
 
     ``answer`` is the gold answer in the task's canonical text, ``None`` where there is none;
-    ``meta`` carries the task's own facts (``level``, ``contexts``, ``choices`` …) as JSON values.
+    ``meta`` carries the task's own facts (``level``, ``contexts``, ``choices`` …) as JSON values;
+    ``opening`` is what the assistant's turn begins with before the model writes.
     """
 
     id: str
     prompt: Prompt
     answer: str | None = None
     meta: Mapping[str, Any] = field(default_factory=dict)
+    opening: str = ""
 
 
 class StopReason(StrEnum):
@@ -499,7 +501,7 @@ class Branch:
 
     ``key`` is the parent's key and the child's index: it gives the seed and the order. A branch is
     a value; ``child`` and ``revision`` make new ones. ``weights`` names the adapted weights that
-    continue it and judge it, ``None`` for the policy's own.
+    continue it and judge it, ``None`` for the policy's own. ``opening`` as in ``Problem``.
     """
 
     problem: Problem
@@ -508,11 +510,12 @@ class Branch:
     history: tuple[Attempt, ...] = ()
     steps: tuple[Step, ...] = ()
     weights: str | None = None
+    opening: str = ""
 
     @classmethod
     def root(cls, problem: Problem) -> Branch:
         """The branch that has seen nothing but the problem."""
-        return cls(problem, problem.prompt)
+        return cls(problem, problem.prompt, opening=problem.opening)
 
     @property
     def prompt(self) -> Prompt:
@@ -538,12 +541,19 @@ class Branch:
 
     @property
     def text(self) -> str:
-        """The assistant's text so far."""
+        """The assistant's turn so far."""
+        return self.opening + self.said
+
+    @property
+    def said(self) -> str:
+        """What the model wrote of the turn: the steps, without the opening."""
         return "".join(step.text for step in self.steps)
 
     @property
     def token_ids(self) -> tuple[int, ...] | None:
-        """The exact tokens so far, ``None`` if any step has none."""
+        """The exact tokens so far, ``None`` if any step has none, or the turn has an opening."""
+        if self.opening:
+            return None
         ids: list[int] = []
         for step in self.steps:
             if step.token_ids is None:

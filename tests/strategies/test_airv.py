@@ -32,8 +32,11 @@ from mull.strategies.base import (
     Start,
     Strategy,
 )
-from mull.strategies.drive import Job, Solved
+from mull.strategies.best_of_n import BestOfN, TokenBeamSearch
+from mull.strategies.drive import Job, Solved, request_of
 from mull.strategies.single import Greedy
+from mull.strategies.token_dfs import TokenDfs
+from mull.strategies.vote import Vote
 from mull.tasks.arc.task import ArcTask
 from mull.types import (
     Capabilities,
@@ -76,8 +79,30 @@ def solve(
     return one(Job(strategy, start, 0), engine or engine_for(seed, task=task), **options)
 
 
-def test_one_view_is_the_greedy_answer_under_it_brought_back() -> None:
-    plain = ArcTask(colours=False, order=False)
+FORMATS = ("marked", "architects", "lists", "MinimalGridEncoder()", CHAT.format)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize(
+    "strategy", [Greedy(), Vote(n=4), TokenBeamSearch(width=2), TokenDfs(), BestOfN(n=2)]
+)
+def test_every_strategy_asks_as_one_view_does(strategy: Strategy, format: str) -> None:
+    """A single prediction and the first of a vote are of one and the same text."""
+    task = ArcTask(format=format, colours=False, order=False)
+    start = Start(asked(0, task), task, None, COLD)
+    (own, *_) = strategy.start(start).ask(Room(8))
+    (of_view,) = Airv(n=1).start(start).ask(Room(8))
+    assert isinstance(own, Generate)
+    assert isinstance(of_view, Generate)
+    info = engine_for(0, task=task).info
+    one_request, other = request_of(own, info, 0), request_of(of_view, info, 0)
+    assert (one_request.prompt, one_request.assistant) == (other.prompt, other.assistant)
+    assert one_request.assistant == task.views(start.problem, 1)[0].opening
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_one_view_is_the_greedy_answer_under_it_brought_back(format: str) -> None:
+    plain = ArcTask(format=format, colours=False, order=False)
     for seed in range(20):
         engine = engine_for(seed, task=plain)
         alone = solve(Airv(n=1), seed, task=plain, engine=engine).result

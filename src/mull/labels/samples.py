@@ -79,7 +79,7 @@ class Recorded:
         self, problem: Problem, index: int, made: Completion, history: tuple[Attempt, ...] = ()
     ) -> Sample:
         """A completion as sample ``index``, read and graded by the task."""
-        read = self.task.extract(problem, made.text)
+        read = self.task.extract(problem, problem.opening + made.text)
         answer = settled(self.task, read, made.stop).answer
         grade = grade_answer(self.task, problem, answer)
         likely = math.nan if made.mean_logprob is None else made.mean_logprob

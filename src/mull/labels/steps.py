@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -56,7 +56,7 @@ def branch_of(sample: Sample, separator: str = "\n") -> Branch:
     steps = [Step(text, StopReason.STEP) for text in texts[:-1]]
     steps += [Step(text, sample.stop) for text in texts[-1:]]
     root = Branch.root(sample.problem)
-    return Branch(root.problem, root.view, (sample.index,), sample.history, tuple(steps))
+    return replace(root, key=(sample.index,), history=sample.history, steps=tuple(steps))
 
 
 def distinct(samples: Iterable[Sample], answered: bool = True) -> list[Sample]:

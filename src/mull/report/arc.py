@@ -162,13 +162,13 @@ def arc_task(run: Run) -> ArcTask | None:
     return task if isinstance(task, ArcTask) else None
 
 
-def failure_of(task: ArcTask, problem: Problem, sample: Sample, opened: bool) -> str:
-    """The category of a response without an answer; ``opened``: the turn had an opening."""
+def failure_of(task: ArcTask, problem: Problem, sample: Sample) -> str:
+    """The category of a response without an answer."""
     if sample.unanswered == Unanswered.FAILED.value:
         return FAILED
     if sample.unanswered == Unanswered.TRUNCATED.value:
         return Unanswered.TRUNCATED.value
-    found = task.why((task.opening(problem) if opened else "") + sample.text)
+    found = task.why(task.opening(problem) + sample.text)
     if found is not None:
         return found.value
     return COPY if sample.unanswered == Unanswered.NO_ANSWER.value else NO_INVERSE
@@ -178,9 +178,7 @@ def explained(kept: _Watched, result: ProblemResult, sample: Sample, failure: st
     """What is wrong with one response: where its text cannot be read, or the recorded error."""
     if failure in (FAILED, TOO_LONG):
         return result.failure or ""
-    opened = viewed(_strategy(kept.cell.strategy)) is not None
-    opening = kept.task.opening(problem_of(result)) if opened else ""
-    return kept.task.reading(opening + sample.text).detail
+    return kept.task.reading(kept.task.opening(problem_of(result)) + sample.text).detail
 
 
 def problem_of(result: ProblemResult) -> Problem:
@@ -255,7 +253,7 @@ class _Watched:
         for sample in result.samples:
             failure = None
             if sample.answer is None:
-                failure = failure_of(self.task, problem, sample, seen is not None)
+                failure = failure_of(self.task, problem, sample)
                 failure = lost if failure == FAILED else failure
             number = sample.key[0] if sample.key else 0
             view = SAME if seen is None else names[number] if number >= 0 else ""

@@ -109,7 +109,8 @@ def _asked(plan: Plan, slots: int) -> list[tuple[int, Generate]]:
             # The ranks of a search over tokens are shared by those who ask for the same ones.
             drawn = isinstance(action.decoding, Sampling)
             ranks = () if drawn else (action.first, action.count)
-            shown = (action.branch.key, action.branch.prompt, action.branch.weights)
+            branch = action.branch
+            shown = (branch.key, branch.prompt, branch.opening, branch.weights)
             pool: tuple[object, ...] = (
                 *shown,
                 cell.seed,
@@ -176,9 +177,15 @@ async def _measure(
     logprobs = engine.info.capabilities.logprobs
 
     async def one(seed: int, problem: Problem) -> int:
-        prompt = prompt_of(Branch.root(problem))
+        root = Branch.root(problem)
         request = Request(
-            prompt, example.until, n=n, decoding=decoding, seed=seed, logprobs=logprobs
+            prompt_of(root),
+            example.until,
+            root.text,
+            n=n,
+            decoding=decoding,
+            seed=seed,
+            logprobs=logprobs,
         )
         gauge, came = Meter(ledger, Purpose.POLICY, engine.info), 0
         async with aclosing(engine.generate(request, gauge)) as stream:

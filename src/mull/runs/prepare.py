@@ -138,13 +138,15 @@ def _problems(config: Config, task: Task) -> Iterator[Problem]:
 
 def problem_to_json(problem: Problem) -> dict[str, Any]:
     """A problem as JSON values, for records: the prompt as the model sees it and as plain text."""
-    return {
+    value = {
         "id": problem.id,
         "prompt": plain(problem.prompt),
         "text": problem.prompt.plain,
         "answer": problem.answer,
         "meta": plain(problem.meta),
     }
+    # Most have none: what their records are recognised by stays as it was.
+    return {**value, "opening": problem.opening} if problem.opening else value
 
 
 def problem_from_json(data: Mapping[str, Any]) -> Problem:
@@ -157,7 +159,7 @@ def problem_from_json(data: Mapping[str, Any]) -> Problem:
         view = Prompt(token_ids=tuple(prompt["token_ids"]))
     else:
         view = Prompt.of(prompt["text"])
-    return Problem(data["id"], view, data["answer"], data["meta"])
+    return Problem(data["id"], view, data["answer"], data["meta"], data.get("opening", ""))
 
 
 def problems_digest(problems: Sequence[Problem]) -> str:

@@ -134,8 +134,8 @@ class AirvSearch(ScoredSearch):
             begin = max(first, number * self.width)
             end = min(first + count, (number + 1) * self.width)
             view = self._view(number)
-            opening = (Step(view.opening, StopReason.STEP),) if view.opening else ()
-            branch = Branch(self.start.problem, view.prompt, (number,), steps=opening)
+            problem, opening = self.start.problem, view.opening
+            branch = Branch(problem, view.prompt, (number,), opening=opening)
             action = self.generate(
                 branch,
                 self.start.limit,
@@ -149,7 +149,7 @@ class AirvSearch(ScoredSearch):
         view, shown = self._shown[action]
         problem, branch = self.start.problem, shown.child(completion)
         read = self.task.extract_from(problem, view, branch.text)
-        candidate = self.start.candidate(_said(branch), read)
+        candidate = self.start.candidate(branch, read)
         if candidate.answer is None:
             return candidate, branch
         own = View(SAME, problem.prompt)
@@ -168,8 +168,3 @@ class AirvSearch(ScoredSearch):
             count = self.n // self.width if self.n != FAR else max(8, 2 * number)
             self._views = list(self.task.views(self.start.problem, count, self.seed))
         return self._views[number]
-
-
-def _said(branch: Branch) -> Branch:
-    """The branch without its opening, which the model did not say."""
-    return replace(branch, steps=tuple(step for step in branch.steps if step.tokens))

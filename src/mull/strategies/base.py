@@ -224,7 +224,7 @@ class Start:
             total = sum(map(sum, known))
             scores = {"logprob": total, "mean_logprob": total / max(1, sum(map(len, known)))}
         return Candidate(
-            branch.key, branch.text, read.answer, read.unanswered, stop, tokens, scores
+            branch.key, branch.said, read.answer, read.unanswered, stop, tokens, scores
         )
 
     def same(self, a: str, b: str) -> bool:

@@ -10,7 +10,7 @@ for is wasted.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from mull.budget import Budget
 from mull.errors import BudgetError, SpecError
@@ -56,7 +56,7 @@ def check_options(name: str, window: int, quorum: float = 0.0) -> None:
 def branch_of(problem: Problem, candidate: Candidate) -> Branch:
     """The branch of a candidate that exists already: its text as one step, without tokens."""
     step = Step(candidate.text, candidate.stop, tokens=candidate.tokens)
-    return Branch(problem, problem.prompt, candidate.key, steps=(step,))
+    return replace(Branch.root(problem), key=candidate.key, steps=(step,))
 
 
 def _exhausted(outcome: Outcome) -> bool:

@@ -14,11 +14,12 @@ from tests.tasks.arc.world import random_puzzle
 
 from mull.catalog import load_task
 from mull.errors import ConfigError, InputError, SpecError
+from mull.runs.prepare import problem_from_json, problem_to_json
 from mull.tasks.arc.encode import Unreadable
 from mull.tasks.arc.grids import Pair, Puzzle, as_json, as_text
 from mull.tasks.arc.task import LEVELS, ArcTask, puzzle_of
 from mull.tasks.base import SAME, FileTask, View, ViewedTask, settled
-from mull.types import Extraction, GradeOutcome, Problem, StopReason, Unanswered
+from mull.types import Branch, Extraction, GradeOutcome, Problem, StopReason, Unanswered
 
 BEST = "GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))"
 FORMATS = ["marked", "architects", BEST, "MinimalGridEncoder()"]
@@ -55,6 +56,18 @@ def test_a_solution_is_what_the_layout_says_the_view_shows(format: str) -> None:
     assert problem.answer is not None
     whole = same.opening + task.solution_in(problem, same, problem.answer)
     assert task.extract(problem, whole).answer == problem.answer
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_problem_carries_the_opening_of_its_turn_into_records_and_fresh_attempts(
+    format: str,
+) -> None:
+    task = ArcTask(format=format)
+    problem = only(task, random_puzzle(2))
+    assert problem_from_json(problem_to_json(problem)) == problem
+    root = Branch.root(problem)
+    assert root.text == task.opening(problem) == root.revision().text
+    assert root.said == ""
 
 
 def test_it_keeps_the_contracts_of_tasks() -> None:

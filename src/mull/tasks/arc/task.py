@@ -210,11 +210,13 @@ class ArcTask:
         grids = [g for p in (*shown.train, shown.test[index]) for g in (p.input, p.output) if g]
         side = max(max(len(grid), len(grid[0])) for grid in grids)
         level = next((n for n, most in enumerate(LEVELS, 1) if side <= most), len(LEVELS))
+        prompt, opening = self._ask(shown, index)
         return Problem(
             f"{puzzle.id}/{index}",
-            self._ask(shown, index)[0],
+            prompt,
             None if gold is None else as_text(gold),
             {"puzzle": as_json(shown), "index": index, "level": level},
+            opening,
         )
 
     def _answer(self, problem: Problem, reading: Reading, view: View | None) -> Extraction:
