@@ -13,7 +13,7 @@ from tests.cli.command import Mull, refused
 from tests.tasks.arc.world import random_puzzle, solver, tiny_model
 
 from mull.catalog import load_task
-from mull.engines.simulated import SimulatedEngine
+from mull.engines.simulated import Script, SimulatedEngine
 from mull.metrics import mean_interval
 from mull.report.tables import Table
 from mull.runs import Records
@@ -257,3 +257,23 @@ def test_views_may_leave_grids_lying_and_colours_alone(mull: Mull, solved_by: Gi
     assert Records("out").config["task"] == "arc(geometry=false, colours=false)"
     views = {each.view for each in predictions.read_task_results("out/task_results.json")}
     assert len(views) == 1  # the field's form tells turns and colours, no order
+
+
+def test_a_judge_ranks_the_answers_of_views(
+    mull: Mull, solved_by: Given, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solved_by()
+    puzzles = write("p.json", PUZZLES)
+    says = SimulatedEngine(Script(["No.\n[[wrong]]"]))
+    monkeypatch.setattr(sys.modules["mull.catalog.equip"], "load_engine", lambda *_, **__: says)
+    said = solve(mull, puzzles, "--rank", "verify", "--judge", "other", "--no-report")
+    assert said.code == 0
+    with Records("out") as records:
+        assert records.config["engines"] == {"judge": "other"}
+        assert records.config["strategies"] == ["airv(n=4, rank=verify)"]
+    (head, *_) = read("out/scores.json")
+    assert head["strategy"] == "airv(n=4, rank=verify)"
+    solved_by()
+    said = solve(mull, puzzles, "--judge", "other", out="elsewhere")
+    assert said.code == 2
+    assert "engine 'judge' is used by no strategy" in said.err

@@ -68,6 +68,9 @@ def guess_arc(*strategies: str, samples: int | None = None) -> Estimate:
         ("airv(n=16, per_view=2)", 16),
         ("airv(n=20, threshold=0.1)", 20),
         ("airv(n=64)", 64),
+        ("airv(n=12, beam=3)", 12),
+        ("airv(n=16, per_view=4, keep=likeliest)", 16),
+        ("airv(n=8, rank=verify)", 8),
         ("ttft(n=8, steps=2)", 8),
     ],
 )

@@ -345,6 +345,12 @@ def test_specs_give_the_search_its_own_parameters() -> None:
     dfs = load_strategy("ttft(threshold=0.1)")
     assert isinstance(dfs, Ttft)
     assert dfs.needs.capabilities == ("threshold_dfs", "adapts")
+    judged = "n=16, per_view=2, keep=likeliest, rank=verify, judge=other, questions=4"
+    under = load_strategy(f"ttft(steps=8, {judged})")
+    assert isinstance(under, Ttft)
+    assert under.inner == load_strategy(f"airv({judged})")
+    assert under.needs.engines == ("policy", "other")
+    assert under.needs.capabilities == ("logprobs", "adapts")
 
 
 @pytest.mark.parametrize(
@@ -355,6 +361,8 @@ def test_specs_give_the_search_its_own_parameters() -> None:
         ("ttft(examples=0)", "examples"),
         ("ttft(then=beam)", "then"),
         ("ttft(then=vote, rank=views)", "rank"),
+        ("ttft(then=vote, beam=2)", "beam"),
+        ("ttft(n=4, questions=3)", "questions"),
         ("ttft(then=vote, temperature=0)", "temperature"),
         ("ttft(rank=best)", "rank"),
         ("ttft(threshold=2)", "threshold"),

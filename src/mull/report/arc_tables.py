@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
 from mull.metrics import paired_difference
@@ -17,6 +18,10 @@ from mull.tasks.arc.scaling import n_scaling
 from mull.tasks.arc.submission import SubmissionScore, score
 
 SINGLE = "single prediction"
+RANKED: Final[Mapping[str, str]] = MappingProxyType(
+    {"vote": "", "views": ", product of experts", "verify": ", verified", "select": ", matched"}
+)
+"""How the answers of views were ranked, in a label."""
 
 
 def tables(solved: Sequence[SolvedCell], tries: int = 10) -> list[Table]:
@@ -60,12 +65,15 @@ def _words(solved: SolvedCell) -> str:
     made, n = viewed(solved.config), views_of(solved)
     if made is not None:
         views = f"{n} views" if n else "views"
-        if made.threshold is None:
-            what = f"vote of {views}"
-        else:
+        if made.threshold is not None:
             what = f"all answers of p ≥ {made.threshold:g} under {views}"
+        elif made.beam is not None:
+            what = f"vote of {views}, token beam of {made.beam}"
+        else:
+            what = f"vote of {views}"
         what += f" × {made.per_view}" if made.per_view > 1 else ""
-        what += ", product of experts" if made.rank == "views" else ""
+        what += ", the likeliest of each" if made.keep == "likeliest" else ""
+        what += RANKED[made.rank]
         return f"fine-tuned at test time, {what}" if isinstance(solved.config, Ttft) else what
     if isinstance(solved.config, TokenDfs):
         return f"all answers of p ≥ {solved.config.threshold:g}"
@@ -256,7 +264,7 @@ def _rank(solved: SolvedCell) -> tuple[bool, bool, bool, bool]:
     made = viewed(solved.config)
     searched = isinstance(solved.config, TokenDfs)
     searched |= made is not None and made.threshold is not None
-    ranked = made is not None and made.rank == "views"
+    ranked = made is not None and made.rank != "vote"
     return solved.strategy != "greedy", isinstance(solved.config, Ttft), searched, ranked
 
 

@@ -7,28 +7,26 @@ problem's own frame before they are counted. With temperature 0 all variety come
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final, Literal, get_args
 
 from mull.errors import BudgetError, SpecError, UnsupportedError
-from mull.selection import Majority, Selector
+from mull.selection import Best, Majority, Selector
 from mull.strategies.base import Search, Start
-from mull.strategies.needs import Needs
+from mull.strategies.judged_views import JUDGE, JudgedViewSearch
+from mull.strategies.needs import POLICY, Needs
 from mull.strategies.sample import FAR, WINDOW, check_options, samples_of
-from mull.strategies.scored import ByScore, FirstBest, ScoredSearch
-from mull.tasks.base import SAME, View, ViewedTask
-from mull.types import (
-    Branch,
-    Candidate,
-    Completion,
-    Decoding,
-    Sampling,
-    Step,
-    StopReason,
-    ThresholdDFS,
-)
+from mull.strategies.scored import ByScore, FirstBest
+from mull.strategies.view_search import ViewSearch
+from mull.tasks.base import ViewedTask
+from mull.types import Decoding, Sampling, ThresholdDFS, TokenBeam
 
 VERIFIER = "views"
+Rank = Literal["vote", "views", "verify", "select"]
+QUESTIONS: Final[Mapping[str, int]] = MappingProxyType({"verify": 32, "select": 8})
+"""The ranks that ask a judge: verdicts on an answer, matches of an answer a round."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +39,25 @@ class Airv:
     answers of at least that probability under a view instead of samples; a view then costs
     1 / ``threshold`` of them. ``temperature`` is the run's unless given; 0 is usual here. ``seed``
     draws the views, the same for every run, so that runs can be compared.
+
+    One answer a view, searched for: ``keep="likeliest"`` counts only that one of a view's
+    ``per_view`` samples (a pseudo beam); ``beam`` is the width of a search over tokens whose first
+    hypothesis counts, and what a view costs then.
+
+    ``rank="verify"`` and ``"select"`` have the engine ``judge`` say which of the distinct answers
+    is right, each question in a fresh view: verdicts on each, ``questions`` (32) at most, fewer
+    where it is hopeless; or matches of two by successive halving, ``questions`` (8) of each a
+    round. A verdict is no sample.
     """
 
     n: int | None = None
     per_view: int = 1
     threshold: float | None = None
-    rank: Literal["vote", "views"] = "vote"
+    keep: Literal["all", "likeliest"] = "all"
+    beam: int | None = None
+    rank: Rank = "vote"
+    judge: str | None = None
+    questions: int | None = None
     temperature: float | None = None
     seed: int = 0
     window: int = WINDOW
@@ -54,30 +65,52 @@ class Airv:
 
     def __post_init__(self) -> None:
         check_options("airv", self.window, self.quorum)
-        if self.rank not in ("vote", "views"):
-            raise SpecError(f"airv(rank={self.rank!r}): rank is vote or views")
+        if self.rank not in get_args(Rank):
+            raise SpecError(f"airv(rank={self.rank!r}): rank is {', '.join(get_args(Rank))}")
+        if self.rank not in QUESTIONS and (self.judge is not None or self.questions is not None):
+            raise SpecError(f"airv(rank={self.rank}) asks no judge: leave out judge and questions")
+        if self.questions is not None and self.questions < 1:
+            raise SpecError(f"airv(questions={self.questions}): questions must be at least 1")
         if self.per_view < 1:
             raise SpecError(f"airv(per_view={self.per_view}): per_view must be at least 1")
-        if self.threshold is not None:
-            if not 1 / FAR < self.threshold <= 1.0:
-                raise SpecError(f"airv(threshold={self.threshold}): a probability, as in 0.1")
-            if self.per_view != 1 or self.temperature is not None:
-                raise SpecError("airv: a threshold takes no samples; leave per_view, temperature")
+        if self.keep not in ("all", "likeliest"):
+            raise SpecError(f"airv(keep={self.keep!r}): keep is all or likeliest")
+        if self.threshold is not None and not 1 / FAR < self.threshold <= 1.0:
+            raise SpecError(f"airv(threshold={self.threshold}): a probability, as in 0.1")
+        if self.beam is not None and not 1 <= self.beam <= FAR:
+            raise SpecError(f"airv(beam={self.beam}): a width of at least 1, as in 4")
+        if self.threshold is not None and self.beam is not None:
+            raise SpecError("airv: threshold and beam are two searches; give one of them")
+        sampled = self.per_view != 1 or self.temperature is not None
+        if sampled and (self.threshold is not None or self.beam is not None):
+            search = "threshold" if self.beam is None else "beam"
+            raise SpecError(f"airv: a {search} takes no samples; leave per_view, temperature")
+        if self.keep == "likeliest" and self.per_view < 2:
+            raise SpecError("airv(keep=likeliest): needs samples to keep one of, as per_view=4")
         if self.temperature is not None and not 0.0 <= self.temperature < math.inf:
             raise SpecError(f"airv(temperature={self.temperature}): 0 or more, as in 0.7")
 
     @property
     def needs(self) -> Needs:
-        """The verifier ``views`` to rank by it, a policy with threshold search to search so."""
+        """The verifier or judge that ranks, and a policy that searches as it is to."""
+        able = {
+            "threshold_dfs": self.threshold is not None,
+            "token_beam": self.beam is not None,
+            "logprobs": self.keep == "likeliest",
+        }
+        judges = (self.judge or JUDGE,) if self.rank in QUESTIONS else ()
         return Needs(
+            engines=tuple(dict.fromkeys((POLICY, *judges))),
             verifiers=(VERIFIER,) if self.rank == "views" else (),
-            capabilities=("threshold_dfs",) if self.threshold is not None else (),
+            capabilities=tuple(name for name, needed in able.items() if needed),
         )
 
     @property
     def width(self) -> int:
         """Samples that a view costs."""
-        return self.per_view if self.threshold is None else ThresholdDFS(self.threshold).width
+        if self.threshold is not None:
+            return ThresholdDFS(self.threshold).width
+        return self.beam or self.per_view
 
     def start(self, start: Start) -> Search:
         if not isinstance(start.task, ViewedTask):
@@ -94,77 +127,34 @@ class Airv:
         decoding: Decoding = start.sampling
         if self.threshold is not None:
             decoding = ThresholdDFS(self.threshold)
+        elif self.beam is not None:
+            decoding = TokenBeam(self.beam)
         elif self.temperature is not None:
             known = start.sampling if isinstance(start.sampling, Sampling) else Sampling()
             decoding = replace(known, temperature=self.temperature)
+        # Samples that exist already were drawn under the plain prompt: they are no views.
+        fresh = replace(start, candidates=())
+        apart = isinstance(decoding, Sampling) and self.keep == "all"
+        options: dict[str, Any] = {
+            "window": max(self.window, self.width),
+            "quorum": self.quorum,
+            "unit": 1 if apart else self.width,
+            "task": start.task,
+            "width": self.width,
+            "seed": self.seed,
+            "likeliest": self.keep == "likeliest",
+        }
+        if self.rank in QUESTIONS:
+            return JudgedViewSearch(
+                fresh,
+                n,
+                ByScore(JUDGE, Best(JUDGE)),
+                decoding,
+                judge=self.judge or JUDGE,
+                pairwise=self.rank == "select",
+                questions=self.questions or QUESTIONS[self.rank],
+                **options,
+            )
         mark = VERIFIER if self.rank == "views" else ""
         select: Selector = ByScore(mark, FirstBest(mark)) if mark else Majority()
-        # Samples that exist already were drawn under the plain prompt: they are no views.
-        return AirvSearch(
-            replace(start, candidates=()),
-            n,
-            select,
-            decoding,
-            window=max(self.window, self.width),
-            quorum=self.quorum,
-            unit=1 if self.threshold is None else self.width,
-            mark=mark,
-            task=start.task,
-            width=self.width,
-            seed=self.seed,
-        )
-
-
-@dataclass
-class AirvSearch(ScoredSearch):
-    """Sample ``i`` is child ``i % width`` of view ``i // width``.
-
-    A candidate that has an answer carries the text that gives it in the problem's own frame: so
-    equal answers of several views are one text, and are scored once.
-    """
-
-    task: ViewedTask = field(kw_only=True)
-    width: int = 1
-    seed: int = 0
-    _views: list[View] = field(default_factory=list, init=False)
-    _shown: dict[int, tuple[View, Branch]] = field(default_factory=dict, init=False)
-
-    def _request(self, first: int, count: int) -> None:
-        for number in range(first // self.width, -(-(first + count) // self.width)):
-            begin = max(first, number * self.width)
-            end = min(first + count, (number + 1) * self.width)
-            view = self._view(number)
-            problem, opening = self.start.problem, view.opening
-            branch = Branch(problem, view.prompt, (number,), opening=opening)
-            action = self.generate(
-                branch,
-                self.start.limit,
-                end - begin,
-                first=begin - number * self.width,
-                decoding=self.decoding,
-            )
-            self._shown[action] = (view, branch)
-
-    def _read(self, action: int, completion: Completion) -> tuple[Candidate, Branch]:
-        view, shown = self._shown[action]
-        problem, branch = self.start.problem, shown.child(completion)
-        read = self.task.extract_from(problem, view, branch.text)
-        candidate = self.start.candidate(branch, read)
-        if candidate.answer is None:
-            return candidate, branch
-        own = View(SAME, problem.prompt)
-        text = self.task.solution_in(problem, own, candidate.answer)
-        canonical = Branch(problem, own.prompt, branch.key, steps=(Step(text, StopReason.END),))
-        return replace(candidate, text=text), canonical
-
-    def _add(self, candidate: Candidate, branch: Branch) -> None:
-        if self.mark:
-            super()._add(candidate, branch)
-        else:
-            self.candidates.append(candidate)
-
-    def _view(self, number: int) -> View:
-        if number >= len(self._views):
-            count = self.n // self.width if self.n != FAR else max(8, 2 * number)
-            self._views = list(self.task.views(self.start.problem, count, self.seed))
-        return self._views[number]
+        return ViewSearch(fresh, n, select, decoding, mark=mark, **options)

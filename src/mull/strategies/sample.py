@@ -59,12 +59,6 @@ def branch_of(problem: Problem, candidate: Candidate) -> Branch:
     return replace(Branch.root(problem), key=candidate.key, steps=(step,))
 
 
-def _exhausted(outcome: Outcome) -> bool:
-    """Whether it is a rank behind the last solution that a threshold search found: no sample."""
-    value = outcome.value
-    return isinstance(value, Completion) and value.stop is StopReason.EXHAUSTED
-
-
 @dataclass
 class SampleSearch(OrderedSearch):
     """Up to ``n`` samples, a stopping rule if given, a selection at any moment.
@@ -106,7 +100,7 @@ class SampleSearch(OrderedSearch):
         if isinstance(outcome.value, Completion):
             if outcome.value.usage.generated:
                 self._in_vain = 0
-            if _exhausted(outcome):
+            if self._void(outcome):
                 self._empty += 1
             else:
                 self._add(*self._read(outcome.action, outcome.value))
@@ -145,7 +139,13 @@ class SampleSearch(OrderedSearch):
     def _early(self) -> list[Outcome]:
         """Samples that came before their turn, while their turn may still come."""
         held = self._inbox.held() if self.ended is Ended.UNFINISHED else []
-        return [outcome for outcome in held if not _exhausted(outcome)]
+        return [outcome for outcome in held if not self._void(outcome)]
+
+    def _void(self, outcome: Outcome) -> bool:
+        """Whether it is no sample: a rank behind the last solution that a threshold search found;
+        a subclass may leave out more."""
+        value = outcome.value
+        return isinstance(value, Completion) and value.stop is StopReason.EXHAUSTED
 
     def _marked(self, candidates: list[Candidate]) -> list[Candidate]:
         """The candidates as the selection sees them; a subclass adds scores."""

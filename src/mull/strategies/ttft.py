@@ -17,7 +17,7 @@ from typing import Literal
 from mull.budget import Budget
 from mull.engines.adapt import AdaptRecipe, Parts
 from mull.errors import SpecError, UnsupportedError
-from mull.strategies.airv import Airv
+from mull.strategies.airv import Airv, Rank
 from mull.strategies.base import (
     Action,
     Adapt,
@@ -40,19 +40,20 @@ from mull.strategies.vote import Vote
 from mull.tasks.base import AdaptableTask
 from mull.types import Usage
 
-OFF = ("per_view", "threshold", "rank", "temperature")
+OFF = ("per_view", "threshold", "keep", "beam", "rank", "judge", "questions", "temperature")
+"""What belongs to ``airv`` alone, all passed on to it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ttft:
     """``steps`` of ``batch_tokens`` tokens on ``examples`` texts out of the problem, then a search.
 
-    ``then`` is ``airv``, with ``n``, ``per_view``, ``threshold``, ``rank``, ``temperature`` as
-    there, or ``vote`` with ``n``. ``matrix_rate`` and ``rate`` are peak rates (``AdaptRecipe``);
-    ``seed`` draws texts, their order and views, the same for every run. A problem that shows
-    nothing to learn from is answered under the policy's own weights. A budget in samples or
-    generated tokens is all the search's; one in FLOPs, total tokens, cost or seconds covers the
-    training too.
+    ``then`` is ``airv``, with ``n``, ``per_view``, ``threshold``, ``keep``, ``beam``, ``rank``,
+    ``judge``, ``questions``, ``temperature`` as there, or ``vote`` with ``n``. ``matrix_rate`` and
+    ``rate`` are peak rates (``AdaptRecipe``); ``seed`` draws texts, their order and views, the same
+    for every run. A problem that shows nothing to learn from is answered under the policy's own
+    weights. A budget in samples or generated tokens is all the search's; one in FLOPs, total
+    tokens, cost or seconds covers the training too.
     """
 
     steps: int = 32
@@ -64,7 +65,11 @@ class Ttft:
     n: int | None = None
     per_view: int = 1
     threshold: float | None = None
-    rank: Literal["vote", "views"] = "vote"
+    keep: Literal["all", "likeliest"] = "all"
+    beam: int | None = None
+    rank: Rank = "vote"
+    judge: str | None = None
+    questions: int | None = None
     temperature: float | None = None
     seed: int = 0
 
@@ -73,9 +78,8 @@ class Ttft:
             raise SpecError(f"ttft(examples={self.examples}): examples must be at least 1")
         if self.then not in ("airv", "vote"):
             raise SpecError(f"ttft(then={self.then!r}): then is airv or vote")
-        given = [self.per_view != 1, self.threshold is not None]
-        given += [self.rank != "vote", self.temperature is not None]
-        wrong = [name for name, said in zip(OFF, given, strict=True) if said]
+        plain = Airv()
+        wrong = [name for name in OFF if getattr(self, name) != getattr(plain, name)]
         if self.then == "vote" and wrong:
             raise SpecError(f"ttft(then=vote) takes no {wrong[0]}: leave it out, or then=airv")
         _ = self.recipe, self.inner
@@ -92,14 +96,8 @@ class Ttft:
         """What is done under the adapted weights."""
         if self.then == "vote":
             return Vote(n=self.n)
-        return Airv(
-            n=self.n,
-            per_view=self.per_view,
-            threshold=self.threshold,
-            rank=self.rank,
-            temperature=self.temperature,
-            seed=self.seed,
-        )
+        options = {name: getattr(self, name) for name in OFF}
+        return Airv(n=self.n, seed=self.seed, **options)
 
     @property
     def needs(self) -> Needs:

@@ -24,6 +24,7 @@ from mull.report.load import Runs
 from mull.report.tables import Table, safe_terminal, terminal
 from mull.runs import Config, default_directory, make_config
 from mull.strategies.airv import VERIFIER
+from mull.strategies.judged_views import JUDGE
 from mull.strategies.needs import needs_of
 from mull.tasks.arc.grids import Puzzle
 from mull.tasks.arc.task import ArcTask
@@ -55,7 +56,12 @@ def solve(
         list[str] | None, typer.Option(help="Strategy; may be repeated. Default: airv.")
     ] = None,
     views: Annotated[int, typer.Option(min=1, help="Views of each puzzle.")] = 8,
-    rank: Annotated[str | None, typer.Option(help="vote, or views: product of experts.")] = None,
+    rank: Annotated[
+        str | None, typer.Option(help="vote; views: product of experts; verify, select: a judge.")
+    ] = None,
+    judge: Annotated[
+        str | None, typer.Option(help="The model that judges, for --rank verify or select.")
+    ] = None,
     threshold: Annotated[
         float | None, typer.Option(help="All answers of this probability, instead of samples.")
     ] = None,
@@ -95,7 +101,7 @@ def solve(
     task = task_of(model, format, characters)
     task = replace(task, geometry=task.geometry and geometry, colours=task.colours and colours)
     chosen = _strategies(strategy or [], views, rank, threshold, compare)
-    config = _config(puzzles, model, task, chosen, temperature or [0.0], experts, seed)
+    config = _config(puzzles, model, task, chosen, temperature or [0.0], experts, seed, judge)
     directory = Path(out) if out is not None else default_directory(config)
     settings = {each.name: getattr(task, each.name) for each in fields(ArcTask)}
     ended = with_bar(config, directory, Given(**settings, puzzles=tuple(found)))
@@ -177,6 +183,7 @@ def _config(
     temperatures: list[float],
     experts: int,
     seed: int,
+    judge: str | None,
 ) -> Config:
     base = ArcTask()
     options = {
@@ -197,6 +204,7 @@ def _config(
             "temperatures": temperatures,
             "seeds": seed,
             **({"verifiers": {VERIFIER: f"{VERIFIER}(views={experts})"}} if needed else {}),
+            **({"engines": {JUDGE: judge}} if judge is not None else {}),
         },
         "arc solve",
     )

@@ -2,7 +2,7 @@
 
 They ask for verdicts and are told them, in any order: a verdict takes effect when its whole round
 is in, so the outcome does not depend on timing. Nothing here knows a model; whoever drives them
-draws a fresh view of the puzzle for every question, from its ``number``.
+draws a fresh view of the problem for every question, from its ``number``.
 """
 
 from __future__ import annotations

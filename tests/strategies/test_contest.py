@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mull.tasks.arc.judged import (
+from mull.strategies.contest import (
     Match,
     PairwiseSelection,
     Verify,
