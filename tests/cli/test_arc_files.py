@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +195,53 @@ def test_attempts_are_put_together(folder: Path, mull: Mull) -> None:
     write("b.json", {"q": [{"attempt_1": B}, {}]})
     said = refused(folder, mull, "arc", "concatenate", "a.json", "b.json", "--out", "d.json")
     assert "q: 1 and 2 test pairs" in said.err
+
+
+COPIES = """
+import json, sys
+tasks = json.load(open(sys.argv[1]))
+assert not any("output" in pair for task in tasks.values() for pair in task["test"])
+made = {id: [{"attempt_1": pair["input"], "attempt_2": []} for pair in task["test"]]
+        for id, task in tasks.items()}
+made["q"] = made["q"] if len(sys.argv) < 4 else [{"attempt_1": [[99]]}]
+json.dump(made, open(sys.argv[2], "w"))
+"""
+
+
+def external(mull: Mull, *words: str, seconds: float = 20) -> Any:
+    script = str(Path(write("solver.py", COPIES)).resolve())
+    command = shlex.join([sys.executable, "-I", script, "{challenges}", "{attempts}", *words])
+    return mull("arc", "external", "puzzles.json", "--command", command, "--seconds", seconds,
+                "--out", "s.json")  # fmt: skip
+
+
+def test_another_solver_writes_what_every_command_takes(mull: Mull) -> None:
+    said = external(mull)
+    assert (said.code, said.err) == (0, "")
+    assert said.out == "2 puzzles, 3 test inputs, 0 without an answer: s.json\n"
+    assert read("s.json") == {"p": two((A, []), (A, [])), "q": two((C, []))}
+    assert mull("arc", "score", "s.json", "puzzles.json", "--json").json["solved"]["q"] == 1.0
+    write("other.json", {"p": two((B, B), (B, B))})
+    for command in (("combine", "s.json", "other.json"), ("concatenate", "s.json", "s.json"),
+                    ("vote", "s.json", "other.json")):  # fmt: skip
+        assert mull("arc", *command, "--out", "made.json").code == 0
+        assert read("made.json")["q"][0]["attempt_1"] == C
+    assert read("made.json")["p"][0] == {"attempt_1": B, "attempt_2": A}
+
+
+def test_what_another_solver_does_wrong_is_said(folder: Path, mull: Mull) -> None:
+    said = external(mull, "bad")
+    assert said.code == 3
+    assert "q: test 0: attempt_1: expected colours 0..9, not 99" in said.err
+    assert read("s.json")["q"] == two(([], []))
+    for command, why in (
+        ("./absent {attempts}", "solver 'absent': ./absent: No such file"),
+        ("./absent", "does not say where to write"),
+        ("", "needs a name and a command"),
+    ):
+        said = refused(folder, mull, "arc", "external", "puzzles.json", "--command", command,
+                       "--out", "t.json")  # fmt: skip
+        assert why in said.err
 
 
 def test_an_output_that_cannot_be_written(mull: Mull) -> None:

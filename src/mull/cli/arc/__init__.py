@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mull.cli.arc import adapt, combine, score, solve, symbols, vote
+from mull.cli.arc import adapt, combine, external, score, solve, symbols, vote
 
 app = typer.Typer(help="ARC: puzzles of coloured grids.")
 
@@ -23,3 +23,4 @@ app.command("score")(score.score)
 app.command("vote")(vote.vote)
 app.command("combine")(combine.combine)
 app.command("concatenate")(combine.concatenate)
+app.command("external")(external.external)

@@ -2,7 +2,7 @@
 
 It runs as a process of its own user's trust, in an empty folder, without this process's
 environment and within a time limit; what it wrote is checked like any submission. It never sees
-an output of a test pair. Its attempts join an ensemble as a submission or as predictions.
+an output of a test pair. Its attempts join an ensemble as a submission.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from typing import Final
 
 from mull.errors import SandboxError, SandboxTimeoutError, UsageError
 from mull.tasks.arc.grids import Puzzle, as_json
-from mull.tasks.arc.predictions import Prediction
 from mull.tasks.arc.submission import Checked, check
 
 MAX_OUTPUT: Final = 256 << 20
@@ -33,7 +32,7 @@ _KEPT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR")
 
 @dataclass(frozen=True, slots=True)
 class External:
-    """A solver: its ``name`` in view keys, its ``command``, and ``seconds`` of wall clock.
+    """A solver: its ``name`` in messages, its ``command``, and ``seconds`` of wall clock.
 
     The command's words may hold ``{challenges}`` (the file to read) and must hold ``{attempts}``
     (the file to write, in the schema of a submission).
@@ -58,10 +57,15 @@ class External:
             raise UsageError(f"seconds must be positive, not {self.seconds}")
 
     @classmethod
-    def of(cls, name: str, command: str, seconds: float) -> External:
-        """A solver from a command line, split into words as a shell would; no shell runs it."""
+    def of(cls, name: str | None, command: str, seconds: float) -> External:
+        """A solver from a command line, split into words as a shell would; no shell runs it.
+
+        Without a ``name`` its program's.
+        """
         try:
-            return cls(name, tuple(shlex.split(command)), seconds)
+            words = tuple(shlex.split(command))
+            called = Path(words[0]).name if name is None and words else name
+            return cls(called or "", words, seconds)
         except ValueError as error:
             if isinstance(error, UsageError):
                 raise
@@ -90,17 +94,6 @@ def solve(solver: External, puzzles: Sequence[Puzzle]) -> Checked:
                 f"solver {solver.name!r} wrote {size} bytes of attempts; at most {MAX_OUTPUT}"
             )
         return check(str(attempts), puzzles)
-
-
-def as_predictions(solver: External, checked: Checked) -> list[Prediction]:
-    """The solver's attempts as predictions of the view ``external:<name>:<attempt>``."""
-    return [
-        Prediction(puzzle, index, f"external:{solver.name}:{number}", grid)
-        for puzzle, pairs in checked.submission.items()
-        for index, pair in enumerate(pairs)
-        for number, grid in enumerate(pair, 1)
-        if grid is not None
-    ]
 
 
 def _challenges(puzzles: Sequence[Puzzle]) -> dict[str, object]:
