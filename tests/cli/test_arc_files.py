@@ -135,6 +135,29 @@ def test_copies_are_dropped_and_gaps_filled(mull: Mull) -> None:
     assert read("s.json")["q"] == two(([[1, 2], [3, 4]], [[0]]))
 
 
+def test_the_vote_of_each_cell_leads_even_if_nobody_gave_it(mull: Mull) -> None:
+    grids = [[[1, 1]], [[1, 2]], [[3, 2]], [[3, 1]], [[1, 2]]]
+    write("t.json", {"q": [{f"attempt_{k}": g for k, g in enumerate([[[1, 1, 1]], *grids], 1)}]})
+    mull("arc", "vote", "t.json", "--out", "s.json", "--rule", "cells")
+    assert read("s.json")["q"] == two(([[1, 2]], [[1, 1, 1]]))
+    apart = enumerate(([[1, 2, 3]], [[1, 5, 6]], [[4, 2, 6]]), 1)
+    write("t.json", {"q": [{f"attempt_{k}": g for k, g in apart}], "p": [{"attempt_1": []}]})
+    mull("arc", "vote", "t.json", "--out", "s.json", "--rule", "cells")
+    assert read("s.json") == {"q": two(([[1, 2, 6]], [[1, 2, 3]])), "p": two(([[0]], [[0]]))}
+
+
+def test_a_vote_by_views_needs_views(folder: Path, mull: Mull) -> None:
+    write("t.json", {"q": [{"attempt_1": A, "attempt_2": B}]})
+    said = refused(folder, mull, "arc", "vote", "t.json", "--out", "s.json", "--rule",
+                   "hierarchical")  # fmt: skip
+    assert "no prediction names its view" in said.err
+    kwargs = {"hflip": False, "n_rot90": 0, "color_map": None}
+    write("r.json", [{"task_id": "q", "idx": 0, "grid": B, "data_augmentation_kwargs": kwargs}])
+    for files in (["r.json"], ["t.json", "r.json"]):
+        said = mull("arc", "vote", *files, "--out", "s.json", "--rule", "hierarchical")
+        assert (said.code, read("s.json")["q"][0]["attempt_1"]) == (0, B)
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -81,6 +81,29 @@ def only(*results: ProblemResult, strategy: str = "airv(n=4)", task: str = "arc"
     return found
 
 
+@pytest.mark.parametrize(
+    ("strategy", "votes"),
+    [
+        ("airv(n=4)", True),
+        ("airv(n=4, keep=likeliest, per_view=2)", True),
+        ("airv(n=4, rank=views)", False),
+        ("airv(n=4, rank=select)", False),
+        ("airv(n=10, threshold=0.1)", False),
+        ("ttft(n=4)", True),
+        ("ttft(n=4, then=vote)", True),
+        ("ttft(n=4, rank=views)", False),
+        ("vote(n=4)", True),
+        ("greedy", False),
+        ("gone.py:Mine", False),
+    ],
+)
+def test_what_is_decided_by_votes_alone_has_an_n_scaling(strategy: str, votes: bool) -> None:
+    samples = [sample(i, answer, GRIDS[0]) for i, answer in enumerate(GRIDS)]
+    made = only(result(one_problem(0), samples, GRIDS[0]), strategy=strategy)
+    assert made.votes == votes
+    assert ("arc_n_scaling" in [table.name for table in tables([made])]) == votes
+
+
 def test_attempts_are_the_two_best_of_a_vote() -> None:
     problem = one_problem(0)
     answers = [GRIDS[1], GRIDS[0], GRIDS[1], GRIDS[2]]
@@ -269,8 +292,10 @@ def test_cells_that_words_do_not_tell_apart_are_told_by_their_spec() -> None:
 def test_an_interval_that_does_not_exist_is_left_out() -> None:
     samples = [sample(0, GRIDS[1], GRIDS[0])]
     solved = solved_of(run(cell([result(one_problem(0), samples, GRIDS[1])])))
-    (row,) = next(t for t in tables(solved) if t.name == "arc_votes").rows
-    assert row[-2] is None, "nothing divided by nothing"
+    table = next(t for t in tables(solved) if t.name == "arc_votes")
+    (row,) = table.rows
+    ratio = [column.title for column in table.columns].index("vote_2 / pass_n %")
+    assert row[ratio] is None, "nothing divided by nothing"
     assert not any(isinstance(v, float) and math.isnan(v) for v in row)
 
 

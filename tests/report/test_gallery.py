@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from tests.report.test_arc import cell, one_problem, result, run, sample
+import pytest
+from tests.report.test_arc import GRIDS, cell, one_problem, result, run, sample
 
 from mull.report.arc import Bench
-from mull.report.gallery import COPY, FAILED, MEANINGS, NO_INVERSE, TOO_LONG, seen
+from mull.report.gallery import COPY, FAILED, MEANINGS, METRICS, NO_INVERSE, TOO_LONG, seen
 from mull.tasks.arc.encode import Unreadable
 from mull.tasks.arc.grids import from_text
 from mull.tasks.arc.task import ArcTask, puzzle_of
@@ -37,6 +38,24 @@ def test_an_example_shows_what_was_asked_and_said_and_where_it_is_wrong() -> Non
     assert first == ["ragged", 2, "12\n3\n45", views[0], asked[0], truth[0], row]
     assert second[:6] == ["bad_symbol", 1, "12\n3x", views[1], asked[1], truth[1]]
     assert "'x' is no colour" in second[6]
+
+
+def test_a_picture_has_the_numbers_of_the_tables_to_sort_by() -> None:
+    solved = [sample(i, answer, GRIDS[0]) for i, answer in enumerate((GRIDS[1], GRIDS[0], None))]
+    bench = Bench()
+    made = run(cell([result(one_problem(4), solved, GRIDS[1])]))
+    (watched,) = bench.watched(made).cells
+    (shown,) = [bench.picture(each) for each in watched.problems]
+    assert shown is not None
+    (graded,) = bench.solved()
+    table = graded.graded.table
+    assert shown["metrics"] == {name: pytest.approx(table[name][0], abs=1e-4) for name in METRICS}
+    assert shown["metrics"]["pass_n"] == 1.0
+    blind = run(cell([result(replace(one_problem(4), answer=None), solved, GRIDS[1])]))
+    (watched,) = bench.watched(blind).cells
+    (unknown,) = [bench.picture(each) for each in watched.problems]
+    assert unknown is not None
+    assert unknown["metrics"] == {}
 
 
 def test_a_sample_that_did_not_come_says_why() -> None:

@@ -23,7 +23,9 @@ from mull.selection import Majority, Selector, exact
 from mull.strategies.airv import Airv
 from mull.strategies.base import Start, Strategy
 from mull.strategies.sample import FAR
+from mull.strategies.single import Sample as Sampled
 from mull.strategies.ttft import Ttft
+from mull.strategies.vote import Vote
 from mull.tasks.arc.grade import Graded, grade
 from mull.tasks.arc.grids import Grid, Pair, Puzzle, from_text
 from mull.tasks.arc.predictions import Attempts, Prediction
@@ -62,10 +64,11 @@ class SolvedCell:
     @property
     def votes(self) -> bool:
         """Whether several samples, and no verifier, decide."""
-        made = viewed(self.config)
-        if made is not None:
+        made = self.config
+        made = made.inner if isinstance(made, Ttft) else made
+        if isinstance(made, Airv):
             return made.rank == "vote" and made.threshold is None
-        return self.strategy.partition("(")[0] in ("vote", "sample")
+        return isinstance(made, Vote | Sampled)
 
     @cached_property
     def scored(self) -> tuple[Puzzle, ...]:

@@ -18,6 +18,15 @@ from mull.tasks.arc.scaling import n_scaling
 from mull.tasks.arc.submission import SubmissionScore, score
 
 SINGLE = "single prediction"
+CELLS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "mean_correct_pixels": "right cells %",
+        "max_correct_pixels": "best right cells %",
+        "mean_correct_size": "right size %",
+        "any_correct_size": "any right size %",
+    }
+)
+"""How near the grids are, as the later write-up counts it and the earlier one did."""
 RANKED: Final[Mapping[str, str]] = MappingProxyType(
     {"vote": "", "views": ", product of experts", "verify": ", verified", "select": ", matched"}
 )
@@ -134,6 +143,7 @@ def votes(solved: Sequence[SolvedCell]) -> Table:
         "vote_1": "attempt 1 %",
         "voting_accuracy": "vote_2 / pass_n %",
         "unanswered": "unanswered %",
+        **CELLS,
     }
     heads = (Column("cell"), *(Column(title, True) for title in names.values()))
     rows: list[tuple[Value, ...]] = []
@@ -149,7 +159,8 @@ def votes(solved: Sequence[SolvedCell]) -> Table:
         tuple(rows),
         "accuracy: a prediction is right; pass_n: some prediction is; random_2: one of two drawn "
         "at random is; vote_2: one of the two attempts is, by the cell's own selection; vote_2 / "
-        "pass_n: the voting accuracy. A puzzle without a prediction counts as failed everywhere.",
+        "pass_n: the voting accuracy; right cells and right size: means over predictions; best and "
+        "any: of the best one. A puzzle without a prediction counts as failed everywhere.",
     )
 
 
@@ -160,9 +171,8 @@ def scaling(solved: SolvedCell, tries: int) -> Table:
         "pass_n": "pass_n %",
         "vote_1": "vote_1 %",
         "vote_2": "vote_2 %",
-        "mean_correct_pixels": "right cells %",
-        "mean_correct_size": "right size %",
         "unanswered": "unanswered %",
+        **CELLS,
     }
     rows: list[tuple[Value, ...]] = [
         (row.n, *(row.summary[name] for name in names))

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from mull.report.data import ProblemResult, Sample
 from mull.tasks.arc.augment import parse
+from mull.tasks.arc.grade import grade_pair
 from mull.tasks.arc.grids import Grid, Puzzle, as_text, from_text
 from mull.tasks.arc.predictions import Attempts, Prediction
 from mull.tasks.base import SAME
@@ -50,6 +51,22 @@ MEANINGS: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 """Every category, and what it means, for who looks at the pictures."""
+
+METRICS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "accuracy": "accuracy",
+        "pass_n": "pass_n",
+        "random_2": "random_2",
+        "vote_1": "vote_1",
+        "vote_2": "vote_2",
+        "mean_correct_size": "right size",
+        "mean_correct_pixels": "right cells",
+        "any_correct_size": "any right size",
+        "max_correct_pixels": "best right cells",
+        "unanswered": "unanswered",
+    }
+)
+"""What test pairs are sorted by besides, and its name on the page."""
 
 Explain = Callable[[Sample, str], str]
 """A sample and its failure → what is wrong with this one; empty where there is no more to say."""
@@ -109,7 +126,19 @@ def picture(
         "attempts": sent,
         "top": [[group, groups[group][0]] for group in top],
         "bad": list(bad.values()),
+        "metrics": _metrics(attempts, predictions, result.gold),
     }
+
+
+def _metrics(
+    attempts: Attempts, predictions: Sequence[Prediction], gold: str | None
+) -> dict[str, float]:
+    """Of one test pair, what ``METRICS`` names; nothing where the truth is unknown."""
+    if gold is None:
+        return {}
+    sent = (*attempts, None, None)[:2]
+    values = grade_pair("", 0, predictions, from_text(gold), sent).values()
+    return {name: round(values[name], 4) for name in METRICS}
 
 
 def seen(view: str, grid: Grid) -> str:

@@ -21,7 +21,7 @@ from mull.metrics import Interval
 from mull.report import plots
 from mull.report.contents import Study, headline
 from mull.report.data import Run
-from mull.report.gallery import MEANINGS
+from mull.report.gallery import MEANINGS, METRICS
 from mull.report.tables import Table, display, safe_terminal
 from mull.report.trees import Stand
 
@@ -85,7 +85,8 @@ def render(
     environment.globals.update(cell=_cell, said=headline)
     script = (_template("gallery.js") if puzzles else "") + _template("report.js")
     # "</script" is the only text that could end a JSON block early; no "<" is left in it.
-    shown = {"puzzles": list(puzzles), "meanings": dict(MEANINGS)} if puzzles else {}
+    words = {"meanings": dict(MEANINGS), "metrics": dict(METRICS)}
+    shown = {"puzzles": list(puzzles), **words} if puzzles else {}
     data = _json({"cells": list(browser), "remark": remark, **shown})
     page: str = environment.from_string(_template("report.html.j2")).render(
         runs=runs,

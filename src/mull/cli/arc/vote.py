@@ -15,11 +15,14 @@ from mull.tasks.arc import submission
 from mull.tasks.arc.grids import Grid, Puzzle
 from mull.tasks.arc.predictions import Attempts, Prediction, by_pair, load, write_answers
 from mull.tasks.arc.vote import (
+    OTHER,
     Rule,
     attempts,
+    by_cells,
     by_likelihood,
     by_votes,
     by_votes_and_likelihood,
+    geometry,
     hierarchical,
     per_cell,
     without_copies,
@@ -28,13 +31,15 @@ from mull.tasks.arc.vote import (
 RULES: Final[Mapping[str, Rule]] = {
     "v1": by_votes,
     "v2": by_votes_and_likelihood,
+    "cells": by_cells,
     "hierarchical": hierarchical,
     "mean": partial(by_likelihood, how="mean"),
     "sum": partial(by_likelihood, how="sum"),
     "max": partial(by_likelihood, how="max"),
     "lower": partial(by_likelihood, how="lower"),
 }
-"""v1: votes; v2: votes, ties by likelihood; the last four by likelihood alone."""
+"""v1: votes; v2: votes, ties by likelihood; cells: each cell's vote, then v2; hierarchical: the
+best of each kind of view, then a vote of those; the last four by likelihood alone."""
 
 
 def vote(
@@ -64,6 +69,11 @@ def vote(
     if asked is not None:
         made, others = _asked(made, asked)
         problems += others
+    if chosen is hierarchical and made and all(geometry(each) == OTHER for each in made):
+        raise UsageError(
+            "--rule hierarchical votes by kinds of views, and no prediction names its view: give "
+            "task results (task_results.json), which do, or another rule"
+        )
     answers = _answers(made, chosen, asked, drop_copies, fill)
     if asked is not None:
         submission.write(out, answers, asked)

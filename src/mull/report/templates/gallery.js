@@ -96,8 +96,9 @@ const gallery = (shared) => {
     return box;
   };
 
-  // The best size: how much of the truth is there, a metric that the list of problems has not.
+  // What the list of problems has not: the size of the output, and how near the predictions are.
   const extra = [["cells", "cells of the output", (p) => (p.grids.truth || "").replace(/\n/g, "").length]];
+  Object.entries(data.metrics).forEach(([key, title]) => extra.push(["grid " + key, title, (p) => p.grids.metrics[key] ?? null]));
   const state = { cell: 0, key: "position", down: false, page: 0 };
   const wanted = (p) => {
     const which = by("g-which").value, right = p.grids.attempts.some((a) => p.groups.some((g) => g[0] === a && g[3]));

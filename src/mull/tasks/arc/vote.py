@@ -23,6 +23,8 @@ from mull.tasks.base import SAME
 from mull.types import EMPTY
 
 IDENTITY: Final = "identity"
+OTHER: Final = "other"
+"""The geometry of a view that is not known, as in a file of predictions."""
 Z: Final = 1.96
 _Value = TypeVar("_Value")
 
@@ -132,8 +134,17 @@ def per_cell(
     )
 
 
+def by_cells(predictions: Sequence[Prediction]) -> Ranking:
+    """The vote of each cell first (``per_cell``), which may have no vote of its own; then v2's."""
+    made, whole = per_cell(predictions), by_votes_and_likelihood(predictions)
+    if made is None:
+        return ()
+    own = next((each for each in whole if each.grid == made), Ranked(made, 0))
+    return (own, *(each for each in whole if each.grid != made))
+
+
 def geometry(prediction: Prediction) -> str:
-    """The geometry of a prediction's view: identity, transpose, flip or rotation, or ``other``.
+    """The geometry of a prediction's view: identity, transpose, flip or rotation, or ``OTHER``.
 
     >>> geometry(Prediction("p", 0, "flip.rot1.order1-0", ((1,),)))
     'transpose'
@@ -141,7 +152,7 @@ def geometry(prediction: Prediction) -> str:
     try:
         turn = parse(prediction.view or SAME).turn
     except SpecError:
-        return "other"
+        return OTHER
     if not turn.flip:
         return "rotation" if turn.turns else IDENTITY
     return "transpose" if turn.turns % 2 else "flip"
