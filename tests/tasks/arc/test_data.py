@@ -12,7 +12,7 @@ import pytest
 
 from mull.errors import InputError, MissingExtraError
 from mull.tasks.arc import data
-from mull.tasks.arc.data import Pool, legacy_split, load, n_minus_1, pool_json, read
+from mull.tasks.arc.data import Pool, legacy_split, load, n_minus_1, read
 from mull.tasks.arc.grids import Pair, Puzzle, as_json, puzzle_of
 
 GOOD: dict[str, Any] = {
@@ -207,7 +207,8 @@ def test_one_row_puzzles_may_be_long_and_others_not(tmp_path: Path) -> None:
 
 def test_a_pool_draws_puzzles_of_its_pairs(tmp_path: Path) -> None:
     pool = Pool("p", tuple(Pair(((i,),), ((9 - i,),)) for i in range(10)), n_train=4)
-    path = write(tmp_path / "p.json", pool_json(pool))
+    pairs = [{"input": [[i]], "output": [[9 - i]]} for i in range(10)]
+    path = write(tmp_path / "p.json", {"train": pairs, "n_train": 4})
     assert list(read(path)) == [pool]
     [puzzle], [again], [other] = load(path), load(path), load(path, seed=1)
     assert puzzle == again != other

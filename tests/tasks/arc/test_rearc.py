@@ -131,13 +131,6 @@ def test_only_the_packages_own_puzzles_are_made() -> None:
         rearc.pairs("00576224", 0)
 
 
-@pytest.mark.usefixtures("small")
-def test_a_pool_needs_one_pair_more_than_it_trains_on() -> None:
-    assert len(rearc.pool("many", 0, 10).pairs) == 10
-    with pytest.raises(InputError, match="few: n_train 3 with 3 pairs"):
-        rearc.pool("few", 0, 10)
-
-
 @pytest.mark.parametrize("broken", [False, True])
 def test_without_the_package_the_way_to_it_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: bool

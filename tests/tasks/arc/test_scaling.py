@@ -61,21 +61,11 @@ def test_a_curve_ends_at_what_all_predictions_give() -> None:
         assert len({round(row.summary[name].value, 12) for row in rows}) == 1
 
 
-def test_draws_with_replacement_come_near_and_repeat() -> None:
-    made = predictions("p", 0, A, B, B, None)
-    (row,) = n_scaling(made, [puzzle("p", A)], "replacement", ns=(2,), tries=4000)
-    assert row.summary["pass_n"].value == pytest.approx(1 - 0.75**2, abs=0.03)
-    assert row.summary["vote_2"].value == pytest.approx(1 - 0.75**2, abs=0.03)
-    again = n_scaling(made, [puzzle("p", A)], "replacement", ns=(2,), tries=4000)
-    assert again[0] == row
-
-
 def test_a_pair_with_fewer_predictions_has_failures_for_the_rest() -> None:
     made = [*predictions("p", 0, A, A), *predictions("q", 0, A)]
-    for draw in ("unbiased", "replacement"):
-        row = n_scaling(made, [puzzle("p", A), puzzle("q", A)], draw, ns=(1,), tries=2000)[0]
-        assert row.summary["accuracy"].value == pytest.approx(0.75, abs=0.02)
-        assert row.summary["vote_1"].value == pytest.approx(0.75, abs=0.02)
+    row = n_scaling(made, [puzzle("p", A), puzzle("q", A)], ns=(1,), tries=2000)[0]
+    assert row.summary["accuracy"].value == pytest.approx(0.75)
+    assert row.summary["vote_1"].value == pytest.approx(0.75, abs=0.02)
 
 
 def test_curves_that_cannot_be() -> None:
@@ -85,5 +75,5 @@ def test_curves_that_cannot_be() -> None:
         n_scaling(predictions("p", 0, A), [puzzle("p", A)], ns=(2,))
     with pytest.raises(InputError, match="no puzzles"):
         n_scaling(predictions("p", 0, A), [])
-    with pytest.raises(ValueError, match="draw"):
-        n_scaling(predictions("p", 0, A), [puzzle("p", A)], "half")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="tries"):
+        n_scaling(predictions("p", 0, A), [puzzle("p", A)], tries=0)

@@ -199,60 +199,6 @@ def test_categories_of_views() -> None:
     assert found == [*["identity"] * 3, "rotation", "flip", "flip", "transpose", "other"]
 
 
-def test_copies_of_the_input_are_dropped() -> None:
-    made = predictions(A, B, A, None)
-    assert [each.grid for each in vote.without_copies(made, A)] == [B, None]
-
-
-def test_a_random_pair_is_two_predictions_and_the_seed_decides() -> None:
-    made = predictions(A, B, None)
-    drawn = {vote.random_pair(made, seed) for seed in range(50)}
-    assert drawn == {(A, B), (B, A), (A, None), (None, A), (B, None), (None, B)}
-    assert vote.random_pair(made, 3) == vote.random_pair(made, 3)
-    assert vote.random_pair(predictions(A)) == (A, None)
-
-
-@given(st.integers(1, 5), st.integers(1, 5), st.data())
-def test_a_product_of_experts_is_a_sum(rows: int, columns: int, data: st.DataObject) -> None:
-    logs = st.floats(-50, 0)
-    table = data.draw(st.lists(st.lists(logs, min_size=columns, max_size=columns), min_size=rows))
-    made = vote.product_of_experts(table)
-    assert made == pytest.approx([sum(row) for row in table])
-    # A base is the same for all where all have the same experts.
-    shifted = vote.product_of_experts(table, base_log_prob=3.0)
-    assert shifted == pytest.approx([score + 3.0 * columns for score in made])
-
-
-def test_missing_experts_need_a_base() -> None:
-    table = [[-1.0, math.nan], [-1.0, -2.0], [math.nan, math.nan]]
-    with pytest.raises(ValueError, match="base_log_prob"):
-        vote.product_of_experts(table)
-    assert vote.product_of_experts(table, base_log_prob=3.0) == [2.0, 3.0, -math.inf]
-
-
-def test_generations_are_experts_too() -> None:
-    assert vote.product_of_experts([[-1.0], [-2.0]], 3.0, [[-1.0, -1.0], []]) == [6.0, 1.0]
-    with pytest.raises(ValueError, match="candidates"):
-        vote.product_of_experts([[-1.0]], 3.0, [])
-
-
-def test_times_found_and_mean_of_experts() -> None:
-    assert vote.counts_and_experts([[-1.0, -2.0], [-0.5, -0.5]], [2, 1]) == [0.5, 0.5]
-
-
-@pytest.mark.parametrize("table", [[[0.0], [0.0, 0.0]], [[math.inf]]])
-def test_scores_that_are_no_matrix_of_log_probabilities(table: list[list[float]]) -> None:
-    with pytest.raises(ValueError, match=r"log_probs|log-probability"):
-        vote.product_of_experts(table, 1.0)
-
-
-def test_scores_rank_candidates_and_votes_break_ties() -> None:
-    ranking = vote.by_votes(predictions(A, A, B, C))
-    assert order(vote.by_scores(ranking, [-1.0, -1.0, 0.0])) == [C, A, B]
-    with pytest.raises(ValueError, match="a score for each"):
-        vote.by_scores(ranking, [0.0])
-
-
 def test_fillers_follow_a_ranking_without_repetition() -> None:
     ranking = vote.by_votes(predictions(A))
     assert vote.attempts([*ranking, A, B]) == (A, B)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Annotated, Final
 
@@ -12,12 +12,13 @@ import typer
 from mull.cli.arc.shared import FAILURES, puzzles_of, say
 from mull.errors import InputError, UsageError
 from mull.tasks.arc import submission
-from mull.tasks.arc.grids import Grid, Puzzle
-from mull.tasks.arc.predictions import Attempts, Prediction, by_pair, load, write_answers
+from mull.tasks.arc.grids import Puzzle
+from mull.tasks.arc.predictions import Prediction, load, write_answers
 from mull.tasks.arc.vote import (
     OTHER,
+    Ranked,
+    Ranking,
     Rule,
-    attempts,
     by_cells,
     by_likelihood,
     by_votes,
@@ -25,7 +26,7 @@ from mull.tasks.arc.vote import (
     geometry,
     hierarchical,
     per_cell,
-    without_copies,
+    vote_all,
 )
 
 RULES: Final[Mapping[str, Rule]] = {
@@ -96,19 +97,16 @@ def _answers(
     drop_copies: bool,
     fill: bool,
 ) -> submission.Submission:
-    inputs = {(each.id, i): p.input for each in puzzles or () for i, p in enumerate(each.test)}
     counts = {each.id: len(each.test) for each in puzzles or ()}
-    pairs = by_pair(made)
-    for id, index in pairs:
-        counts[id] = max(counts.get(id, 0), index + 1)
+    if drop_copies:  # a copy of the test input is hardly ever the answer
+        inputs = {(each.id, i): p.input for each in puzzles or () for i, p in enumerate(each.test)}
+        made = [each for each in made if each.grid != inputs[each.puzzle, each.index]]
 
-    def two(key: tuple[str, int]) -> Attempts:
-        own = pairs.get(key, [])
-        own = without_copies(own, inputs[key]) if drop_copies else own
-        fillers: list[Grid | None] = [per_cell(own)] if fill else []
-        return attempts([*rule(own), *(grid for grid in fillers if grid is not None)])
+    def filled(own: Sequence[Prediction]) -> Ranking:
+        filler = per_cell(own) if fill else None
+        return rule(own) if filler is None else (*rule(own), Ranked(filler, 0))
 
-    return {id: tuple(two((id, i)) for i in range(count)) for id, count in counts.items()}
+    return vote_all(made, filled, tests=counts)
 
 
 def _asked(made: list[Prediction], puzzles: list[Puzzle]) -> tuple[list[Prediction], list[str]]:

@@ -27,7 +27,7 @@ import numpy as np
 
 from mull.errors import InputError, MissingExtraError
 from mull.rng import derive
-from mull.tasks.arc.grids import MAX_SIDE, Pair, Puzzle, as_rows, grid_of, pair_of, puzzle_of
+from mull.tasks.arc.grids import MAX_SIDE, Pair, Puzzle, grid_of, pair_of, puzzle_of
 
 ONE_ROW: Final = 100
 """The longest row of 1D-ARC (ids that begin with ``1d_``); its padded kinds reach 93 cells."""
@@ -55,14 +55,6 @@ class Pool:
         """A puzzle of distinct pairs, in random order."""
         *train, test = rng.sample(self.pairs, self.n_train + 1)
         return Puzzle(self.id, tuple(train), (test,))
-
-
-def pool_json(pool: Pool) -> dict[str, Any]:
-    """The pool as ``read`` takes it from a file."""
-    pairs = [
-        {"input": as_rows(pair.input), "output": as_rows(pair.output or ())} for pair in pool.pairs
-    ]
-    return {"train": pairs, "n_train": pool.n_train}
 
 
 def load(path: str | Path, on_error: OnError | None = None, seed: int = 0) -> Iterator[Puzzle]:

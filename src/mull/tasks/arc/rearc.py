@@ -29,7 +29,6 @@ from typing import Any, Final, NamedTuple
 
 from mull.errors import ConfigError, InputError, MissingExtraError
 from mull.rng import derive
-from mull.tasks.arc.data import Pool
 from mull.tasks.arc.grids import MAX_SIDE, Pair, as_text, pair_of
 
 ENV: Final = "MULL_REARC"
@@ -96,20 +95,6 @@ def pairs(
                 yield pair
 
     return islice(drawn(), count)
-
-
-def pool(
-    id: str,
-    seed: int,
-    count: int,
-    n_train: int = 3,
-    *,
-    difficulty: tuple[float, float] = (0.0, 1.0),
-    verified: bool = True,
-) -> Pool:
-    """``count`` pairs, or what there is, as a pool that puzzles are drawn from; as ``pairs``."""
-    made = tuple(pairs(id, seed, count, difficulty=difficulty, verified=verified))
-    return Pool(id, made, n_train)
 
 
 def _draw(

@@ -1,17 +1,14 @@
 """What 1, 2, 4 … of the N predictions of each test pair give: curves from one set of predictions.
 
-``unbiased`` is the mean over subsets without replacement, exact for everything but the vote;
-``replacement`` is what the write-ups drew: 40 times n predictions with replacement, averaged.
+The mean over subsets without replacement, exact for everything but the vote: that is drawn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mull.errors import InputError
 from mull.metrics import Bootstrap, Interval, pass_at_k, powers_of_two
@@ -22,7 +19,6 @@ from mull.tasks.arc.predictions import Prediction, by_pair
 from mull.tasks.arc.submission import truths
 from mull.tasks.arc.vote import Rule, attempts, by_votes_and_likelihood
 
-Draw = Literal["unbiased", "replacement"]
 TRIES = 40
 
 
@@ -44,7 +40,6 @@ class _Pair:
 def n_scaling(
     predictions: Iterable[Prediction],
     puzzles: Iterable[Puzzle],
-    draw: Draw = "unbiased",
     rule: Rule | None = by_votes_and_likelihood,
     ns: Sequence[int] = (),
     tries: int = TRIES,
@@ -53,11 +48,11 @@ def n_scaling(
     """One row for each n (default: 1, 2, 4 … N, and N), N the most predictions that a pair has.
 
     A pair with fewer has failures in place of the rest. Metrics: those of ``grade.RAW`` and, by
-    ``rule``, ``vote_1`` and ``vote_2`` as the mean over ``tries`` seeded draws (exact where n = N
-    without replacement); ``rule=None`` leaves votes out.
+    ``rule``, ``vote_1`` and ``vote_2`` as the mean over ``tries`` seeded draws (exact where n = N);
+    ``rule=None`` leaves votes out.
     """
-    if draw not in ("unbiased", "replacement") or tries < 1:
-        raise ValueError(f"draw must be unbiased or replacement, tries >= 1, not {draw!r}, {tries}")
+    if tries < 1:
+        raise ValueError(f"tries must be at least 1, not {tries}")
     found = by_pair(predictions)
     most = max((len(each) for each in found.values()), default=0)
     if not most:
@@ -75,7 +70,7 @@ def n_scaling(
     rows = []
     for n in ns or powers_of_two(most):
         table = [
-            np.mean([_values(pair, n, most, draw, rule, tries, seed) for pair in each], axis=0)
+            np.mean([_values(pair, n, most, rule, tries, seed) for pair in each], axis=0)
             for each in pairs.values()
         ]
         boot = Bootstrap(np.array(table), seed=seed)
@@ -84,21 +79,14 @@ def n_scaling(
     return rows
 
 
-def _values(
-    pair: _Pair, n: int, most: int, draw: Draw, rule: Rule | None, tries: int, seed: int
-) -> Floats:
+def _values(pair: _Pair, n: int, most: int, rule: Rule | None, tries: int, seed: int) -> Floats:
     """The metrics of ``n`` out of ``most`` predictions, in the order of ``RAW``, then votes."""
-    stream = derive(seed, pair.graded.puzzle, pair.graded.index, n)
-    rng = np.random.default_rng(stream)
-    if draw == "replacement":
-        picks = rng.integers(0, most, (tries, n))
-    elif n == most:
-        picks = np.arange(most)[None, :]
-    else:
-        picks = np.argsort(rng.random((tries, most)), axis=1)[:, :n]
-    raw = _exact(pair.graded, n, most) if draw == "unbiased" else _drawn(pair.graded, picks)
+    raw = _exact(pair.graded, n, most)
     if rule is None:
         return raw
+    stream = derive(seed, pair.graded.puzzle, pair.graded.index, n)
+    draws = np.random.default_rng(stream).random((tries, most))
+    picks = np.arange(most)[None, :] if n == most else np.argsort(draws, axis=1)[:, :n]
     own, votes = pair.predictions, np.zeros(2)
     for pick in picks:
         # In the order of the predictions, so that "first seen" means the same in every draw.
@@ -132,28 +120,3 @@ def _expected_best(values: Floats, n: int, most: int) -> float:
     levels = np.unique(np.append(padded, 0.0))
     reached = (padded[:, None] >= levels[None, 1:]).sum(axis=0)
     return float(np.diff(levels) @ pass_at_k(most, reached, n))
-
-
-def _drawn(graded: GradedPair, picks: NDArray[np.int64]) -> Floats:
-    """Means over the draws ``picks`` [tries, n]; an index beyond the predictions failed."""
-    most = max(int(picks.max()) + 1, graded.n)
-
-    def taken(values: NDArray[np.bool_] | Floats) -> Floats:
-        padded = np.zeros(most)
-        padded[: graded.n] = values
-        return np.asarray(padded[picks])
-
-    right, pixels, sized, answered = (
-        taken(each) for each in (graded.right, graded.pixels, graded.sized, graded.answered)
-    )
-    return np.array(
-        [
-            right.mean(),
-            pixels.mean(),
-            pixels.max(axis=1).mean(),
-            sized.mean(),
-            sized.max(axis=1).mean(),
-            right.max(axis=1).mean(),
-            1.0 - answered.mean(),
-        ]
-    )

@@ -7,7 +7,6 @@ has no vote.
 from __future__ import annotations
 
 import math
-import random
 import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -193,75 +192,6 @@ def hierarchical(
     )
 
 
-def random_pair(predictions: Sequence[Prediction], seed: int = 0) -> Attempts:
-    """Two different predictions drawn by chance, failed ones too: what a selection must beat.
-
-    Its exact expectation is ``grade.random_2``.
-    """
-    drawn = random.Random(seed).sample(range(len(predictions)), min(2, len(predictions)))
-    return _padded([predictions[i].grid for i in drawn], 2)
-
-
-def without_copies(predictions: Iterable[Prediction], test_input: Grid) -> list[Prediction]:
-    """The predictions that are not the test input itself: a copy is hardly ever the answer."""
-    return [each for each in predictions if each.grid != test_input]
-
-
-def product_of_experts(
-    log_probs: Sequence[Sequence[float]],
-    base_log_prob: float = 0.0,
-    generation: Sequence[Sequence[float]] | None = None,
-) -> list[float]:
-    """Σ over views of (log P of the candidate in that view + ``base_log_prob``), one a candidate.
-
-    ``log_probs`` has shape [candidates, views], natural logs, NaN where a view was not scored;
-    ``generation`` adds the log-probabilities of the candidate's own generations as further
-    experts. A base above zero makes more experts help; without one, candidates with different
-    numbers of experts cannot be compared (``ValueError``). No expert at all: ``-inf``. (Franzen et
-    al. 2024; they write the base as 3 and scores as negative logs.)
-
-    >>> product_of_experts([[-1.0, -2.0], [-0.5, -4.0]])
-    [-3.0, -4.5]
-    """
-    experts = _experts(log_probs, base_log_prob)
-    if generation is not None:
-        more = _experts(generation, base_log_prob, even=False)
-        if len(more) != len(experts):
-            raise ValueError(f"generation has {len(more)} candidates, log_probs {len(experts)}")
-        experts = [[*a, *b] for a, b in zip(experts, more, strict=True)]
-    sizes = {len(each) for each in experts if each}
-    if len(sizes) > 1 and not base_log_prob > 0:
-        raise ValueError(
-            f"candidates with {min(sizes)} and {max(sizes)} experts cannot be compared by a sum of "
-            "log-probabilities; score every candidate in the same views, or give base_log_prob"
-        )
-    return [math.fsum(p + base_log_prob for p in each) if each else -math.inf for each in experts]
-
-
-def counts_and_experts(
-    log_probs: Sequence[Sequence[float]], counts: Sequence[float]
-) -> list[float]:
-    """Times generated + mean log P over the views, one a candidate (NVARC 2025).
-
-    ``log_probs`` as in ``product_of_experts``; ``counts`` has shape [candidates].
-    """
-    experts = _experts(log_probs, 0.0)
-    if len(counts) != len(experts):
-        raise ValueError(f"counts has {len(counts)} candidates, log_probs {len(experts)}")
-    return [
-        count + (math.fsum(each) / len(each)) if each else -math.inf
-        for each, count in zip(experts, counts, strict=True)
-    ]
-
-
-def by_scores(candidates: Ranking, scores: Sequence[float]) -> Ranking:
-    """Candidates by a score each, higher first; ties keep the order they come in (votes)."""
-    if len(candidates) != len(scores) or any(math.isnan(score) for score in scores):
-        raise ValueError(f"expected a score for each of {len(candidates)} candidates, none NaN")
-    ranked = [Ranked(c.grid, c.votes, s) for c, s in zip(candidates, scores, strict=True)]
-    return tuple(sorted(ranked, key=lambda each: -each.score))
-
-
 def attempts(ranking: Iterable[Ranked | Grid], n: int = 2) -> Attempts:
     """The first ``n`` different grids of a ranking (or of fillers behind it), padded with None."""
     grids = (each.grid if isinstance(each, Ranked) else each for each in ranking)
@@ -340,14 +270,3 @@ def _most(values: Iterable[_Value]) -> _Value:
 
 def _padded(grids: Sequence[Grid | None], n: int) -> Attempts:
     return (*grids[:n], *(None for _ in range(n - len(grids))))
-
-
-def _experts(table: Sequence[Sequence[float]], base: float, even: bool = True) -> list[list[float]]:
-    """The known log-probabilities of each candidate."""
-    if not math.isfinite(base):
-        raise ValueError(f"base_log_prob must be finite, not {base}")
-    if even and len({len(row) for row in table}) > 1:
-        raise ValueError("log_probs must be a matrix [candidates, views]; NaN marks a missing view")
-    if any(value == math.inf for row in table for value in row):
-        raise ValueError("a log-probability cannot be +inf")
-    return [[value for value in row if not math.isnan(value)] for row in table]
