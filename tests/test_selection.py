@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from mull.errors import InputError, SpecError
 from mull.selection import (
+    EDGE,
     SELECTORS,
     Best,
     Borda,
@@ -74,6 +75,7 @@ EVERY: list[Selector] = [
     Majority(),
     Weighted("prm"),
     Weighted("prm", "exp"),
+    Weighted("prm", "logit", 0.4),
     Best("prm"),
     Borda("prm"),
     FilterVote("prm", 0.5),
@@ -286,6 +288,57 @@ def test_a_negative_weight_is_an_error_that_says_what_to_do() -> None:
     with pytest.raises(InputError, match="finite"):
         weighted(pool(["1"], lp=[1e6]), "lp", transform="exp")
     assert weighted(candidates, "lp", transform="sigmoid").answer == "1"
+
+
+@given(pools(), st.floats(0.001, 0.999))
+def test_logit_weights_are_the_formula_summed(candidates: list[Candidate], neutral: float) -> None:
+    def log_odds(p: float) -> float:
+        clipped = min(max(p, EDGE), 1 - EDGE)
+        return math.log(clipped / (1 - clipped))
+
+    sums: dict[float, float] = defaultdict(float)
+    for c in candidates:
+        if c.answer is not None:
+            sums[float(c.answer)] += log_odds(c.scores["prm"]) - math.log(neutral / (1 - neutral))
+    chosen = weighted(candidates, "prm", same_number, "logit", neutral)
+    assert {float(g.answer): g.weight for g in chosen.ranking} == pytest.approx(sums)
+    assert chosen.answer is None or sums[float(chosen.answer)] == pytest.approx(max(sums.values()))
+    assert 0.0 <= chosen.confidence <= 1.0
+    positive = sum(max(0.0, total) for total in sums.values())
+    if positive > 1e-9:
+        assert chosen.confidence == pytest.approx(max(sums.values()) / positive)
+
+
+def test_the_neutral_score_moves_the_choice_as_the_formula_says() -> None:
+    """Three of .4 against one of .6: 3·(logit .4 - b) = logit .6 - b where b = -2·logit .6."""
+    candidates = pool(["7", "7", "7", "9"], prm=[0.4, 0.4, 0.4, 0.6])
+    odds = (0.4 / 0.6) ** 2
+    turning = odds / (1 + odds)
+    assert weighted(candidates, "prm", transform="logit", neutral=turning - 0.01).answer == "7"
+    assert weighted(candidates, "prm", transform="logit", neutral=turning + 0.01).answer == "9"
+    assert weighted(candidates, "prm", transform="logit").answer == "9", "0.5, if nothing is said"
+    assert weighted(candidates, "prm").answer == "7", "raw scores cannot speak against"
+
+
+def test_where_all_speak_against_their_answers_the_least_accused_wins_by_its_votes() -> None:
+    candidates = pool(["7", "7", "9"], prm=[0.4, 0.4, 0.3])
+    chosen = weighted(candidates, "prm", transform="logit", neutral=0.6)
+    assert [g.answer for g in chosen.ranking] == ["9", "7"]
+    assert all(g.weight < 0 for g in chosen.ranking)
+    assert chosen.confidence == pytest.approx(1 / 3)
+
+
+def test_logits_are_taken_of_probabilities_only_and_alone_know_a_neutral_score() -> None:
+    with pytest.raises(InputError, match="transform=logit needs probabilities"):
+        weighted(pool(["1"], orm=[3.5]), "orm", transform="logit")
+    assert math.isfinite(
+        weighted(pool(["1"], prm=[1.0]), "prm", transform="logit").ranking[0].weight
+    )
+    with pytest.raises(SpecError, match="needs transform=logit"):
+        Weighted("prm", neutral=0.3)
+    for neutral in (0.0, 1.0, math.nan):
+        with pytest.raises(SpecError, match="above 0 and below 1"):
+            Weighted("prm", "logit", neutral)
 
 
 def test_grouping_asks_the_equality_only_for_strings_not_seen_before() -> None:

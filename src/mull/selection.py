@@ -23,11 +23,32 @@ Same = Callable[[str, str], bool]
 Score = str | Callable[[Candidate], float | None]
 """A name in ``Candidate.scores``, or a function of the candidate; higher is better."""
 
+EDGE = 1e-6
+"""How near to 0 and 1 a probability may come before its logit is taken."""
+NEUTRAL = 0.5
+"""The score that speaks neither for nor against its answer, where ``logit`` is told no other."""
+
+
+def logit(score: float) -> float:
+    """Log-odds of a probability in nats, clipped to 1e-6 .. 1 - 1e-6.
+
+    >>> logit(0.5)
+    0.0
+    """
+    clipped = min(max(score, EDGE), 1 - EDGE)
+    return math.log(clipped / (1 - clipped))
+
+
 TRANSFORMS: Mapping[str, Callable[[float], float]] = {
     "identity": lambda x: x,
     "exp": lambda x: math.exp(x) if x < 709 else math.inf,
     "sigmoid": lambda x: 1 / (1 + math.exp(-x)) if x >= 0 else math.exp(x) / (1 + math.exp(x)),
+    "logit": logit,
 }
+WEIGHABLE = (
+    "finite scores from 0 are weights; log-probabilities need transform=exp, logits "
+    "transform=sigmoid, and transform=logit needs probabilities"
+)
 MAX_FIELD_DEPTH = 32
 
 
@@ -140,33 +161,53 @@ def majority(candidates: Sequence[Candidate], same: Same = exact) -> Selection:
     return _vote(candidates, dict.fromkeys(_answered(candidates), 1.0), same)
 
 
+def weight_of(score: float, transform: str = "identity", neutral: float = NEUTRAL) -> float | None:
+    """The weight of a score in a weighted vote; ``None`` where the transform makes none of it.
+
+    ``identity``, ``exp`` (of log-probabilities) and ``sigmoid`` (of logits) give finite weights
+    from 0. ``logit`` takes a probability p and gives logit(p) - logit(``neutral``), in nats: a
+    log-likelihood ratio, negative where the score speaks against its answer.
+
+    >>> weight_of(-1.0) is None, weight_of(0.5, "logit", neutral=0.5), weight_of(7.0, "logit")
+    (True, 0.0, None)
+    """
+    weight = TRANSFORMS[transform](score)
+    if transform == "logit":
+        return weight - math.log(neutral / (1 - neutral)) if 0.0 <= score <= 1.0 else None
+    return weight if 0.0 <= weight < math.inf else None
+
+
 def weighted(
     candidates: Sequence[Candidate],
     score: Score,
     same: Same = exact,
     transform: str = "identity",
+    neutral: float = NEUTRAL,
 ) -> Selection:
     """The answer with the largest summed weight (weighted best-of-n; Li et al. 2022, DIVERSE).
 
-    The weight of a candidate is ``transform(score)``: ``identity``, ``exp`` (log-probabilities),
-    ``sigmoid`` (logits). Weights must not be negative. A candidate without a finite score has no
-    say and is counted in ``left_out``; ``InputError`` if that leaves nobody. Ties: more votes,
-    then as in ``majority``; so equal weights give the majority.
+    The weight of a candidate is ``weight_of`` its score. Under ``logit`` an answer can lose by its
+    scores: three that speak against it are worse than one. Then ``confidence`` is the share of
+    the weights above 0, or of the plain vote where no answer has one. A candidate without a finite
+    score has no say and is counted in ``left_out``; ``InputError`` if that leaves nobody, or for a
+    score that is no weight. Ties: more votes, then as in ``majority``; so equal weights from 0 give
+    the majority.
 
     >>> c = [Candidate((i,), "", a, scores={"prm": s}) for i, (a, s) in
-    ...      enumerate([("7", 0.2), ("7", 0.3), ("9", 0.9)])]
-    >>> weighted(c, "prm").answer
-    '9'
+    ...      enumerate([("7", 0.2), ("7", 0.3), ("9", 0.4)])]
+    >>> weighted(c, "prm").answer, weighted(c, "prm", transform="logit").answer
+    ('7', '9')
     """
-    change = _transform(transform)
-    weights = {i: change(value) for i, value in _scored(candidates, score).items()}
-    for position, weight in weights.items():
-        if not 0 <= weight < math.inf:
+    _check_transform(transform, neutral)
+    weights: dict[int, float] = {}
+    for position, value in _scored(candidates, score).items():
+        weight = weight_of(value, transform, neutral)
+        if weight is None:
             raise InputError(
-                f"a weight must be finite and not negative, but candidate "
-                f"{candidates[position].key} has {weight:g}: weigh by a score >= 0, or use "
-                "transform=exp for log-probabilities, transform=sigmoid for logits"
+                f"candidate {candidates[position].key} has the score {value:g}, of which "
+                f"transform={transform} makes no weight: {WEIGHABLE}"
             )
+        weights[position] = weight
     return _vote(candidates, weights, same)
 
 
@@ -307,17 +348,21 @@ class Majority:
 
 @dataclass(frozen=True, slots=True)
 class Weighted:
-    """Largest summed weight, by a named score."""
+    """Largest summed weight, by a named score; ``neutral`` (default 0.5) goes with ``logit``."""
 
     score: str
     transform: str = "identity"
+    neutral: float | None = None
     name: ClassVar[str] = "weighted"
 
     def __post_init__(self) -> None:
-        _transform(self.transform)
+        _check_transform(self.transform, NEUTRAL if self.neutral is None else self.neutral)
+        if self.neutral is not None and self.transform != "logit":
+            raise SpecError(f"a neutral score ({self.neutral:g}) needs transform=logit")
 
     def __call__(self, candidates: Sequence[Candidate], same: Same = exact) -> Selection:
-        return weighted(candidates, self.score, same, self.transform)
+        neutral = NEUTRAL if self.neutral is None else self.neutral
+        return weighted(candidates, self.score, same, self.transform, neutral)
 
 
 @dataclass(frozen=True, slots=True)
@@ -422,10 +467,11 @@ def _scored(candidates: Sequence[Candidate], score: Score) -> dict[int, float]:
     return found
 
 
-def _transform(name: str) -> Callable[[float], float]:
+def _check_transform(name: str, neutral: float) -> None:
     if name not in TRANSFORMS:
         raise SpecError(f"no transform is called {name!r}; there are: {', '.join(TRANSFORMS)}")
-    return TRANSFORMS[name]
+    if not 0.0 < neutral < 1.0:
+        raise SpecError(f"neutral={neutral:g}: a neutral score is above 0 and below 1")
 
 
 def _likelihoods(candidates: Sequence[Candidate], voters: Sequence[int]) -> dict[int, float]:
@@ -474,7 +520,8 @@ def _vote(
         enumerate(winner.members),
         key=lambda pair: (-weights[pair[1]], -liked.get(pair[1], 0.0), pair[0]),
     )
-    total = math.fsum(made.weight for made in groups)
+    # What speaks against the others is no share: weights below 0 are left out of it.
+    total = math.fsum(max(0.0, made.weight) for made in groups)
     by_weight = not rank_by_best and total > 0
     confidence = winner.weight / total if by_weight else winner.votes / len(voters)
     answer_of = candidates[index].answer

@@ -212,6 +212,18 @@ def test_select_json_has_these_keys(folder: Path, mull: Mull) -> None:
     assert "accuracy 100.0" in mull("select", folder / "rows.jsonl", "--task", "gsm8k").out
 
 
+def test_select_weighs_by_a_logit_about_a_neutral_score(folder: Path, mull: Mull) -> None:
+    """Three scores of .4 lose to one of .6 unless .4 speaks for its answer as well."""
+    given = [(5, 0.4), (5, 0.4), (5, 0.4), (4, 0.6)]
+    rows = [{**ROW, "response": f"The answer is {n}.", "scores": {"prm": s}} for n, s in given]
+    file = jsonl(folder / "rows.jsonl", *rows)
+    logit = "score=prm, transform=logit"
+    for how, answer in (("score=prm", "5"), (logit, "4"), (f"{logit}, neutral=0.2", "5")):
+        said = mull("select", file, "--task", "gsm8k", "--select", f"weighted({how})", "--json")
+        assert said.json["answer"] == answer
+        assert 0 <= said.json["confidence"] <= 1
+
+
 # Hostile text -------------------------------------------------------------------------------
 
 

@@ -24,7 +24,7 @@ from mull.budget import Budget, Purpose
 from mull.catalog import load_strategy
 from mull.engines.simulated import Script, SimulatedEngine
 from mull.errors import SpecError, UsageError
-from mull.selection import borda
+from mull.selection import borda, logit
 from mull.strategies.base import Ended
 from mull.strategies.vote import Vote
 from mull.strategies.weighted_vote import WeightedVote
@@ -78,6 +78,27 @@ def test_a_score_that_is_no_weight_is_a_failure_and_not_a_weight(
         assert result.answer is not None
 
 
+@pytest.mark.parametrize("neutral", [0.2, 0.5, 0.8])
+def test_logit_weights_are_summed_about_a_neutral_score(neutral: float) -> None:
+    strategy = load_strategy(f"weighted-vote(n=12, transform=logit, neutral={neutral})")
+    for number in range(4):
+        result = solve(strategy, number=number, success=0.6).result
+        sums: dict[str | None, float] = defaultdict(float)
+        for candidate in result.candidates:
+            sums[candidate.answer] += logit(candidate.scores["prm"]) - logit(neutral)
+        assert sums[result.answer] == pytest.approx(max(sums.values()))
+        assert not result.failures
+
+
+def test_a_score_that_is_no_probability_has_no_logit() -> None:
+    result = solve(
+        WeightedVote(n=5, transform="logit"), verifiers=verifiers_of(lambda branch: 1.5)
+    ).result
+    assert [f.error for f in result.failures] == ["ScoreError"] * 5
+    assert "transform=logit needs probabilities" in result.failures[0].message
+    assert result.answer is not None
+
+
 def test_borda_votes_go_by_rank_whatever_the_scale() -> None:
     for number in range(4):
         voted = one(job(Vote(n=9), number=number), engines_of()["policy"]).result
@@ -106,6 +127,9 @@ def test_options_of_the_other_rule_are_refused() -> None:
         ("weighted-vote(rule=count)", "sum or borda"),
         ("weighted-vote(power=1)", "a power needs rule=borda"),
         ("weighted-vote(rule=borda, transform=exp)", "ranks need no transform"),
+        ("weighted-vote(rule=borda, neutral=0.3)", "know no neutral score"),
+        ("weighted-vote(neutral=0.3)", "needs transform=logit"),
+        ("weighted-vote(transform=logit, neutral=1)", "above 0 and below 1"),
         ("weighted-vote(rule=borda, power=-1)", "power is a finite number from 0"),
     ):
         with pytest.raises(SpecError, match=says):
@@ -159,7 +183,7 @@ def test_a_score_given_that_is_no_weight_is_asked_for_again() -> None:
 
 
 def test_bad_options_and_missing_verifiers_are_refused() -> None:
-    with pytest.raises(SpecError, match="transform is one of identity, exp, sigmoid"):
+    with pytest.raises(SpecError, match="transform is one of identity, exp, sigmoid, logit"):
         WeightedVote(transform="log")  # type: ignore[arg-type]
     with pytest.raises(SpecError, match="quorum must lie"):
         WeightedVote(quorum=2)

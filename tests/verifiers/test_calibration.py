@@ -12,18 +12,16 @@ from hypothesis import strategies as st
 
 from mull.errors import InputError
 from mull.metrics import Pool
-from mull.selection import majority, weighted
+from mull.selection import Majority, Weighted
 from mull.types import Candidate
 from mull.verifiers.calibration import (
     Labelled,
-    LogitWeight,
     auc,
     auc_pooled,
     auc_within,
     calibration_error,
     errors_at,
-    fit_weight,
-    logit,
+    fit_neutral,
     reliability,
 )
 
@@ -128,45 +126,47 @@ def pools(problems: int, seed: int) -> list[Pool]:
     return made
 
 
-def test_a_fitted_weight_beats_the_score_itself_on_other_problems() -> None:
-    found = fit_weight(pools(300, 0))
+def test_a_fitted_neutral_score_beats_the_score_itself_on_other_problems() -> None:
+    found = fit_neutral(pools(300, 0))
     assert found.fitted >= max(found.plain, found.majority)
     other = pools(400, 1)
     accuracy = {
-        name: np.mean([_voted(pool, weight) for pool in other])
-        for name, weight in {"fitted": found.weight, "plain": None}.items()
+        name: np.mean([select(candidates_of(pool)).answer == "0" for pool in other])
+        for name, select in {
+            "fitted": Weighted("prm", "logit", found.neutral),
+            "plain": Weighted("prm"),
+        }.items()
     }
     assert accuracy["fitted"] > accuracy["plain"] + 0.02
 
 
-def _voted(pool: Pool, weight: LogitWeight | None) -> bool:
+def candidates_of(pool: Pool) -> list[Candidate]:
     assert pool.weights is not None
-    candidates = [
+    return [
         Candidate((at,), "", str(group), scores={"prm": float(score)})
         for at, (group, score) in enumerate(zip(pool.groups, pool.weights, strict=True))
     ]
-    chosen = weighted(candidates, "prm" if weight is None else weight.of("prm"))
-    return chosen.answer == "0"
 
 
-@given(st.floats(0, 1), st.floats(-20, 20))
-def test_a_weight_is_never_negative_and_always_finite(score: float, offset: float) -> None:
-    weight = LogitWeight(offset)(score)
-    assert 0 <= weight < math.inf
-    assert weight == max(0.0, logit(score) - offset)
+def test_what_was_reached_is_the_vote_that_a_spec_names() -> None:
+    """The fit promises what ``weighted-vote(transform=logit, neutral=b)`` then does."""
+    given = pools(60, 2)
+    found = fit_neutral(given)
+    for reached, select in (
+        (found.fitted, Weighted("prm", "logit", found.neutral)),
+        (found.plain, Weighted("prm")),
+        (found.majority, Majority()),
+    ):
+        right = [select(candidates_of(pool)).answer == "0" for pool in given]
+        assert reached == pytest.approx(np.mean(right))
 
 
-def test_where_nobody_has_a_say_the_majority_answers() -> None:
-    candidates = [Candidate((at,), "", a, scores={"prm": 0.1}) for at, a in enumerate("778")]
-    chosen = weighted(candidates, LogitWeight(5.0).of("prm"))
-    assert chosen.answer == majority(candidates).answer == "7"
-    silent = [Candidate((9,), "", "8", scores={"prm": math.nan}), *candidates]
-    assert weighted(silent, LogitWeight().of("prm")).left_out == 1
-
-
-def test_a_fit_needs_scores() -> None:
+def test_a_fit_needs_scores_that_are_probabilities() -> None:
     with pytest.raises(InputError, match="pools have weights"):
-        fit_weight([])
+        fit_neutral([])
     bare = Pool(np.zeros(2, np.int64), np.ones(2, np.bool_), None, np.full(2, math.nan))
     with pytest.raises(InputError, match="no candidate has a finite score"):
-        fit_weight([bare])
+        fit_neutral([bare])
+    far = Pool(np.zeros(2, np.int64), np.ones(2, np.bool_), None, np.array([0.5, 3.0]))
+    with pytest.raises(InputError, match=r"scores in 0\.\.1"):
+        fit_neutral([far])

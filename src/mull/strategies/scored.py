@@ -13,7 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from mull.selection import TRANSFORMS, Best, Same, Selection, Selector, best, exact, majority
+from mull.selection import (
+    WEIGHABLE,
+    Best,
+    Same,
+    Selection,
+    Selector,
+    best,
+    exact,
+    majority,
+    weight_of,
+)
 from mull.strategies.base import Ended, Failure, Outcome, Result, Value
 from mull.strategies.sample import SampleSearch
 from mull.types import Branch, Candidate
@@ -32,12 +42,11 @@ def score_of(verifier: str, value: Value, transform: str | None = None) -> float
     score = float(value[0]) if isinstance(value, tuple) else math.nan
     if not math.isfinite(score):
         return Failure("ScoreError", f"verifier {verifier!r} gave {score}, which is no score")
-    if transform is not None and not 0.0 <= TRANSFORMS[transform](score) < math.inf:
+    if transform is not None and weight_of(score, transform) is None:
         return Failure(
             "ScoreError",
             f"verifier {verifier!r} gave {score:g}, of which transform={transform} makes no "
-            "weight: probabilities are weights, log-probabilities need transform=exp, logits "
-            "transform=sigmoid",
+            f"weight: {WEIGHABLE}",
         )
     return score
 

@@ -22,6 +22,10 @@ class WeightedVote:
     for log-probabilities, ``sigmoid`` for logits. A sample without a score has no say; where none
     has one, the majority answers.
 
+    With ``transform=logit`` a probability p weighs logit(p) - logit(``neutral``): a log-likelihood
+    ratio, below 0 where the score speaks against its answer. ``neutral`` (default 0.5) is fitted on
+    other problems by ``verifiers.calibration.fit_neutral``.
+
     With ``rule=borda`` a sample weighs by its rank among the N scored, (N - rank + 1)^``power``
     (default 0.5), whatever the score's scale: weighted Borda voting, made for self-certainty (Kang
     et al. 2025, arXiv 2502.18581). ``power`` 0 is the majority; a rank needs no ``transform``.
@@ -29,11 +33,12 @@ class WeightedVote:
 
     n: int | None = None
     verifier: str = "prm"
-    transform: Literal["identity", "exp", "sigmoid"] = "identity"
+    transform: Literal["identity", "exp", "sigmoid", "logit"] = "identity"
     window: int = WINDOW
     quorum: float = 0.5
     rule: Literal["sum", "borda"] = "sum"
     power: float | None = None
+    neutral: float | None = None
 
     def __post_init__(self) -> None:
         if self.transform not in TRANSFORMS:
@@ -43,8 +48,11 @@ class WeightedVote:
             )
         if self.rule not in ("sum", "borda"):
             raise SpecError(f"weighted-vote(rule={self.rule!r}): rule is sum or borda")
-        if self.rule == "borda" and self.transform != "identity":
-            raise SpecError("weighted-vote(rule=borda): ranks need no transform; leave it out")
+        if self.rule == "borda" and (self.transform != "identity" or self.neutral is not None):
+            raise SpecError(
+                "weighted-vote(rule=borda): ranks need no transform and know no neutral score; "
+                "leave them out"
+            )
         if self.rule == "sum" and self.power is not None:
             raise SpecError(f"weighted-vote(power={self.power:g}): a power needs rule=borda")
         _ = self.select
@@ -54,7 +62,7 @@ class WeightedVote:
     def select(self) -> Selector:
         """The vote among the samples that have a score."""
         if self.rule == "sum":
-            return Weighted(self.verifier, self.transform)
+            return Weighted(self.verifier, self.transform, self.neutral)
         return Borda(self.verifier) if self.power is None else Borda(self.verifier, self.power)
 
     @property

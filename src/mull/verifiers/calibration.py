@@ -17,11 +17,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from mull.errors import InputError
 from mull.metrics import Interval, Pool, mean_interval, ratio_interval
-from mull.types import Candidate
+from mull.selection import TRANSFORMS, logit
 
 Floats = NDArray[np.float64]
-EDGE = 1e-6
-"""How near to 0 and 1 a score may come before its logit is taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,67 +167,51 @@ def _rate(
 
 
 @dataclass(frozen=True, slots=True)
-class LogitWeight:
-    """The vote of a candidate with score p: logit(p) - ``offset``, and none where that is negative.
-
-    The best weight of a vote is the logarithm of a likelihood ratio: negative for a score that
-    speaks against its answer. Mull's votes have no negative weights, since a confidence is a share
-    of the vote: such a candidate has no say, and where nobody has one the majority answers.
-
-    >>> LogitWeight(offset=-1.0)(0.5)
-    1.0
-    """
-
-    offset: float = 0.0
-
-    def __call__(self, score: float) -> float:
-        """The weight of a score 0..1, in nats."""
-        return max(0.0, logit(score) - self.offset)
-
-    def of(self, name: str) -> Callable[[Candidate], float | None]:
-        """The weight of a candidate by its score of that name, for ``selection.weighted``."""
-
-        def weight(candidate: Candidate) -> float | None:
-            score = candidate.scores.get(name)
-            return None if score is None or not math.isfinite(score) else self(score)
-
-        return weight
-
-
-@dataclass(frozen=True, slots=True)
 class Fitted:
-    """A fitted weight with the accuracies of three votes on the problems it was fitted on.
+    """A fitted neutral score with the accuracies of three votes on the problems it was fitted on.
 
-    They flatter ``fitted``: judge it on other problems.
+    ``neutral`` is for ``weighted-vote(transform=logit, neutral=…)``. The three accuracies, of that
+    vote, of the vote weighted by the score itself and of the majority, flatter ``fitted``: judge it
+    on other problems.
     """
 
-    weight: LogitWeight
+    neutral: float
     fitted: float
     plain: float
     majority: float
 
 
-def fit_weight(pools: Sequence[Pool], points: int = 41) -> Fitted:
-    """Fit the one offset of ``LogitWeight`` on validation problems, whose weights are scores 0..1.
+def fit_neutral(pools: Sequence[Pool], points: int = 41) -> Fitted:
+    """Fit the neutral score b of the vote weight logit(p) - logit(b) on validation problems.
 
-    The grid is the quantiles of the scores' logits and one below them all. Of offsets with equal
-    accuracy the middle one is taken, so that the fit does not hang on a single problem.
+    The best weight of a vote is the logarithm of a likelihood ratio, negative for a score that
+    speaks against its answer; one number more makes the score such a ratio. The pools' weights are
+    scores p in 0..1. The grid is the quantiles of the scores' logits and one below them all. Of
+    neutral scores with equal accuracy the middle one is taken, so that the fit does not hang on a
+    single problem.
     """
     if not pools or any(pool.weights is None for pool in pools):
         raise InputError("a fit needs problems whose pools have weights: the verifier's scores")
     scores = np.concatenate([pool.weights for pool in pools if pool.weights is not None])
-    logits = np.array([logit(score) for score in scores[np.isfinite(scores)]])
-    if not len(logits):
+    scores = scores[np.isfinite(scores)]
+    if not len(scores):
         raise InputError("no candidate has a finite score: there is nothing to fit")
+    if scores.min() < 0 or scores.max() > 1:
+        raise InputError("a logit needs scores in 0..1: map them there first")
+    logits = np.array([logit(score) for score in scores])
     grid = np.unique(np.quantile(logits, np.linspace(0, 1, points)))
     grid = np.concatenate([[grid[0] - 1.0], grid])
-    reached = [_accuracy(pools, LogitWeight(float(offset))) for offset in grid]
+    reached = [_accuracy(pools, _above(b)) for b in grid.tolist()]
     best = max(reached)
     tied = [at for at, value in enumerate(reached) if value == best]
-    weight = LogitWeight(float(grid[tied[len(tied) // 2]]))
+    neutral = TRANSFORMS["sigmoid"](float(grid[tied[len(tied) // 2]]))
     return Fitted(
-        weight, best, _accuracy(pools, lambda score: score), _accuracy(pools, lambda _: 1.0)
+        neutral, best, _accuracy(pools, lambda score: score), _accuracy(pools, lambda _: 1.0)
     )
+
+
+def _above(offset: float) -> Callable[[float], float]:
+    return lambda score: logit(score) - offset
 
 
 def _accuracy(pools: Sequence[Pool], weigh: Callable[[float], float]) -> float:
@@ -252,13 +234,3 @@ def _right(pool: Pool, weigh: Callable[[float], float]) -> bool:
         first.setdefault(group, at)
     chosen = max(weight, key=lambda group: (weight[group], votes[group], -first[group]))
     return bool(pool.correct[first[chosen]])
-
-
-def logit(score: float) -> float:
-    """Log-odds of a score, clipped to 1e-6 .. 1 - 1e-6.
-
-    >>> logit(0.5)
-    0.0
-    """
-    clipped = min(max(score, EDGE), 1 - EDGE)
-    return math.log(clipped / (1 - clipped))
