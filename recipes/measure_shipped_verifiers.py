@@ -69,7 +69,7 @@ def verifier(card: dict[str, Any], folder: Path, problems: int, cache: Path) -> 
         "samples": SAMPLES,
         "auc_within": _triple(auc_within(labelled)),
         "problems_with_both": auc_within(labelled).n,
-        "auc_pooled": round(auc_pooled(labelled), 4),
+        "auc_pooled": round(auc_pooled(labelled).value, 4),
         "false_positive": _triple(rates.false_positive),
         "false_negative": _triple(rates.false_negative),
         "single": _triple(mean_interval(single)),

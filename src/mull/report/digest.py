@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ UNITS = ("samples", "tokens", "flops", "seconds")
 """What accuracy is plotted against: per problem; tokens are computed ones (new prompt, generated);
 seconds are those that a slot was held."""
 
+OWN = frozenset({"logprob", "mean_logprob"})
+"""Scores that a policy gives its own samples: no verifier's."""
+
 
 @dataclass(frozen=True, slots=True)
 class CellDigest:
@@ -34,6 +37,8 @@ class CellDigest:
     ``total`` [problems, units] is what each problem cost in all, judges and verifiers included.
     ``errors`` counts failures by type, and ``erring`` the problems that have some of a type.
     ``pools`` is empty where the cell's samples are not independent and equal in number.
+    ``scored`` has, by name of a verifier's score, the graded problems that have some: each by
+    its position, with the scores as the pool's weights.
     """
 
     strategy: str
@@ -43,6 +48,7 @@ class CellDigest:
     ids: tuple[str, ...]
     levels: tuple[int | str | None, ...]
     pools: tuple[Pool, ...]
+    scored: Mapping[str, tuple[tuple[int, Pool], ...]]
     n: int
     graded: NDArray[np.bool_]
     selected: Floats
@@ -85,6 +91,7 @@ def digest(cell: Cell, texts: TextBudget) -> CellDigest:
         ids=tuple(row.id for row in rows),
         levels=tuple(row.level for row in rows),
         pools=tuple(_filled(row.pool, n) for row in rows) if independent else (),
+        scored=_by_score(rows),
         n=n,
         graded=np.array([row.graded for row in rows], dtype=np.bool_),
         selected=np.array([row.selected for row in rows], dtype=np.float64),
@@ -105,12 +112,21 @@ def digest(cell: Cell, texts: TextBudget) -> CellDigest:
     )
 
 
+def _by_score(rows: Sequence[_Row]) -> dict[str, tuple[tuple[int, Pool], ...]]:
+    names = sorted({name for row in rows for name in row.scored})
+    return {
+        name: tuple((at, row.scored[name]) for at, row in enumerate(rows) if name in row.scored)
+        for name in names
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class _Row:
     id: str
     level: int | str | None
     n: int
     pool: Pool
+    scored: Mapping[str, Pool]
     graded: bool
     selected: float
     fixed: Floats
@@ -125,11 +141,13 @@ def _problem(problem: ProblemResult, texts: TextBudget) -> _Row:
     samples = problem.samples
     fixed, marginal = _costs(samples)
     graded = problem.gold is not None
+    pool = _pool(samples)
     return _Row(
         id=problem.id,
         level=problem.level,
         n=len(samples),
-        pool=_pool(samples),
+        pool=pool,
+        scored=_scored(samples, pool) if graded else {},
         graded=graded,
         selected=float(problem.correct is True),
         fixed=fixed,
@@ -164,6 +182,18 @@ def _pool(samples: Sequence[Sample]) -> Pool:
             [s.scores.get("mean_logprob", np.nan) for s in samples], dtype=np.float64
         ),
     )
+
+
+def _scored(samples: Sequence[Sample], pool: Pool) -> dict[str, Pool]:
+    """The pool under each verifier's score that some sample has."""
+    names = {name for sample in samples for name in sample.scores} - OWN
+    return {
+        name: replace(
+            pool,
+            weights=np.array([s.scores.get(name, np.nan) for s in samples], dtype=np.float64),
+        )
+        for name in sorted(names)
+    }
 
 
 def _filled(pool: Pool, n: int) -> Pool:

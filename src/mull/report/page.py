@@ -67,6 +67,7 @@ def render(
     remark: str,
     version: str,
     puzzles: Sequence[Mapping[str, Any]] = (),
+    reliability: Figure | None = None,
 ) -> str:
     """The page. Deterministic: the same arguments give the same text.
 
@@ -95,6 +96,7 @@ def render(
         tables=tables,
         stands=stands,
         puzzles=len(puzzles),
+        reliability=reliability,
         tiles=_tiles(chapters[0].study) if chapters else [],
         remark=remark,
         version=version,

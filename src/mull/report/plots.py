@@ -10,13 +10,18 @@ import io
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mull.errors import MissingExtraError
 from mull.metrics import Interval
 from mull.report.contents import Study
 from mull.report.curves import STRATEGIES, Panel, Point
 from mull.report.tables import safe_terminal
+from mull.verifiers.calibration import Bin
 
 INK, MUTED, GRID, PAPER = "#1b1f27", "#5c6471", "#e3e6eb", "#ffffff"
 COLOURS = {"pass_n": "#00875f", "vote": "#0066b3", "best": "#c8550a", "accuracy": "#6b6f7b"}
@@ -194,6 +199,62 @@ def difficulty(panels: Sequence[Panel]) -> Any:
         labelcolor=INK,
     )
     return figure
+
+
+@dataclass(frozen=True, slots=True)
+class Reliability:
+    """One panel of ``reliability``: its curve, and the scores of right and of wrong candidates."""
+
+    score: str
+    label: str
+    curve: tuple[Bin, ...]
+    right: NDArray[np.float64]
+    wrong: NDArray[np.float64]
+
+
+def reliability(panels: Sequence[Reliability]) -> Any:
+    """Share right against the score, a panel each, on one scale; below it, where scores lie."""
+    columns = min(len(panels), 4)
+    rows = -(-len(panels) // columns)
+    figure, grid = _figure(
+        max(2.6 * columns, 5.2), 2.9 * rows + 0.6, columns=columns, rows=rows, shared=True
+    )
+    flat = [axes for row in grid for axes in row]
+    for i, (axes, panel) in enumerate(zip(flat, panels, strict=False)):
+        axes.plot([0, 1], [0, 100], color=MUTED, linewidth=1.0, dashes=(4, 3), zorder=1)
+        _heaps(axes, panel)
+        xs = [each.score for each in panel.curve]
+        _curve(axes, xs, [each.right for each in panel.curve], COLOURS["vote"], "o", size=4)
+        title = f"{_label(panel.score, 18)} · {len(panel.right) + len(panel.wrong):,} candidates"
+        axes.set_title(title, fontsize=9, color=INK, loc="left", pad=14)
+        under = {"transform": axes.transAxes, "fontsize": 8, "color": MUTED, "va": "bottom"}
+        axes.text(0, 1.02, _label(panel.label, 36 if columns > 1 else 48), **under)
+        axes.set_xlim(-0.02, 1.02)
+        axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
+        axes.set_ylim(-3, 103)
+        if i % columns == 0:
+            _percent_axis(axes, "candidates right")
+    for axes in flat[len(panels) :]:
+        axes.set_visible(False)
+    figure.supxlabel("score", fontsize=9, color=MUTED)
+    return figure
+
+
+def _heaps(axes: Any, panel: Reliability) -> None:
+    """How many candidates have which score, right ones on wrong ones, in the lowest fifth."""
+    edges = np.linspace(0, 1, 21)
+    wrong, right = (np.histogram(scores, edges)[0] for scores in (panel.wrong, panel.right))
+    unit = 20 / max(1, int((wrong + right).max()))
+    middles = edges[:-1] + 0.025
+    for heap, under, colour in (
+        (wrong, np.zeros(20), COLOURS["accuracy"]),
+        (right, wrong, COLOURS["pass_n"]),
+    ):
+        some = heap > 0
+        axes.bar(
+            middles[some], heap[some] * unit, 0.04, under[some] * unit,
+            color=colour, alpha=0.38, linewidth=0, zorder=1,
+        )  # fmt: skip
 
 
 def compare(studies: Sequence[Study], unit: str) -> Any | None:
@@ -383,10 +444,21 @@ def _handle(colour: str, marker: str, dashed: bool) -> Any:
     )
 
 
-def _label(text: str) -> str:
+def _label(text: str, most: int = 48) -> str:
     """A label that may come from a user: visible characters, one line, not too long."""
     line = safe_terminal(text).replace("\n", " ").replace("\t", " ")
-    return line if len(line) <= 48 else f"{line[:47]}…"
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
-__all__ = ["Point", "against_compute", "compare", "difficulty", "png", "style", "svg", "sweep"]
+__all__ = [
+    "Point",
+    "Reliability",
+    "against_compute",
+    "compare",
+    "difficulty",
+    "png",
+    "reliability",
+    "style",
+    "svg",
+    "sweep",
+]

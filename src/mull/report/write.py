@@ -13,7 +13,7 @@ from typing import Any
 
 from mull.fileio import write_atomic
 from mull.metrics import RESAMPLES
-from mull.report import contents, curves, plots
+from mull.report import contents, curves, plots, worth
 from mull.report.arc import Bench
 from mull.report.arc_tables import tables as arc_tables
 from mull.report.browser import TextBudget
@@ -26,6 +26,10 @@ from mull.report.trees import Grove
 DRAWS = 1000
 CHAPTERS = 8
 """Pooled series that get figures of their own; further ones stand in the tables."""
+CURVES = (
+    "The share of candidates that is right by their score, in bins of equal mass; on the dashed "
+    "line a score is a probability. Bars: how many have which score, green the right ones."
+)
 
 
 def write_report(
@@ -51,7 +55,10 @@ def write_report(
     chapters = [_chapter(study, studies, titled=len(pooled) > 1) for study in pooled]
     comparisons = _comparisons(pooled)
     tables = _tables(runs, studies)
-    tables |= {table.name: table for table in (*arc_tables(bench.solved()), *more)}
+    found = worth.worths([study.line for study in studies], resamples)
+    others = (*worth.tables(found), *arc_tables(bench.solved()), *more)
+    tables |= {table.name: table for table in others}
+    drawn = _drawn("reliability", CURVES, worth.figure, found)
     browser = [
         {
             "label": study.line.label
@@ -72,9 +79,11 @@ def write_report(
         texts.remark,
         version("mull"),
         bench.puzzles,
+        drawn,
     )
     every = [*tables.values(), *(table for chapter in chapters for table in chapter.tables)]
     figures = [*comparisons, *(f for c in chapters for f in (*c.compute, *c.figures))]
+    figures += [drawn] if drawn else []
     return _write(out, page, every, figures)
 
 

@@ -8,7 +8,7 @@ or a vote lives on is the rank *within* a problem, so both are given.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mull.errors import InputError
-from mull.metrics import Interval, Pool, mean_interval, ratio_interval
-from mull.selection import TRANSFORMS, logit
+from mull.metrics import Bootstrap, Interval, Pool, mean_interval, ratio_interval
+from mull.selection import TRANSFORMS, logit, tie_keys
 
 Floats = NDArray[np.float64]
+GRID = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +112,30 @@ def auc(scores: ArrayLike, right: ArrayLike) -> float:
     return float((ranks[places][labels].sum() - good * (good + 1) / 2) / (good * bad))
 
 
-def auc_pooled(given: Labelled) -> float:
-    """The AUC over all branches together: it also rewards telling easy problems from hard ones."""
-    return auc(given.scores, given.right)
+def auc_pooled(given: Labelled, resamples: int = 10_000) -> Interval:
+    """The AUC over all branches together: it also rewards telling easy problems from hard ones.
+
+    The number counts every pair; its interval, over problems, counts in ``GRID`` bins of equal
+    mass.
+    """
+    value = auc(given.scores, given.right)
+    whose, rows = np.unique(given.problems, return_inverse=True)
+    if math.isnan(value):
+        return Interval(math.nan, math.nan, math.nan, len(whose))
+    edges = np.unique(np.quantile(given.scores, np.linspace(0, 1, GRID + 1)[1:-1]))
+    places = np.searchsorted(edges, given.scores, side="left")
+    counts = np.zeros((len(whose), 2, len(edges) + 1))
+    np.add.at(counts, (rows, given.right.astype(np.int64), places), 1.0)
+    bad, good = counts[:, 0], counts[:, 1]
+
+    def share(means: Floats) -> Floats:
+        wrong, right = np.split(means, 2, axis=1)
+        below = np.cumsum(wrong, axis=1) - wrong / 2
+        pairs = wrong.sum(axis=1) * right.sum(axis=1)
+        return np.asarray((right * below).sum(axis=1) / np.where(pairs > 0, pairs, np.nan))
+
+    drawn = Bootstrap(np.hstack([bad, good]), resamples).interval(share)
+    return Interval(value, drawn.low, drawn.high, len(whose))
 
 
 def auc_within(given: Labelled, resamples: int = 10_000) -> Interval:
@@ -166,29 +188,14 @@ def _rate(
 # Weights of votes ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Fitted:
-    """A fitted neutral score with the accuracies of three votes on the problems it was fitted on.
-
-    ``neutral`` is for ``weighted-vote(transform=logit, neutral=…)``. The three accuracies, of that
-    vote, of the vote weighted by the score itself and of the majority, flatter ``fitted``: judge it
-    on other problems.
-    """
-
-    neutral: float
-    fitted: float
-    plain: float
-    majority: float
-
-
-def fit_neutral(pools: Sequence[Pool], points: int = 41) -> Fitted:
+def fit_neutral(pools: Sequence[Pool], points: int = 41) -> float:
     """Fit the neutral score b of the vote weight logit(p) - logit(b) on validation problems.
 
-    The best weight of a vote is the logarithm of a likelihood ratio, negative for a score that
-    speaks against its answer; one number more makes the score such a ratio. The pools' weights are
-    scores p in 0..1. The grid is the quantiles of the scores' logits and one below them all. Of
-    neutral scores with equal accuracy the middle one is taken, so that the fit does not hang on a
-    single problem.
+    It is for ``weighted-vote(transform=logit, neutral=b)``. The best weight of a vote is the
+    logarithm of a likelihood ratio, negative for a score that speaks against its answer; one number
+    more makes the score such a ratio. The pools' weights are scores p in 0..1. The grid is the
+    quantiles of the scores' logits and one below them all. Of neutral scores with equal accuracy
+    the middle one is taken, so that the fit does not hang on a single problem.
     """
     if not pools or any(pool.weights is None for pool in pools):
         raise InputError("a fit needs problems whose pools have weights: the verifier's scores")
@@ -201,36 +208,67 @@ def fit_neutral(pools: Sequence[Pool], points: int = 41) -> Fitted:
     logits = np.array([logit(score) for score in scores])
     grid = np.unique(np.quantile(logits, np.linspace(0, 1, points)))
     grid = np.concatenate([[grid[0] - 1.0], grid])
-    reached = [_accuracy(pools, _above(b)) for b in grid.tolist()]
-    best = max(reached)
-    tied = [at for at, value in enumerate(reached) if value == best]
-    neutral = TRANSFORMS["sigmoid"](float(grid[tied[len(tied) // 2]]))
-    return Fitted(
-        neutral, best, _accuracy(pools, lambda score: score), _accuracy(pools, lambda _: 1.0)
-    )
+    tallies = [tally for pool in pools if (tally := _Tally.of(pool)) is not None]
+    reached = np.sum([tally.logit_right(grid) for tally in tallies], axis=0)
+    tied = np.flatnonzero(reached == reached.max())
+    return TRANSFORMS["sigmoid"](float(grid[tied[len(tied) // 2]]))
 
 
-def _above(offset: float) -> Callable[[float], float]:
-    return lambda score: logit(score) - offset
+@dataclass(frozen=True, slots=True)
+class Votes:
+    """Whether three votes are right on each problem, [problems]: 1 or 0.
+
+    By logit(score) - logit(neutral), by the score itself, and the majority of those that have one.
+    """
+
+    logit: Floats
+    score: Floats
+    majority: Floats
 
 
-def _accuracy(pools: Sequence[Pool], weigh: Callable[[float], float]) -> float:
-    """The share of problems that the weighted vote gets right, ties as in ``selection``."""
-    return float(np.mean([_right(pool, weigh) for pool in pools]))
+def votes_right(pools: Sequence[Pool], neutral: float) -> Votes:
+    """The verdicts of the votes on problems whose pools' weights are scores in 0..1."""
+    offset = np.array([math.log(neutral / (1 - neutral))])
+    rows = np.zeros((len(pools), 3))
+    for at, pool in enumerate(pools):
+        if (tally := _Tally.of(pool)) is not None:
+            others = (tally.right[np.argmax(sums)] for sums in (tally.scores, tally.votes))
+            rows[at] = [*tally.logit_right(offset), *others]
+    return Votes(*rows.T)
 
 
-def _right(pool: Pool, weigh: Callable[[float], float]) -> bool:
-    scores = pool.weights if pool.weights is not None else np.full(pool.n, math.nan)
-    voters = [at for at in range(pool.n) if pool.groups[at] >= 0 and math.isfinite(scores[at])]
-    if not voters:
-        return False
-    weight: dict[int, float] = {}
-    votes: dict[int, int] = {}
-    first: dict[int, int] = {}
-    for at in voters:
-        group = int(pool.groups[at])
-        weight[group] = weight.get(group, 0.0) + weigh(float(scores[at]))
-        votes[group] = votes.get(group, 0) + 1
-        first.setdefault(group, at)
-    chosen = max(weight, key=lambda group: (weight[group], votes[group], -first[group]))
-    return bool(pool.correct[first[chosen]])
+@dataclass(frozen=True, slots=True)
+class _Tally:
+    """The votes on one problem by group, [groups], those first that a tie goes to."""
+
+    logits: Floats
+    scores: Floats
+    votes: Floats
+    right: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, pool: Pool) -> _Tally | None:
+        """What the samples with an answer and a score say; ``None`` where there are none."""
+        weights = pool.weights if pool.weights is not None else np.full(pool.n, math.nan)
+        members: dict[int, list[int]] = {}
+        for at in np.flatnonzero((pool.groups >= 0) & np.isfinite(weights)).tolist():
+            members.setdefault(int(pool.groups[at]), []).append(at)
+        if not members:
+            return None
+        groups = sorted(members.values())  # by their earliest member
+        likely = pool.mean_logprob if pool.mean_logprob is not None else np.full(pool.n, math.nan)
+        ties = tie_keys(
+            [[float(x) if math.isfinite(x := likely[at]) else None for at in g] for g in groups]
+        )
+        groups = [group for _, group in sorted(zip(ties, groups, strict=True))]
+        return cls(
+            np.array([math.fsum(logit(weights[at]) for at in group) for group in groups]),
+            np.array([math.fsum(weights[group]) for group in groups]),
+            np.array([float(len(group)) for group in groups]),
+            np.array([bool(pool.correct[group[0]]) for group in groups]),
+        )
+
+    def logit_right(self, offsets: Floats) -> NDArray[np.bool_]:
+        """For each offset, whether the group with the largest sum of logit - offset is right."""
+        chosen = np.argmax(self.logits - offsets[:, None] * self.votes, axis=1)
+        return np.asarray(self.right[chosen])
