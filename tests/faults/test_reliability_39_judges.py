@@ -26,6 +26,7 @@ from mull.types import Request
 from mull.verifiers.generative import GenerativeVerifier
 
 JUDGED = ("filter-vote", "self-refine(judge=judge)", "tot", "tot(select=majority)")
+JUDGED += ("best-of-n(judge=judge)", "best-of-n(judge=judge, compare=pairs)")
 N = 6
 
 

@@ -3,22 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 
 import pytest
 from tests.strategies.common import TASK, job, one, problem, rows
-from tests.strategies.whole import broken, constant, nan, solve, verifiers_of
+from tests.strategies.whole import (
+    HONEST,
+    SILENT,
+    Judge,
+    answers,
+    broken,
+    constant,
+    engines_of,
+    nan,
+    solve,
+    verifiers_of,
+)
 
 from mull.budget import Budget, Meter, Purpose
+from mull.catalog import load_strategy
 from mull.engines.base import check_supported
-from mull.engines.simulated import SimulatedEngine, StepModel
-from mull.errors import BudgetError, SpecError, UnsupportedError
+from mull.engines.simulated import Fault, Faults, Script, SimulatedEngine, StepModel
+from mull.errors import BudgetError, SpecError, UnsupportedError, UsageError
 from mull.strategies.base import Ended, Generate, Room, Start, Strategy
 from mull.strategies.best_of_n import BestOfN, TokenBeamSearch
 from mull.strategies.needs import Needs
 from mull.strategies.vote import Vote
 from mull.types import (
+    Candidate,
     Capabilities,
     Completion,
     Delta,
@@ -186,6 +200,135 @@ def test_a_verifier_that_scores_nothing_leaves_the_majority() -> None:
 
 
 def test_a_score_and_a_verifier_contradict_each_other() -> None:
-    with pytest.raises(SpecError, match="give one of the two"):
+    with pytest.raises(SpecError, match="give one of them"):
         BestOfN(score="logprob", verifier="prm")
     assert BestOfN(verifier="orm").needs == Needs(verifiers=("orm",))
+
+
+# A judge in the verifier's place ------------------------------------------------------------
+
+PAIRS = BestOfN(n=12, judge="judge", compare="pairs")
+ALWAYS_A = Judge(lambda right, prompt, index: "[[A]]")
+
+
+def most_voted(candidates: Sequence[Candidate]) -> str | None:
+    """The answer with most votes, of equals the first."""
+    given = [c.answer for c in candidates if c.answer is not None]
+    return max(dict.fromkeys(given), key=given.count)
+
+
+def larger(right: bool, prompt: str, index: int) -> str:
+    """A judge that holds the larger number for the better answer."""
+    first, second = map(int, answers(prompt)[-2:])
+    return "[[A]]" if first > second else "[[B]]"
+
+
+@pytest.mark.parametrize("compare", ["grade", "pairs"])
+def test_an_honest_judge_finds_the_answer_wherever_a_sample_has_it(compare: str) -> None:
+    found = 0
+    strategy = load_strategy(f"best-of-n(n=8, judge=judge, compare={compare})")
+    for number in range(10):
+        solved = solve(strategy, number=number, success=0.5)
+        given = [c.answer for c in solved.result.candidates]
+        gold = solved.job.start.problem.answer
+        if gold in given:
+            found += 1
+            assert solved.result.answer == gold
+            assert solved.result.parts[0].index == given.index(gold)
+            share = given.count(gold) / len([a for a in given if a is not None])
+            assert solved.result.confidence == pytest.approx(share)
+        assert not solved.result.failures
+    assert found >= 5
+
+
+def test_a_grade_is_the_mean_of_those_that_came() -> None:
+    grades = ["[[2]]", "[[8]]", "None.", "[[5]]"]
+    judge = Judge(lambda right, prompt, index: grades[index])
+    strategy = BestOfN(n=6, judge="judge", votes=4)
+    result = solve(strategy, engines=engines_of(judge), success=0.5).result
+    assert {c.scores["judge"] for c in result.candidates} == {0.5}
+    assert result.answer == result.candidates[0].answer, "of equal grades the first"
+    texts = {c.text for c in result.candidates}
+    assert [f.error for f in result.failures] == ["NoVerdict"] * len(texts)
+
+
+def test_every_answer_but_one_loses_one_match_asked_in_both_orders() -> None:
+    for number in range(6):
+        solved = solve(PAIRS, engines=engines_of(Judge(larger)), number=number, success=0.3)
+        given = {c.answer for c in solved.result.candidates if c.answer is not None}
+        assert solved.result.answer == max(given, key=int)
+        assert solved.ledger.of(Purpose.JUDGE).generated > 0 or len(given) == 1
+        asked = sum(row[3] for (purpose, _), row in rows(solved).items() if purpose == "judge")
+        assert asked == 2 * (len(given) - 1)
+        assert solved.samples == 12
+        ranking = solved.result.parts[0].ranking
+        assert {found.answer for found in ranking} == given
+        assert [found.weight for found in ranking] == sorted(
+            (found.weight for found in ranking), reverse=True
+        )
+
+
+@pytest.mark.parametrize(("judge", "each"), [(ALWAYS_A, 1), (SILENT, 2)])
+def test_without_a_verdict_votes_decide_and_then_the_first(judge: Judge, each: int) -> None:
+    for number in range(6):
+        result = solve(PAIRS, engines=engines_of(judge), number=number, success=0.4).result
+        given = Counter(c.answer for c in result.candidates if c.answer is not None)
+        assert result.answer == most_voted(result.candidates)
+        assert [f.error for f in result.failures] == ["NoVerdict"] * each * (len(given) - 1)
+
+
+def test_a_judge_that_calls_both_equal_gives_a_verdict() -> None:
+    even = Judge(lambda right, prompt, index: "[[tie]]")
+    result = solve(PAIRS, engines=engines_of(even), success=0.4).result
+    assert (result.answer, result.failures) == (most_voted(result.candidates), ())
+
+
+def test_samples_that_agree_are_not_compared() -> None:
+    engines = {"policy": SimulatedEngine(Script(["answer 4"])), "judge": SimulatedEngine(HONEST)}
+    solved = solve(PAIRS, engines=engines)
+    assert (solved.result.answer, solved.result.confidence) == ("4", 1.0)
+    assert Purpose.JUDGE not in {purpose for purpose, _ in rows(solved)}
+
+
+def test_a_judge_that_is_away_leaves_the_votes_and_its_errors() -> None:
+    engines = engines_of(HONEST)
+    engines["judge"] = SimulatedEngine(HONEST, faults=Faults(rates={Fault.CONNECTION: 1.0}))
+    result = solve(PAIRS, engines=engines, success=0.4).result
+    assert result.answer == most_voted(result.candidates)
+    assert {f.error for f in result.failures} == {"EngineConnectionError"}
+
+
+def test_a_round_that_the_budget_refused_is_the_last() -> None:
+    budget = Budget(samples=12, tokens=100)
+    result = solve(PAIRS, budget, success=0.3).result
+    first = len({c.answer for c in result.candidates if c.answer is not None}) // 2
+    assert first >= 1
+    assert result.ended is Ended.BUDGET
+    assert [f.error for f in result.failures] == ["BudgetError"] * 2 * first
+    assert result.answer == most_voted(result.candidates)
+
+
+def test_too_few_samples_are_not_compared() -> None:
+    engines = engines_of(HONEST)
+    faults = Faults(chosen=dict.fromkeys(range(8), Fault.CONNECTION))
+    engines["policy"] = SimulatedEngine(Script(["answer 1", "answer 2"]), faults=faults)
+    solved = solve(PAIRS, engines=engines)
+    assert solved.result.answer is None
+    assert solved.ledger.of(Purpose.JUDGE).generated == 0
+
+
+def test_a_judge_and_its_options_belong_together() -> None:
+    for spec, says in (
+        ("best-of-n(compare=pairs)", "needs judge"),
+        ("best-of-n(votes=2)", "needs judge"),
+        ("best-of-n(judge=judge, verifier=prm)", "give one of them"),
+        ("best-of-n(judge=judge, compare=both)", "grade or pairs"),
+        ("best-of-n(judge=judge, compare=pairs, votes=3)", "votes are of grades"),
+        ("best-of-n(judge=judge, votes=0)", "at least 1"),
+        ("best-of-n(judge='')", "give an engine's name"),
+    ):
+        with pytest.raises(SpecError, match=says):
+            load_strategy(spec)
+    assert BestOfN(judge="policy").needs == Needs()
+    with pytest.raises(UsageError, match="needs engine 'judge'"):
+        one(job(BestOfN(n=2, judge="judge")), engines_of()["policy"])

@@ -32,9 +32,10 @@ from mull.types import Completion, Usage
 CAN = SimulatedEngine(StepModel()).info.capabilities
 SEARCHING = {"token-beam": "token-beam(width=4)"}
 """One request to an engine that searches by itself: what the simulator cannot do."""
+PAIRS, GRADES = "best-of-n(judge=judge, compare=pairs)", "best-of-n(judge=judge)"
 SPECS = [
     name
-    for name in sorted(BUILTIN)
+    for name in (*sorted(BUILTIN), GRADES, PAIRS)
     if name != "airv"  # it needs a task with views; its own tests have one
     and all(
         getattr(CAN, c) for c in needs_of(load_strategy(SEARCHING.get(name, name))).capabilities
@@ -50,7 +51,7 @@ STEPWISE = {
     "speculative-rejection",
     "tot",
 }
-JUDGED = {"filter-vote", "tot"}
+JUDGED = {"filter-vote", "tot", GRADES, PAIRS}
 SHARES = st.sampled_from([0.01, 0.5, 1.0, 1.1, 2.0, 5.0, 20.0])
 UNITS = ("tokens", "total_tokens", "flops", "cost")
 WIDTH = 16

@@ -38,7 +38,12 @@ SPECS = [
     "weighted-vote",
     "weighted-vote(window=3, transform=exp)",
     "weighted-vote(rule=borda)",
+    "weighted-vote(transform=logit, neutral=0.3)",
     "best-of-n(verifier=prm)",
+    "best-of-n(judge=judge)",
+    "best-of-n(judge=policy, compare=grade, votes=3, window=5)",
+    "best-of-n(judge=judge, compare=pairs)",
+    "best-of-n(judge=policy, compare=pairs, window=3)",
     "filter-vote",
     "filter-vote(judge=policy, votes=3, window=5)",
     "revise",
@@ -56,6 +61,7 @@ SPECS = [
     "synthesis",
     "synthesis(judge=judge)",
 ]
+JUDGED = [s for s in SPECS if s.startswith(("filter-vote", "self-refine", "best-of-n(judge"))]
 LIMITS: dict[str, Any] = {
     "samples": st.just(N),
     "tokens": st.integers(1, 4000),
@@ -181,7 +187,7 @@ def test_a_verifier_that_never_scores_still_leaves_an_answer(spec: str, score: A
     )
 
 
-@pytest.mark.parametrize("spec", [spec for spec in SPECS if "filter" in spec or "refine" in spec])
+@pytest.mark.parametrize("spec", JUDGED)
 def test_a_judge_that_never_says_anything_is_counted_and_approves_nothing(spec: str) -> None:
     solved = solve(load_strategy(spec), Budget(samples=N), engines=engines_of(SILENT))
     assert solved.result.answer is not None

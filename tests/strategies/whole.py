@@ -61,7 +61,10 @@ class Either:
 def honest(right: bool, prompt: str, index: int) -> str:
     """A verdict of the kind that the prompt asks for."""
     if "[[tie]]" in prompt:
-        return "Let me see.\n[[tie]]"
+        gold = str(read_facts(prompt).gold)
+        first, second = (answer == gold for answer in answers(prompt)[-2:])
+        verdict = "tie" if first == second else "A" if first else "B"
+        return f"Let me see.\n[[{verdict}]]"
     if "[[correct]]" in prompt:
         return "Let me see.\n" + ("[[correct]]" if right else "[[wrong]]")
     return "Let me see.\n" + ("[[9]]" if right else "[[2]]")

@@ -5,6 +5,7 @@ Bytes depend on the records alone: no dates, no host, no order of arrival.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from importlib.metadata import version
@@ -26,6 +27,7 @@ from mull.report.trees import Grove
 DRAWS = 1000
 CHAPTERS = 8
 """Pooled series that get figures of their own; further ones stand in the tables."""
+CHOSEN = re.compile(r"\b(verifier|judge)=")
 CURVES = (
     "The share of candidates that is right by their score, in bins of equal mass; on the dashed "
     "line a score is a probability. Bars: how many have which score, green the right ones."
@@ -131,12 +133,12 @@ def _largest(lines: Sequence[curves.Series]) -> list[curves.Series]:
 
 def _chapter(study: contents.Study, studies: Sequence[contents.Study], titled: bool) -> Chapter:
     # A cell that is read off the same pool would lie on a curve that is there already, unless a
-    # verifier chose.
+    # verifier or a judge chose.
     mine = study.line.first.parameters
     others = [
         other
         for other in studies
-        if (not other.line.pooled or "verifier=" in other.line.first.strategy)
+        if (not other.line.pooled or CHOSEN.search(other.line.first.strategy))
         and other.line.first.parameters in ({}, mine)
     ][: len(plots.OTHERS)]
     compute = [

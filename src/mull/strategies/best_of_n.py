@@ -1,4 +1,4 @@
-"""Sample n solutions, answer with the best: by likelihood, by a verifier, or a token beam's."""
+"""Sample n solutions, answer with the best: by likelihood, a verifier, a judge, or a token beam."""
 
 from __future__ import annotations
 
@@ -8,21 +8,37 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mull.errors import BudgetError, SpecError
-from mull.selection import Best, Same, Selection, best, exact
+from mull.selection import Best, Majority, Same, Selection, best, exact
 from mull.strategies.base import Search, Start
-from mull.strategies.needs import Needs
-from mull.strategies.sample import WINDOW, SampleSearch, check_options, samples_of
+from mull.strategies.judge import VERDICT_TOKENS
+from mull.strategies.judged import GradedSearch, KnockoutSearch
+from mull.strategies.needs import POLICY, Needs
+from mull.strategies.sample import (
+    FAR,
+    UNSAID,
+    WINDOW,
+    SampleSearch,
+    check_options,
+    samples_of,
+)
 from mull.strategies.scored import ByScore, FirstBest, ScoredSearch
 from mull.types import Candidate, TokenBeam
 
 
 @dataclass(frozen=True, slots=True)
 class BestOfN:
-    """Best of n by likelihood, or by a verifier's score (Cobbe et al. 2021, arXiv 2110.14168).
+    """Best of n by likelihood, by a verifier's score, or by a judge (Cobbe et al. 2021).
 
-    Without a ``verifier``, by the policy's own log-probability of the whole solution: ``score`` is
-    ``mean_logprob`` (a token; does not favour short texts; the default) or ``logprob`` (the sum).
-    Of samples that a verifier scores alike the first answers; where it scores none, the majority.
+    Source: arXiv 2110.14168. Without a ``verifier`` or a ``judge``, by the policy's own
+    log-probability of the whole solution: ``score`` is ``mean_logprob`` (a token; does not favour
+    short texts; the default) or ``logprob`` (the sum). Of samples that a verifier scores alike the
+    first answers; where it scores none, the majority.
+
+    ``judge`` names an engine in the verifier's place; ``policy`` judges itself. ``compare=grade``
+    (the default) takes the mean of ``votes`` grades of each sample (one is greedy, more are
+    sampled); ``compare=pairs`` lets distinct answers meet in a knock-out, each pair asked in both
+    orders. A reply without a verdict, and a judge that contradicts itself, are failures and decide
+    nothing. A verdict is no sample; it takes at most ``judge_tokens``.
     """
 
     n: int | None = None
@@ -30,30 +46,84 @@ class BestOfN:
     verifier: str | None = None
     window: int = WINDOW
     quorum: float = 0.5
+    judge: str | None = None
+    compare: Literal["grade", "pairs"] | None = None
+    votes: int | None = None
+    judge_tokens: int | None = None
 
     def __post_init__(self) -> None:
         if self.score not in (None, "mean_logprob", "logprob"):
             raise SpecError(f"best-of-n(score={self.score!r}): score is mean_logprob or logprob")
-        if self.score and self.verifier:
-            raise SpecError("best-of-n ranks by a score or by a verifier: give one of the two")
+        if len([by for by in (self.score, self.verifier, self.judge) if by is not None]) > 1:
+            raise SpecError("best-of-n ranks by a score, a verifier or a judge: give one of them")
+        self._check_judge()
         check_options("best-of-n", self.window, self.quorum)
+
+    def _check_judge(self) -> None:
+        if self.judge == "":
+            raise SpecError("best-of-n(judge=…): give an engine's name; policy judges itself")
+        if self.compare not in (None, "grade", "pairs"):
+            raise SpecError(f"best-of-n(compare={self.compare!r}): compare is grade or pairs")
+        options = {name: getattr(self, name) for name in ("compare", "votes", "judge_tokens")}
+        for name, value in options.items():
+            if value is not None and self.judge is None:
+                raise SpecError(f"best-of-n({name}={value}) needs judge=…, the name of an engine")
+            if isinstance(value, int) and value < 1:
+                raise SpecError(f"best-of-n({name}={value}): must be at least 1")
+        if self.compare == "pairs" and self.votes is not None:
+            raise SpecError(
+                f"best-of-n(compare=pairs, votes={self.votes}): a pair is asked about once in each "
+                "order; votes are of grades"
+            )
 
     @property
     def needs(self) -> Needs:
-        """The verifier, or a policy that tells its log-probabilities."""
+        """The verifier, the judge, or a policy that tells its log-probabilities."""
         if self.verifier is not None:
             return Needs(verifiers=(self.verifier,))
+        if self.judge is not None:
+            return Needs(engines=tuple(dict.fromkeys((POLICY, self.judge))))
         return Needs(capabilities=("logprobs",))
 
     def start(self, start: Start) -> Search:
         n = samples_of("best-of-n", self.n, start.budget)
         how, window, quorum = start.sampling, self.window, self.quorum
+        if self.judge is not None:
+            return self._judged(start, n, self.judge)
         if self.verifier is None:
             select = Best(self.score or "mean_logprob")
             return SampleSearch(start, n, select, how, window=window, quorum=quorum)
         by_score = ByScore(self.verifier, FirstBest(self.verifier))
         return ScoredSearch(
             start, n, by_score, how, window=window, quorum=quorum, mark=self.verifier
+        )
+
+    def _judged(self, start: Start, n: int, judge: str) -> Search:
+        window, quorum, room = self.window, self.quorum, self.judge_tokens or VERDICT_TOKENS
+        if self.compare == "pairs":
+            # Samples are compared once they are there: without an end of their own they would
+            # leave nothing of the budget to compare them with.
+            return KnockoutSearch(
+                start,
+                UNSAID if n == FAR else n,
+                Majority(),
+                start.sampling,
+                window=window,
+                quorum=quorum,
+                judge=judge,
+                judge_tokens=room,
+            )
+        return GradedSearch(
+            start,
+            n,
+            ByScore("judge", FirstBest("judge")),
+            start.sampling,
+            window=window,
+            quorum=quorum,
+            mark="judge",
+            judge=judge,
+            votes=self.votes or 1,
+            judge_tokens=room,
         )
 
 

@@ -120,15 +120,15 @@ def read_pair(text: str) -> float | None:
 def both_orders(forward: float | None, backward: float | None) -> float | None:
     """How much better x is than y, from (x, y) and (y, x) as ``read_pair`` read them.
 
-    A judge that contradicts itself when the order is swapped has no preference: a tie. Without a
-    verdict in one of the orders there is none.
+    A judge that contradicts itself when the two change places has given no verdict, nor has one
+    that is silent in one of the orders.
 
-    >>> both_orders(1.0, 0.0), both_orders(1.0, 1.0), both_orders(1.0, None)
-    (1.0, 0.5, None)
+    >>> both_orders(1.0, 0.0), both_orders(0.5, 0.5), both_orders(1.0, 1.0), both_orders(1.0, None)
+    (1.0, 0.5, None, None)
     """
     if forward is None or backward is None:
         return None
-    return forward if forward == 1.0 - backward else 0.5
+    return forward if forward == 1.0 - backward else None
 
 
 def reply_of(value: Value, read: Callable[[str], T | None]) -> T | Failure:
