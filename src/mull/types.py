@@ -315,7 +315,8 @@ class ScoreRequest:
     With ``values`` the value head is read at every step end as well. Without ``logprobs`` there
     are none in the answer, and an engine may save what they cost. ``weights`` as in ``Request``.
     ``certainty`` asks how far from uniform the distribution was that each token is drawn from,
-    ``end`` how likely the model is to end its turn behind the text.
+    ``end`` how likely the model is to end its turn behind the text. ``pieces`` stand in place of
+    ``assistant``: each is tokenised by itself, and the value head is read at its last token.
     """
 
     prompt: Prompt
@@ -327,6 +328,7 @@ class ScoreRequest:
     weights: str | None = None
     certainty: bool = False
     end: bool = False
+    pieces: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ OTHER: dict[type[Any], dict[str, list[Any]]] = {
         "weights": ["", "adapt-1"],
         "certainty": [True],
         "end": [True],
+        "pieces": [("x", "y"), ("xy",)],
     },
 }
 IDENTITY = ("kind", "model", "revision", "tokenizer", "template", "adapter", "url", "dtype")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -40,8 +41,14 @@ BUILTIN: Mapping[str, str] = {
     "views": "mull.verifiers.views:own_views",
 }
 VALUES = "value-head"
-FORMATS = (VALUES, "step-tag", "chat-turns")
-"""How a reward model says its values."""
+LAYOUTS: Mapping[str, str] = {
+    VALUES: "mull.verifiers.reward:RewardVerifier",
+    "step-tag": "mull.verifiers.tokens:TokenVerifier",
+    "chat-turns": "mull.verifiers.tokens:TokenVerifier",
+    "trl-prm": "mull.verifiers.classes:ClassVerifier",
+    "qwen-prm": "mull.verifiers.classes:ClassVerifier",
+}
+"""How a reward model is asked, and says its values; ``format`` names one."""
 GIVEN = frozenset(
     {"task", "policy", "policy_engine", "engine", "trained_for", "tokenizer", "separator"}
 )
@@ -58,10 +65,12 @@ def verifier_names() -> list[str]:
 
 def verifier_class(name: str) -> Any:
     """The class or function behind a built-in name or an entry point."""
-    if name in BUILTIN:
-        module, _, attribute = BUILTIN[name].partition(":")
-        return getattr(import_module(module), attribute)
-    return entry_points(GROUP)[name].load()
+    return _attribute(BUILTIN[name]) if name in BUILTIN else entry_points(GROUP)[name].load()
+
+
+def _attribute(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(import_module(module), attribute)
 
 
 def verifier_parameters(name: str) -> dict[str, Any]:
@@ -166,8 +175,6 @@ def _from_model(
     if not any_policy:  # before gigabytes are read
         check_trained_for(name, trained_for(card), policy)
     from mull.engines.torch import load_torch_engine
-    from mull.verifiers.reward import RewardVerifier
-    from mull.verifiers.tokens import TokenVerifier
 
     given: dict[str, Any] = {
         "engine": None,
@@ -175,10 +182,11 @@ def _from_model(
         "tokenizer": policy.tokenizer,
         "separator": task.until.separator,
     }
-    layout = parameters.get("format", VALUES)
-    if layout not in FORMATS:
-        raise SpecError(f"{name}(format={layout!r}): expected {' or '.join(FORMATS)}")
-    made = RewardVerifier if layout == VALUES else TokenVerifier
+    shipped = name in shipped_models()
+    layout = parameters.get("format", VALUES if shipped else _layout_of(name))
+    if layout not in LAYOUTS:
+        raise SpecError(f"{name}(format={layout!r}): expected {' or '.join(LAYOUTS)}")
+    made = _attribute(LAYOUTS[layout])
     own = [option for option in _options(made) if option not in given]
     ours = ("path", "name", "adapted", "trainer")
     loading = [option for option in _options(load_torch_engine) if option not in ours]
@@ -190,7 +198,21 @@ def _from_model(
     options = {p: v for p, v in parameters.items() if p in own}
     if layout == VALUES and card.get("history") is True:  # it learned attempts behind others
         options.setdefault("history", True)
+    if "format" in own:
+        options["format"] = layout
     return cast(Verifier, _call(name, made, options, given))
+
+
+def _layout_of(name: str) -> str:
+    """The layout that a checkpoint's own config names by its architecture; else a value head."""
+    try:
+        raw = json.loads(Path(name, "config.json").read_text(encoding="utf-8"))
+        (architecture,) = raw["architectures"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return VALUES  # what is wrong with it is said when it is loaded
+    if architecture == "Qwen2ForProcessRewardModel":
+        return "qwen-prm"
+    return "trl-prm" if str(architecture).endswith("ForTokenClassification") else VALUES
 
 
 def _judge(name: str, parameters: dict[str, Any]) -> Engine:

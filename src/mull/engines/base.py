@@ -77,6 +77,15 @@ def check_ends(requests: Sequence[ScoreRequest], info: EngineInfo) -> None:
         )
 
 
+def check_pieces(requests: Sequence[ScoreRequest], info: EngineInfo) -> None:
+    """Raise ``UnsupportedError`` for pieces, of an engine that tokenises a text as one."""
+    if any(each.pieces for each in requests):
+        raise UnsupportedError(
+            f"engine {info.kind}:{info.model} cannot honour: pieces; it tokenises a text as one: "
+            "use a model in this process, or send the text as assistant"
+        )
+
+
 def check_price(price: tuple[float, float, float]) -> None:
     """Raise ``SpecError`` for a price that is not three amounts of 0 or more."""
     if len(price) != 3 or not all(0.0 <= each < math.inf for each in price):

@@ -19,7 +19,7 @@ i is then the same in every split. In a search (``searches``) they are part of t
 SCHEDULING = frozenset({"priority", "deltas"})
 """Fields that say when and in what pieces text comes, never which text."""
 
-LATER: Mapping[str, object] = {"weights": None, "certainty": False, "end": False}
+LATER: Mapping[str, object] = {"weights": None, "certainty": False, "end": False, "pieces": ()}
 """Fields that texts to score gained later, with their defaults: at its default such a field is no
 part of the key, so that what was recorded before it came is found again."""
 

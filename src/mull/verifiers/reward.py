@@ -45,8 +45,8 @@ class RewardVerifier:
             raise SpecError(f"aggregate={aggregate!r}: aggregate is {' or '.join(AGGREGATES)}")
         if not engine.info.capabilities.values:
             raise SpecError(
-                f"{engine.info.model} has no value head (tensor value_head.weight), so it cannot "
-                "score steps: name a prm or an orm"
+                f"{engine.info.model} has no value head (value_head.weight or score.weight), so "
+                "it cannot score steps: name a prm or an orm"
             )
         self.engine, self.aggregate, self.history = engine, aggregate, history
         self.separator, self.policy = separator, trained_for

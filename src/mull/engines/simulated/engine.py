@@ -14,7 +14,13 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 
 from mull.budget import Meter
-from mull.engines.base import check_certainty, check_ends, check_own_weights, check_supported
+from mull.engines.base import (
+    check_certainty,
+    check_ends,
+    check_own_weights,
+    check_pieces,
+    check_supported,
+)
 from mull.engines.simulated.content import Content, EndingContent, ScoringContent
 from mull.engines.simulated.draft import Draft, compose
 from mull.engines.simulated.faults import ERRORS, Fault, Faults
@@ -164,6 +170,7 @@ class SimulatedEngine:
         check_own_weights(requests, self.info)
         check_certainty(requests, self.info)
         check_ends(requests, self.info)
+        check_pieces(requests, self.info)
         content = self.content
         if not isinstance(content, ScoringContent):
             raise UnsupportedError(

@@ -16,6 +16,9 @@ from typing import Any
 from mull.engines.torch.places import Marks, axes_and_rates
 from mull.errors import ModelLoadError
 
+PROCESS_REWARD = "Qwen2ForProcessRewardModel"
+"""The one architecture whose own code is known and left aside: a Qwen2 with a head of two layers
+(Qwen2.5-Math-PRM)."""
 FAMILIES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "mull_grid": "Mull grid"}
 ROPE_TYPES = ("default", "linear", "llama3")
 
@@ -67,7 +70,7 @@ def read_config(path: Path, context: int | None = None) -> ModelConfig:
         ModelLoadError: it is no model directory, asks for remote code, or is of another family.
     """
     raw = _object(path, "config.json")
-    if "auto_map" in raw:
+    if "auto_map" in raw and raw.get("architectures") != [PROCESS_REWARD]:
         raise ModelLoadError(
             f"{path}: config.json asks for remote code (auto_map); Mull runs none: "
             "convert the checkpoint to a plain Llama, Qwen2 or Qwen3 layout"

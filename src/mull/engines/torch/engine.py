@@ -157,6 +157,7 @@ class TorchEngine:
 
     def _job(self, request: Request, meter: Meter) -> tuple[Job, Inbox]:
         self._check_open()
+        self._check_head()
         check_supported(request, self.info)
         self._check_search(request)
         ids = self._ids(request)
@@ -181,6 +182,13 @@ class TorchEngine:
     def _check_open(self) -> None:
         if self._worker.closed:
             raise EngineError("the engine is closed: load it again")
+
+    def _check_head(self) -> None:
+        if not self.info.capabilities.score:
+            raise UnsupportedError(
+                f"{self.info.model} has no output head (tensor lm_head.weight): it gives values at "
+                "step ends, and neither text nor log-probabilities"
+            )
 
     def _ids(self, request: Request) -> Ids:
         if request.assistant_ids is None:
@@ -249,16 +257,33 @@ class TorchEngine:
             raise cannot_adapt(self.info)
         return self._adapted
 
+    def _pieces(self, request: ScoreRequest) -> list[Ids]:
+        """The tokens of each piece by itself."""
+        if request.assistant or request.assistant_ids is not None:
+            raise EngineError("pieces stand in place of assistant: score one of the two")
+        found = [tuple(self.text.encode(piece)) for piece in request.pieces]
+        if not all(found):
+            raise EngineError("a piece without a token has no value: leave empty pieces out")
+        return found
+
     def _score_job(
         self, request: ScoreRequest, number: int, meter: Meter, future: asyncio.Future[Scored]
     ) -> ScoreJob:
         if request.values and not self.info.capabilities.values:
             raise UnsupportedError(
-                f"{self.info.model} has no value head (tensor value_head.weight): "
+                f"{self.info.model} has no value head (value_head.weight or score.weight): "
                 "score without values, or load a model trained with one"
             )
+        if request.logprobs or request.certainty or request.end:
+            self._check_head()
         prompt = self.text.prompt(request.prompt)
-        if request.assistant_ids is not None:
+        apart: tuple[int, ...] = ()
+        if request.pieces:
+            ids, given = prompt, len(prompt)
+            for piece in self._pieces(request):
+                ids += piece
+                apart += (len(ids) - 1,)
+        elif request.assistant_ids is not None:
             ids, given = prompt + request.assistant_ids, len(prompt)
         else:
             ids = self.text.prompt(request.prompt, request.assistant)
@@ -272,8 +297,8 @@ class TorchEngine:
             raise ContextError(
                 f"a text of {len(ids)} tokens is longer than the context of {self.info.context}"
             )
-        ends: tuple[int, ...] = ()
-        if request.values:
+        ends = apart if request.values else ()
+        if request.values and not request.pieces:
             watch = self._watches_of((), request.separator)
             ends = tuple(given + end for end in watch.step_ends(ids[given:], ids[:given]))
 

@@ -14,12 +14,14 @@ from torch import Tensor
 
 from mull.engines.torch.adapter import Adapter
 from mull.engines.torch.config import ModelConfig
-from mull.engines.torch.model import Layer, Linear, Model
+from mull.engines.torch.model import Layer, Linear, Model, ValueHead
 from mull.engines.torch.places import SIDE
 from mull.errors import ModelLoadError
 
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt")
+CLASSES = ("score.weight", "score.2.weight")
+"""Heads of two classes: of token classification, and of Qwen2.5-Math-PRM (two layers)."""
 WHOLE_HASH = 1 << 30
 CHUNK = 1 << 20
 
@@ -151,23 +153,46 @@ def model_of(weights: Weights, config: ModelConfig) -> Model:
         place_embedding = weights.take("model.embed_places.weight", 2 * SIDE, hidden)
     layers = [_layer(weights, config, number) for number in range(config.layers)]
     norm = weights.take("model.norm.weight", hidden)
-    if config.tied:
+    head = None
+    if any(name in weights for name in CLASSES) and "lm_head.weight" not in weights:
+        pass  # a classifier: its embedding, tied or not, writes nothing
+    elif config.tied:
         head = Linear(embedding)
         weights.left.discard("lm_head.weight")
     else:
         head = Linear(weights.take("lm_head.weight", vocab, hidden))
-    value_head = None
-    if "value_head.weight" in weights:
-        bias = weights.take("value_head.bias", 1) if "value_head.bias" in weights else None
-        # In float32 whatever the trunk is in: a bfloat16 reading has 8 bits, and scores would tie.
-        weight = weights.take("value_head.weight", 1, hidden).float()
-        value_head = Linear(weight, None if bias is None else bias.float())
+    value_head = _value_head(weights, hidden)
     if weights.left:
         raise ModelLoadError(
             f"{path}: tensor {min(weights.left)} has no place in a {config.family} model "
             f"({len(weights.left)} such): merge adapters and remove extra heads before loading"
         )
     return Model(config, embedding, layers, norm, head, value_head, place_embedding)
+
+
+def _value_head(weights: Weights, hidden: int) -> ValueHead | None:
+    """The head that gives values, in any of three layouts; ``None`` without one.
+
+    Of two classes (wrong, right) the softmax of the second is the sigmoid of their difference. In
+    float32 whatever the trunk is in: a bfloat16 reading has 8 bits, and scores would tie.
+    """
+
+    def linear(name: str, rows: int) -> tuple[Tensor, Tensor | None]:
+        bias = f"{name}.bias"
+        given = weights.take(bias, rows).float() if bias in weights else None
+        return weights.take(f"{name}.weight", rows, hidden).float(), given
+
+    def difference(name: str) -> Linear:
+        weight, bias = linear(name, 2)
+        return Linear(weight[1:] - weight[:1], None if bias is None else bias[1:] - bias[:1])
+
+    if "value_head.weight" in weights:
+        return ValueHead(Linear(*linear("value_head", 1)))
+    if "score.weight" in weights:
+        return ValueHead(difference("score"))
+    if "score.2.weight" in weights:
+        return ValueHead(difference("score.2"), Linear(*linear("score.0", hidden)))
+    return None
 
 
 def _layer(weights: Weights, c: ModelConfig, number: int) -> Layer:

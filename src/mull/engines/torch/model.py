@@ -53,6 +53,17 @@ def _pack(weight: Tensor) -> Tensor | None:
     return packed
 
 
+@dataclass(frozen=True, slots=True)
+class ValueHead:
+    """The logit of a hidden state's value: one row, behind a ReLU layer where there is one."""
+
+    row: Linear
+    inner: Linear | None = None
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        return self.row(hidden if self.inner is None else F.relu(self.inner(hidden)))
+
+
 @dataclass(slots=True)
 class Layer:
     """One decoder layer: queries, keys and values fused; gate and up fused."""
@@ -76,8 +87,8 @@ class Model:
         embedding: Tensor,
         layers: list[Layer],
         norm: Tensor,
-        head: Linear,
-        value_head: Linear | None,
+        head: Linear | None,
+        value_head: ValueHead | None,
         place_embedding: Tensor | None = None,
     ) -> None:
         self.config = config
@@ -163,6 +174,8 @@ class Model:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits in float32, [..., vocab], of hidden states [..., hidden]."""
+        if self.head is None:
+            raise ValueError("this checkpoint has no output head")
         return self.head(hidden).float()
 
     def value(self, hidden: Tensor) -> Tensor:

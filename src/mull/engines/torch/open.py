@@ -64,6 +64,9 @@ def open_engine(
     added = None if adapter is None else read_adapter(adapter)
     text = Text(load_tokenizer(path), config.vocab)
     model = load_model(path, config, kind, place, added)
+    writes = model.head is not None
+    if not writes:
+        trainer = None  # it trains on what a model writes
     eos = set(config.eos) | ({text.eos} if text.eos is not None else set())
     cap = memory_cap or _memory(place)
 
@@ -83,24 +86,24 @@ def open_engine(
         template=text.template_digest,
         adapter="" if added is None else added.identity,
         dtype=str(kind).removeprefix("torch."),
-        parameters=config.parameters,
+        parameters=config.parameters - (0 if writes else config.hidden * config.vocab),
         layers=config.layers,
         width=config.width,
         context=config.context,
         slots=slots,
         capabilities=Capabilities(
             chat=bool(text.template),
-            logprobs=True,
+            logprobs=writes,
             token_ids=True,
             seed=True,
-            score=True,
+            score=writes,
             values=model.value_head is not None,
-            token_beam=True,
-            threshold_dfs=True,
-            deltas=True,
+            token_beam=writes,
+            threshold_dfs=writes,
+            deltas=writes,
             adapts=trainer is not None,
-            certainty=True,
-            ends=bool(eos),
+            certainty=writes,
+            ends=writes and bool(eos),
         ),
     )
     held = None if trainer is None else AdaptedWeights(trainer, build, str(place), adapted)
