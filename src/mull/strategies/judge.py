@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from mull.strategies.base import Failure, Value
 from mull.types import Completion, Message, Problem, Prompt, StopReason
+from mull.verifiers.verdicts import last_line, verdict_on
 
 T = TypeVar("T")
 
@@ -76,7 +77,7 @@ def read_verdict(text: str) -> bool | None:
     >>> read_verdict("It says [[correct]].\\n[[wrong]]"), read_verdict("so [[correct]] it is")
     (False, None)
     """
-    found = _last(_VERDICT, text)
+    found = verdict_on(text, _VERDICT)
     return None if found is None else found == "correct"
 
 
@@ -96,7 +97,7 @@ def read_grade(text: str) -> float | None:
     >>> read_grade("Nearly.\\n[[7.5]]"), read_grade("[[11]]")
     (0.75, None)
     """
-    found = _last(_GRADE, text)
+    found = verdict_on(text, _GRADE)
     grade = None if found is None else float(found) / 10
     return grade if grade is not None and grade <= 1.0 else None
 
@@ -113,7 +114,7 @@ def pair_prompt(problem: Problem, first: str, second: str) -> Prompt:
 
 def read_pair(text: str) -> float | None:
     """1 where the last line prefers the first shown, 0 the second, .5 neither; else ``None``."""
-    found = _last(_PAIR, text)
+    found = verdict_on(text, _PAIR)
     return None if found is None else _BETTER[found]
 
 
@@ -151,11 +152,4 @@ def reply_of(value: Value, read: Callable[[str], T | None]) -> T | Failure:
 
 def without_verdict(text: str) -> str:
     """A judge's reply without its last line: its criticism."""
-    return text.strip().rpartition("\n")[0].strip()
-
-
-def _last(pattern: re.Pattern[str], text: str) -> str | None:
-    last = text.strip().rpartition("\n")[2].strip()
-    # A verdict is short; a long line is none, and no pattern should have to find that out.
-    found = pattern.fullmatch(last) if len(last) <= 80 else None
-    return None if found is None else found[1].lower()
+    return last_line(text)[0].strip()
