@@ -240,9 +240,8 @@ class Request:
 class Usage:
     """Tokens of one completion. ``cached`` counts the prompt tokens that were not computed again.
 
-    The prompt is charged once a request, on its first completion, where the engine shares it.
-    ``seconds`` is the time the completion held a slot; ``flops`` by the ledger's cost model.
-    ``estimated`` marks numbers that the engine could not know (a cancelled HTTP request).
+    The prompt is charged on a request's first completion, where the engine shares it. ``seconds``
+    that a slot was held; ``flops`` by the ledger's cost model; ``estimated``: no engine could say.
     """
 
     prompt: int = 0
@@ -312,11 +311,10 @@ class Completion:
 class ScoreRequest:
     """Text to score under the model: log-probabilities of ``assistant`` given ``prompt``.
 
-    With ``values`` the value head is read at every step end as well. Without ``logprobs`` there
-    are none in the answer, and an engine may save what they cost. ``weights`` as in ``Request``.
-    ``certainty`` asks how far from uniform the distribution was that each token is drawn from,
-    ``end`` how likely the model is to end its turn behind the text. ``pieces`` stand in place of
-    ``assistant``: each is tokenised by itself, and the value head is read at its last token.
+    With ``values`` the value head is read at every step end; without ``logprobs`` an engine may
+    save what they cost. ``weights`` as in ``Request``. ``certainty`` asks how far from uniform the
+    distribution of each token was, ``end`` how likely the turn ends behind the text. ``pieces`` in
+    place of ``assistant`` are tokenised one by one, and values are read at their last tokens.
     """
 
     prompt: Prompt
