@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mull.errors import UsageError
 from mull.fileio import safe_name, write_atomic
 from mull.metrics import pass_at_k
 from mull.report.arc import SolvedCell, solved_of
 from mull.report.load import Runs
 from mull.runs import make_config, run
+from mull.tasks.arc.given import Given
 from mull.tasks.arc.grids import Puzzle
 from mull.tasks.arc.predictions import by_pair
 from mull.tasks.arc.task import ArcTask
-from mull.types import Problem
 
 Floats = NDArray[np.float64]
 ROWS = Path(__file__).parents[2] / "docs" / "arc" / "rows"
@@ -152,18 +153,6 @@ def seen(folder: Path, study: str) -> set[tuple[str, int]]:
     return {(row.cell, row.seed) for row in load(folder, study)}
 
 
-@dataclass(frozen=True, slots=True)
-class Given(ArcTask):
-    """The task of a spec, with puzzles that were made rather than read."""
-
-    puzzles: tuple[Puzzle, ...] = ()
-
-    def load(self, path: str) -> Iterator[Problem]:
-        """Every test pair of the puzzles, whatever the path."""
-        for puzzle in self.puzzles:
-            yield from self.problems_of(puzzle)
-
-
 def measured(
     model: str | Path,
     task: str,
@@ -177,7 +166,8 @@ def measured(
     from mull.catalog import load_task
 
     base = load_task(task)
-    settings = {each.name: getattr(base, each.name) for each in fields(ArcTask)}
+    if not isinstance(base, ArcTask):
+        raise UsageError(f"task {task}: expected arc with options")
     config = make_config(
         {
             "name": directory.name,
@@ -189,6 +179,6 @@ def measured(
             **fields_,
         }
     )
-    run(config, directory, task=Given(**settings, puzzles=tuple(puzzles)))
+    run(config, directory, task=Given.of(base, puzzles))
     with Runs([directory]) as loaded:
         return solved_of(loaded.runs[0])

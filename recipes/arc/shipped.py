@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from statistics import median
 
 from rows import ROWS, Row, measured, save, seen
 
@@ -24,10 +24,9 @@ from mull.catalog.models import model_folder
 from mull.engines.adapt import AdaptRecipe
 from mull.engines.torch.load import revision
 from mull.errors import UsageError
-from mull.fileio import write_atomic
 from mull.tasks.arc.adapt import pooled
 from mull.tasks.arc.data import load
-from mull.tasks.arc.grids import Puzzle, as_json
+from mull.tasks.arc.grids import Puzzle
 from mull.tasks.arc.stream import texts_of
 from mull.tasks.arc.task import ArcTask
 from mull.tasks.arc.writing import writing
@@ -108,19 +107,24 @@ def views(bench: Bench) -> None:
 
 
 def fit(bench: Bench) -> None:
-    """Prompts cut to two thirds and half of the characters: demonstrations left out to fit."""
-    longest = max(len(writing("marked").ask(puzzle)[0].plain) for puzzle in bench.puzzles)
-    for name, characters in (("whole", longest), ("two thirds", 2 * longest // 3),
-                             ("half", longest // 2)):  # fmt: skip
-        task = _with(bench.task, {"characters": characters})
-        bench.cell("fit", name, "airv(n=8)", task=task, characters=characters)
+    """Demonstrations left out to fit: the median prompt's length cuts every second puzzle."""
+    task = _task(bench)
+    sizes = [len(each.prompt.plain) for p in bench.puzzles for each in task.problems_of(p)]
+    middle = int(median(sizes))
+    limits = {"whole": max(sizes), "median": middle, "half the median": middle // 2}
+    for name, characters in limits.items():
+        cut = sum(size > characters for size in sizes) / len(sizes)
+        bench.cell(
+            "fit", name, "airv(n=8)", task=_with(bench.task, {"characters": characters}),
+            characters=characters, cut=cut,
+        )  # fmt: skip
 
 
 def beam(bench: Bench) -> None:
-    """D5: the likelihood of what beams find, and what they cost."""
+    """D5: the likelihood of the best that beams find, how often it is right, and what they cost."""
     bench.cell("beam", "greedy", "greedy")
     for width in WIDTHS:
-        bench.cell("beam", f"beam of {width}", f"token-beam(width={width})")
+        bench.cell("beam", f"beam of {width}", f"token-beam(width={width}, best_of=1)")
 
 
 def batching(bench: Bench) -> None:
@@ -129,10 +133,9 @@ def batching(bench: Bench) -> None:
 
     if ("batching", 0) in seen(bench.rows, "batching"):
         return
-    file = bench.work / "puzzles.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(file, json.dumps({puzzle.id: as_json(puzzle) for puzzle in bench.puzzles}))
-    found = arc_batching(str(file), bench.model, task=_task(bench), count=100, repeats=3, share=0.1)
+    found = arc_batching(
+        bench.puzzles, bench.model, task=_task(bench), count=100, repeats=3, share=0.1
+    )
     facts = {row.mode: round(row.rate.median, 1) for row in found}
     nothing = ((),) * 6
     save(Row("batching", "batching", 0, bench.name, "", 0, *nothing, facts), bench.rows)
@@ -140,7 +143,10 @@ def batching(bench: Bench) -> None:
 
 
 def ttft(bench: Bench) -> None:
-    """D8: one model fine-tuned on all puzzles' demonstrations, step by step, two seeds."""
+    """D8: one model fine-tuned on all puzzles' demonstrations, step by step, two seeds.
+
+    Under the views that it is asked under: rows are trained on lying, where they lie.
+    """
     from mull.training.adapt import adapt_model
 
     bench.cell("ttft", "0 steps", "airv(n=8)", steps=0, validation=_validation(bench, None))
@@ -151,9 +157,9 @@ def ttft(bench: Bench) -> None:
                 continue
             folder = bench.work / "ttft" / f"model-{steps}-{seed}"
             if not (folder / "model.safetensors").exists():
-                [texts] = pooled(bench.puzzles, writing("marked"), 16, seed)
+                [group] = pooled(bench.puzzles, _task(bench), 16, seed)
                 recipe = AdaptRecipe(steps, 2048, 5e-4, 2.5e-4, seed)
-                adapt_model(model_folder(bench.model), texts, recipe, folder)
+                adapt_model(model_folder(bench.model), group.texts, recipe, folder)
             bench.cell(
                 "ttft", name, "airv(n=8)", seed=seed, model=folder,
                 steps=steps, validation=_validation(bench, folder),
@@ -175,7 +181,7 @@ def _validation(bench: Bench, folder: Path | None) -> float:
     from training import encoded
 
     where = folder or model_folder(bench.model)
-    texts = texts_of(bench.puzzles, writing("marked"))
+    texts = texts_of(bench.puzzles, writing(_task(bench).format))
     return round(held_out_loss(load_model(where), encoded(texts, Encoder.of(where))), 5)
 
 

@@ -81,6 +81,51 @@ def test_groups_are_a_model_each(mull: Mull) -> None:
     made = [Path(f"out/group-{number}/model.safetensors").read_bytes() for number in range(2)]
     assert made[0] != made[1]
     assert not Path("out/model.safetensors").exists()
+    for number, ids in enumerate((["p0", "p1"], ["p2", "p3", "p4"])):
+        told = json.loads(Path(f"out/group-{number}/card.json").read_text())["adapted"]
+        assert told["puzzles"] == ids
+        weights = model.load_model(Path(f"out/group-{number}")).shape.parameters
+        assert told["flops"] == 6 * weights * told["tokens"] > 0
+
+
+def test_views_of_the_base_are_views_of_the_training(mull: Mull) -> None:
+    """What the base's card leaves out stays left out, and is on the new card; options say more."""
+    Path("base/card.json").write_text(json.dumps({"task": "arc(geometry=false)"}))
+    made = {}
+    for name, options in (("as-card", ()), ("same", ("--no-geometry",)),
+                          ("turned", ("--geometry",)), ("plain", ("--no-colours",))):  # fmt: skip
+        said = mull("arc", "adapt", "puzzles.json", "--model", "./base", "--out", name, *options,
+                    *QUICK)  # fmt: skip
+        assert said.code == 0, said.err
+        card = json.loads(Path(name, "card.json").read_text())
+        made[name] = (card["task"], Path(name, "model.safetensors").read_bytes())
+    assert made["as-card"] == made["same"]
+    assert made["as-card"][0] == "arc(format=marked, geometry=false)"
+    assert made["turned"][0] == "arc(format=marked)"
+    assert made["plain"][0] == "arc(format=marked, geometry=false, colours=false)"
+    assert len({weights for _, weights in made.values()}) == 3
+
+
+def test_what_teaches_nothing_is_named_and_the_rest_goes_on(mull: Mull) -> None:
+    some = puzzles(3)
+    some["p0"]["train"] = some["p0"]["train"][:1]
+    some["p1"]["train"][0]["input"] = [[10]]
+    Path("puzzles.json").write_text(json.dumps(some))
+    said = mull("arc", "adapt", "puzzles.json", "--model", "./base", "--out", "out", *QUICK)
+    assert said.code == 3
+    assert "p1: train 0 input: expected colours 0..9, not 10" in said.err
+    assert "p0: train: a single pair" in said.err
+    assert json.loads(Path("out/card.json").read_text())["adapted"]["puzzles"] == ["p2"]
+
+
+def test_nothing_to_learn_from_is_an_error(folder: Path, mull: Mull) -> None:
+    some = puzzles(2)
+    for each in some.values():
+        del each["train"][1:]
+    Path("puzzles.json").write_text(json.dumps(some))
+    said = refused(folder, mull, "arc", "adapt", "puzzles.json", "--model", "./base", "--out",
+                   "out", *QUICK)  # fmt: skip
+    assert "none of 2 puzzles has two demonstrations" in said.err
 
 
 def test_test_outputs_change_nothing(mull: Mull) -> None:

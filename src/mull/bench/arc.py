@@ -20,7 +20,7 @@ from mull.budget import Ledger, Meter, Purpose
 from mull.catalog.models import model_folder
 from mull.engines.torch import Dtype, load_torch_engine
 from mull.errors import ContextError, InputError
-from mull.tasks.arc.data import load
+from mull.tasks.arc.grids import Puzzle
 from mull.tasks.arc.task import ArcTask
 from mull.tasks.base import View
 from mull.types import GREEDY, Completion, Request, Until
@@ -32,7 +32,7 @@ Views = Sequence[View]
 
 
 def arc_batching(
-    puzzles: str,
+    puzzles: Sequence[Puzzle],
     model: str,
     *,
     task: ArcTask | None = None,
@@ -110,12 +110,12 @@ async def _say(engine: Any, view: View, until: Until) -> int:
 
 
 def _fitting(
-    puzzles: str, engine: Any, task: ArcTask, count: int, views: int
+    puzzles: Sequence[Puzzle], engine: Any, task: ArcTask, count: int, views: int
 ) -> list[Sequence[View]]:
     """The views of the first test pairs that leave the model room for an answer of as many tokens
     as the test input has."""
     found: list[Sequence[View]] = []
-    for puzzle in load(puzzles):
+    for puzzle in puzzles:
         for problem in task.problems_of(puzzle):
             shown = task.views(problem, views)
             grid = puzzle.test[int(problem.meta["index"])].input
@@ -125,7 +125,9 @@ def _fitting(
             if len(found) == count:
                 return found
     if not found:
-        raise InputError(f"{puzzles}: no puzzle fits the model's context of {engine.info.context}")
+        raise InputError(
+            f"none of {len(puzzles)} puzzles fits the model's context of {engine.info.context}"
+        )
     return found
 
 

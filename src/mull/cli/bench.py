@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -10,7 +11,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from mull.catalog import model_card
 from mull.cli import options
+from mull.cli.arc.shared import FAILURES, puzzles_of, say
 from mull.errors import MissingExtraError, UsageError
 
 REPEATS = 5
@@ -129,23 +132,27 @@ def batching(
     ] = None,
     model: Annotated[str | None, typer.Option(help="A model that solves grid puzzles.")] = None,
     as_json: options.AsJson = False,
-) -> None:
+) -> int:
     """One prompt at a time, per problem, all together: 100 problems × 8 samples."""
+    wrong: list[str] = []
     if (puzzles is None) != (model is None):
         raise UsageError("--puzzles and --model belong together: give both or neither")
     if puzzles is not None and model is not None:
         _torch_bench()  # says what is missing
         from mull.bench.arc import arc_batching
-        from mull.cli.arc.solve import task_of
+        from mull.cli.arc.solving import task_of
 
-        task = task_of(model)
-        measured = arc_batching(puzzles, model, task=task, repeats=repeats, share=share)
+        found, wrong = puzzles_of(puzzles)
+        task = task_of(model_card(model))
+        measured = arc_batching(found, model, task=task, repeats=repeats, share=share)
     else:
         measured = _torch_bench().batching(repeats=repeats, share=share)
     if as_json:
         print(json.dumps([asdict(row) for row in measured]))
     else:
         _show(_torch_bench().batching_table(measured))
+    say(wrong, sys.stderr)
+    return FAILURES if wrong else 0
 
 
 def _torch_bench() -> Any:

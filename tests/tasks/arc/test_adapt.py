@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from tests.tasks.arc.test_augment import puzzles
 
 from mull.engines.adapt import weights_name
-from mull.errors import ConfigError, UnsupportedError
+from mull.errors import ConfigError, InputError, UnsupportedError
 from mull.strategies.ttft import Ttft
 from mull.tasks.arc.adapt import lessons, pooled
 from mull.tasks.arc.compact import CHARACTERS, FORMATS
@@ -125,16 +126,37 @@ def test_texts_are_shortened_to_fit_but_never_below_two_pairs(puzzle: Puzzle, mo
 
 @given(many=st.lists(puzzles, min_size=1, max_size=9), groups=st.integers(1, 9))
 def test_pooled_groups_hold_every_teaching_puzzle_once(many: list[Puzzle], groups: int) -> None:
+    many = [replace(puzzle, id=f"p{number}") for number, puzzle in enumerate(many)]
     teaching = [puzzle for puzzle in many if len(puzzle.train) > 1]
     if groups > len(teaching):
-        with pytest.raises(ConfigError, match="groups"):
-            pooled(many, MARKED, 2, 0, groups)
+        with pytest.raises(ConfigError if teaching else InputError, match=r"groups|nothing"):
+            pooled(many, TASK, 2, 0, groups)
         return
-    made = pooled(many, MARKED, 2, 0, groups)
-    sizes = [len(group) // 2 for group in made]
+    made = pooled(many, TASK, 2, 0, groups)
+    sizes = [len(group.puzzles) for group in made]
     assert len(made) == groups and max(sizes) - min(sizes) <= 1
-    told = [text for group in made for text in group]
+    assert [id for group in made for id in group.puzzles] == [puzzle.id for puzzle in teaching]
+    told = [text for group in made for text in group.texts]
     assert told == [t for puzzle in teaching for t in lessons(puzzle, MARKED, 2, 0)]
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [{"geometry": False}, {"colours": False}, {"order": False}, {"characters": 40},
+     {"geometry": False, "colours": False, "order": False, "characters": 40}],
+)  # fmt: skip
+@given(puzzle=puzzles)
+def test_a_group_learns_of_a_puzzle_what_the_puzzle_alone_would_teach(
+    switches: dict[str, Any], puzzle: Puzzle
+) -> None:
+    """Whatever the task's views leave out, pooled texts leave out as well."""
+    if len(puzzle.train) < 2:
+        return
+    task = replace(TASK, **switches)
+    [group] = pooled([puzzle], task, 3, 5)
+    for problem in task.problems_of(puzzle):
+        assert group.texts == tuple(task.adaptation(problem, 3, 5))
+    assert group.texts == tuple(lessons(puzzle, MARKED, 3, 5, **switches))
 
 
 def test_no_text_at_all_cannot_be_asked_for() -> None:

@@ -11,19 +11,23 @@ from typing import Annotated
 
 import typer
 
-from mull.catalog.models import CARD, model_folder
+from mull.catalog.models import CARD, model_card, model_folder
 from mull.cli import options
+from mull.cli.arc import solving
 from mull.cli.arc.shared import FAILURES, Puzzles, puzzles_of, say
-from mull.cli.arc.solve import task_of
+from mull.cli.arc.solving import task_of, task_spec
 from mull.cli.train import directory, say_trained, training_bar
 from mull.engines.adapt import AdaptRecipe, TrainStep
 from mull.errors import MissingExtraError, UnsupportedError, UsageError
 from mull.fileio import write_atomic
 from mull.tasks.arc.adapt import pooled
-from mull.tasks.arc.writing import writing
+
+SWITCHES = ("format", "characters", "geometry", "colours", "order")
+"""Options of the task that a training is told; they have its names."""
 
 
 def adapt(
+    context: typer.Context,
     puzzles: Puzzles,
     model: Annotated[str, typer.Option(help="A model of mull train, by name or directory.")],
     out: Annotated[str, typer.Option(help="Directory of the model, or of group-0 …")],
@@ -33,10 +37,11 @@ def adapt(
     batch_tokens: Annotated[int, typer.Option(min=1, help="Tokens a step.")] = 4096,
     matrix_rate: Annotated[float, typer.Option(help="Peak rate of the layers' matrices.")] = 1e-3,
     rate: Annotated[float, typer.Option(help="Peak rate of everything else.")] = 5e-4,
-    form: Annotated[
-        str | None,
-        typer.Option("--format", help="A compact format; default: as the model's card says."),
-    ] = None,
+    format: solving.Format = None,
+    characters: solving.Characters = None,
+    geometry: solving.Geometry = None,
+    colours: solving.Colours = None,
+    order: solving.Order = None,
     seed: options.Seed = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> int:
@@ -55,9 +60,15 @@ def adapt(
         )
     recipe = AdaptRecipe(steps, batch_tokens, matrix_rate, rate, seed)
     asked, problems = puzzles_of(puzzles)
-    form = task_of(model, form).format
-    parts = pooled(asked, writing(form), examples, seed, groups)
-    for number, texts in enumerate(parts):
+    said = {name: context.params[name] for name in SWITCHES}
+    task = task_of(model_card(model), **said)
+    parts = pooled(asked, task, examples, seed, groups)
+    problems += [
+        f"{puzzle.id}: train: a single pair, which no other one teaches; left out"
+        for puzzle in asked
+        if len(puzzle.train) < 2
+    ]
+    for number, group in enumerate(parts):
         into = folder if groups == 1 else folder / f"group-{number}"
         steps_done: list[TrainStep] = []
         with training_bar(steps * batch_tokens) as on_progress:
@@ -67,12 +78,20 @@ def adapt(
                 on_progress(_progress(done))
                 return True
 
-            made = adapt_model(start, texts, recipe, into, device=device, on_step=on_step)
-        end = _progress(steps_done)
-        card = {"name": into.name, "task": f"arc(format={form})", "base": model}
-        facts = {"texts": len(texts), "tokens": end.tokens, "loss": end.loss, **asdict(recipe)}
+            made = adapt_model(start, group.texts, recipe, into, device=device, on_step=on_step)
+        end, parameters = _progress(steps_done), made.shape.parameters
+        facts = {
+            "puzzles": group.puzzles,
+            "texts": len(group.texts),
+            "tokens": end.tokens,
+            # Forward and backward pass: two and four FLOPs a parameter and token.
+            "flops": 6 * parameters * end.tokens,
+            "loss": end.loss,
+            **asdict(recipe),
+        }
+        card = {"name": into.name, "task": task_spec(task, ("format",)), "base": model}
         write_atomic(into / CARD, json.dumps({**card, "adapted": facts}, indent=1) + "\n")
-        say_trained(made.shape.parameters, end.tokens, end.seconds, end.loss, into)
+        say_trained(parameters, end.tokens, end.seconds, end.loss, into)
     say(problems, sys.stderr)
     return FAILURES if problems else 0
 

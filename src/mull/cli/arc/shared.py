@@ -7,9 +7,8 @@ from typing import Annotated, Final, TextIO
 
 import typer
 
-from mull.errors import InputError
 from mull.report.tables import safe_terminal
-from mull.tasks.arc.data import load
+from mull.tasks.arc.data import readable
 from mull.tasks.arc.grids import Puzzle
 
 FAILURES: Final = 3
@@ -21,10 +20,7 @@ Puzzles = Annotated[
 
 def puzzles_of(path: str) -> tuple[list[Puzzle], list[str]]:
     """The puzzles of a path, and what is wrong with those that are left out."""
-    errors: list[InputError] = []
-    found = list(load(path, errors.append))
-    if not found:
-        raise errors[0] if errors else InputError(f"{path}: no puzzles; expected at least one")
+    found, errors = readable(path)
     return found, [str(error) for error in errors]
 
 

@@ -8,17 +8,19 @@ lessons a text (reference arc.md 4.1). Test pairs are not looked at.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Protocol
 
 from mull.engines.adapt import Parts
-from mull.errors import ConfigError, UnsupportedError
+from mull.errors import ConfigError, InputError, UnsupportedError
 from mull.rng import derive
 from mull.tasks.arc import augment
 from mull.tasks.arc.compact import Format, Rows
 from mull.tasks.arc.grids import Puzzle
 from mull.tasks.arc.writing import Compact, Writing
+from mull.types import Problem
 
 
 def lessons(
@@ -70,14 +72,40 @@ def lessons(
     return made
 
 
+class Teacher(Protocol):
+    """Of the task ``arc``: what a puzzle teaches, under the task's own views and limits."""
+
+    def problems_of(self, puzzle: Puzzle) -> Iterator[Problem]: ...
+
+    def adaptation(self, problem: Problem, count: int, seed: int = 0) -> Sequence[Parts]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Puzzles that are learnt together, by their ids, and the texts of all of them."""
+
+    puzzles: tuple[str, ...]
+    texts: tuple[Parts, ...]
+
+
 def pooled(
-    puzzles: Sequence[Puzzle], writing: Writing, count: int, seed: int, groups: int = 1
-) -> list[list[Parts]]:
+    puzzles: Sequence[Puzzle], task: Teacher, count: int, seed: int, groups: int = 1
+) -> list[Group]:
     """The texts of all puzzles, ``count`` a puzzle, in ``groups`` of neighbours of equal size.
 
-    Puzzles with a single demonstration give none. ``ConfigError`` for more groups than puzzles.
+    Each puzzle teaches what ``task`` would learn from it alone. Puzzles with a single demonstration
+    teach nothing and are in no group.
+
+    Raises:
+        InputError: no puzzle has two demonstrations.
+        ConfigError: more groups than puzzles that teach.
     """
     teaching = [puzzle for puzzle in puzzles if len(puzzle.train) > 1]
+    if not teaching:
+        raise InputError(
+            f"none of {len(puzzles)} puzzles has two demonstrations: there is nothing to learn one "
+            "from another"
+        )
     if not 1 <= groups <= len(teaching):
         raise ConfigError(
             f"groups must lie in 1..{len(teaching)} (puzzles with two demonstrations or more), "
@@ -85,9 +113,17 @@ def pooled(
         )
     bounds = [len(teaching) * at // groups for at in range(groups + 1)]
     return [
-        [text for puzzle in teaching[a:b] for text in lessons(puzzle, writing, count, seed)]
+        Group(
+            tuple(puzzle.id for puzzle in teaching[a:b]),
+            tuple(text for puzzle in teaching[a:b] for text in _taught(puzzle, task, count, seed)),
+        )
         for a, b in pairwise(bounds)
     ]
+
+
+def _taught(puzzle: Puzzle, task: Teacher, count: int, seed: int) -> Sequence[Parts]:
+    # All test pairs of a puzzle teach the same.
+    return task.adaptation(next(task.problems_of(puzzle)), count, seed)
 
 
 def _fitted(view: Puzzle, form: Format, characters: int | None) -> Parts:

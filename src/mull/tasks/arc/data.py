@@ -73,6 +73,18 @@ def load(path: str | Path, on_error: OnError | None = None, seed: int = 0) -> It
         )
 
 
+def readable(path: str | Path) -> tuple[list[Puzzle], list[InputError]]:
+    """The puzzles of a path that can be read, and what is wrong with the others.
+
+    Raises ``InputError``, the first of them, where none can be.
+    """
+    errors: list[InputError] = []
+    found = list(load(path, errors.append))
+    if not found:
+        raise errors[0] if errors else InputError(f"{path}: no puzzles; expected at least one")
+    return found, errors
+
+
 def read(path: str | Path, on_error: OnError | None = None) -> Iterator[Puzzle | Pool]:
     """As ``load``, with pools as they stand."""
     report = _raise if on_error is None else on_error
