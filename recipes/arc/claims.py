@@ -1,7 +1,7 @@
 """The claims of the ARC write-ups, D1 to D10: rows → what was found, with a verdict each.
 
 Intervals are over test pairs, paired. Where trainings are compared, the seeds of one cell are
-averaged first, and a second interval says how far trainings differ from one another (Student's t
+averaged first, and a second interval says how far seeds differ from one another (Student's t
 over seeds): a difference counts as reproduced where both exclude zero. Claims without rows say
 "not run".
 """
@@ -49,7 +49,7 @@ class Difference:
         if math.isnan(self.seeds.low):
             return self.pairs.percent()
         low, high = 100 * self.seeds.low, 100 * self.seeds.high
-        return f"{self.pairs.percent()}; trainings [{low:.1f}, {high:.1f}]"
+        return f"{self.pairs.percent()}; seeds [{low:.1f}, {high:.1f}]"
 
     def verdict(self, smallest: float = SESOI) -> str:
         """By both intervals where there are two: the more careful of their verdicts."""
@@ -60,7 +60,7 @@ class Difference:
 
 
 def over_seeds(values: Sequence[float]) -> Interval:
-    """The mean of a few trainings with Student's interval; NaN bounds for fewer than two.
+    """The mean of a few seeds with Student's interval; NaN bounds for fewer than two.
 
     >>> [round(x, 2) for x in (lambda i: (i.value, i.low, i.high))(over_seeds([0.1, 0.2, 0.3]))]
     [0.2, -0.05, 0.45]

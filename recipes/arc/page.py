@@ -35,7 +35,7 @@ def tables(rows: Sequence[Row]) -> list[str]:
         ("Augmentations of the training", "augmentations", "all", "one training each"),
         ("Along a training", "along", "", "few texts again and again"),
         ("Temperature", "temperature", "T=0", "32 views a puzzle"),
-        ("Beam", "beam", "greedy", "one answer, or as many as the beam is wide"),
+        ("Beam", "beam", "greedy", "one answer a puzzle: of a beam the likeliest"),
         ("Views left out", "views", "all", "16 views a puzzle, greedy"),
         ("Fit to length", "fit", "whole", "8 views; longest prompt in characters"),
         ("Fine-tuning at test time, pooled", "ttft", "0 steps", "8 views"),

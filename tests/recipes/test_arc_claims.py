@@ -91,7 +91,7 @@ def test_a_gain_of_all_seeds_is_reproduced_and_one_of_some_is_not(
     assert by_cell["shape gains accuracy"].verdict == REPRODUCED
     # Over test pairs alone it would be: trainings differ too much.
     assert by_cell["both gains accuracy"].verdict == NOT_DETECTED
-    assert "trainings [" in by_cell["both gains accuracy"].shown
+    assert "seeds [" in by_cell["both gains accuracy"].shown
 
 
 def test_one_seed_has_no_interval_over_trainings(arc: dict[str, ModuleType]) -> None:

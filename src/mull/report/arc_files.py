@@ -37,7 +37,15 @@ def write_files(
         _write(own, each, task)
     _write(folder, solved[-1], task)
     write_atomic(folder / SCORES, as_json(solved) + "\n")
-    (folder / "tables").mkdir(exist_ok=True)
+    write_tables(folder, tables)
+
+
+def write_tables(folder: Path, tables: Sequence[Table]) -> None:
+    """Write tables into ``folder/tables``; that of puzzles that could not be read goes if they can.
+
+    Puzzles that a run could not read are nowhere in its records: the table remembers them.
+    """
+    (folder / "tables").mkdir(parents=True, exist_ok=True)
     if all(table.name != LEFT_OUT for table in tables):  # what could not be read once, now can be
         for ending in ("md", "csv"):
             (folder / "tables" / f"{LEFT_OUT}.{ending}").unlink(missing_ok=True)

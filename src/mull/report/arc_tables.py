@@ -194,7 +194,7 @@ def sizes(solved: SolvedCell) -> Table:
     names = ("accuracy", "pass_n", "vote_2", "mean_correct_size", "mean_correct_pixels")
     titles = ("accuracy %", "pass_n %", "vote_2 %", "right size %", "right cells %")
     rows: list[tuple[Value, ...]] = [
-        (_side(row.above, row.upto), row.n, *(row.summary[name] for name in names))
+        (side(row.above, row.upto), row.n, *(row.summary[name] for name in names))
         for row in by_output_size(solved.graded)
     ]
     return Table(
@@ -289,6 +289,7 @@ def _sweeps(solved: Sequence[SolvedCell]) -> list[list[SolvedCell]]:
     return swept[:1]
 
 
-def _side(above: int, upto: int) -> str:
-    side = math.isqrt(upto)
-    return f"up to {side}x{side}" if side * side == upto else f"{above + 1} to {upto} cells"
+def side(above: int, upto: int) -> str:
+    """A bin of output sizes in words."""
+    edge = math.isqrt(upto)
+    return f"up to {edge}x{edge}" if edge * edge == upto else f"{above + 1} to {upto} cells"

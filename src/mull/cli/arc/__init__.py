@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from mull.cli.arc import adapt, combine, external, score, solve, symbols, vote
+from mull.cli.arc import adapt, combine, evaluate, external, score, solve, symbols, vote
 
 app = typer.Typer(help="ARC: puzzles of coloured grids.")
 
@@ -17,6 +17,7 @@ def arc(context: typer.Context) -> None:
 
 
 app.command("solve")(solve.solve)
+app.command("evaluate")(evaluate.evaluate)
 app.command("adapt")(adapt.adapt)
 app.command("symbols")(symbols.symbols)
 app.command("score")(score.score)
