@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli.command import Mull, refused
+from tests.cli.command import Mull, refused, toml
 from tests.tasks.arc.world import random_puzzle, solver, tiny_model
 
 from mull.catalog import load_task
@@ -277,3 +277,82 @@ def test_a_judge_ranks_the_answers_of_views(
     said = solve(mull, puzzles, "--judge", "other", out="elsewhere")
     assert said.code == 2
     assert "engine 'judge' is used by no strategy" in said.err
+
+
+def test_a_run_of_a_config_names_bad_puzzles_and_goes_on(mull: Mull, folder: Path) -> None:
+    """As arc solve does: exit code 3, and a table that every later report shows."""
+    bad = {"ragged": {"train": [{"input": [[1, 2], [3]], "output": [[1]]}], "test": [{}]}}
+    file = write("p.json", PUZZLES, **bad)
+    asked = {"task": "arc", "file": file, "problems": None, "samples": None,
+             "strategies": ["airv(n=2)"]}  # fmt: skip
+    config = toml(folder / "run.toml", **asked)
+    for again in ((), ("--dry-run",)):
+        said = mull("run", config, "--out", "out", *again)
+        assert said.code == 3
+        assert "ragged: train 0 input: rows of 2 and 1 cells" in said.err
+    with Records("out") as records:
+        ids = [problem.id for problem in records.problems()]
+    assert ids == [problem.id for p in PUZZLES for problem in ArcTask().problems_of(p)]
+    assert "ragged" in Path("out/tables/arc_left_out.md").read_text()
+    write("p.json", PUZZLES)
+    assert mull("run", config, "--out", "out").code == 0
+    assert not Path("out/tables/arc_left_out.md").exists()
+    write("p.json", [], **bad)
+    said = mull("run", config, "--out", "other")
+    assert (said.code, Path("other").exists()) == (2, False)
+    assert "ragged: train 0 input" in said.err
+
+
+def test_batching_is_timed_on_the_puzzles_that_can_be_read(
+    mull: Mull, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("torch")
+    from mull.bench import arc
+    from mull.bench.driver import Spread
+    from mull.bench.engine import Batched
+
+    timed: list[Puzzle] = []
+
+    def batching(puzzles: Sequence[Puzzle], *_: object, **__: object) -> list[Batched]:
+        timed.extend(puzzles)
+        return [Batched("all together", "float32", Spread.of([1.0]), 1.0, 1)]
+
+    monkeypatch.setattr(arc, "arc_batching", batching)
+    write("p.json", PUZZLES, odd={"train": [], "test": []})
+    said = mull("bench", "batching", "--puzzles", "p.json", "--model", "arc-m", "--json")
+    assert said.code == 3
+    assert "p.json: odd: expected a list of train pairs" in said.err
+    assert timed == PUZZLES
+    assert [row["mode"] for row in said.json] == ["all together"]
+
+
+def test_options_of_the_task_and_the_engine_are_those_of_a_config(
+    mull: Mull, solved_by: Given
+) -> None:
+    solved_by()
+    form = "GridShapeEncoder(MinimalGridEncoder())"
+    said = solve(mull, write("p.json", PUZZLES), "--no-report", "--strict", "--copies",
+                 "--no-order", "--max-tokens", 5, "--slots", 3, "--device", "cpu", "--format",
+                 form, "--layout", "long")  # fmt: skip
+    assert said.code == 0, said.err
+    with Records("out") as records:
+        task, engine = load_task(records.config["task"]), records.config["engine"]
+    assert task == ArcTask(format=form, layout="long", strict=True, copies=True, order=False,
+                           max_tokens=5)  # fmt: skip
+    assert engine == {"slots": 3, "device": "cpu"}
+
+
+def test_what_a_card_says_holds_unless_the_command_line_says_otherwise(
+    mull: Mull, solved_by: Given
+) -> None:
+    Path("known").mkdir()
+    Path("known/card.json").write_text('{"task": "arc(geometry=false, max_tokens=4)"}')
+    write("p.json", PUZZLES)
+    for out, options, expected in (
+        ("as-card", (), "arc(geometry=false, max_tokens=4)"),
+        ("other", ("--geometry", "--no-colours"), "arc(colours=false, max_tokens=4)"),
+    ):
+        solved_by()
+        assert solve(mull, "p.json", "--no-report", *options, out=out).code == 0
+        with Records(out) as records:
+            assert records.config["task"] == expected

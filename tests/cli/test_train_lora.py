@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.cli.command import Mull, jsonl, refused
@@ -16,7 +17,7 @@ pytest.importorskip("peft")
 from tests.training.tiny import SUMS, checkpoint  # noqa: E402
 
 ROWS = [{"prompt": e.prompt.strip(), "answer": e.solution} for e in SUMS]
-PUZZLE = {
+PUZZLE: dict[str, Any] = {
     "train": [{"input": [[1, 2]], "output": [[2, 1]]}, {"input": [[3, 0]], "output": [[0, 3]]}],
     "test": [{"input": [[4, 5]], "output": [[5, 4]]}],
 }
@@ -63,6 +64,52 @@ def test_puzzles_become_an_adapter_that_names_its_task(mull: Mull, base: Path) -
     card = model_card("m")
     assert card is not None
     assert card["task"] == 'arc(format="marked", layout=short)'
+
+
+BAD = {**PUZZLE, "test": [{"input": [[4, 5], [6]], "output": [[5, 4]]}]}
+ONE_PAIR = {**PUZZLE, "train": PUZZLE["train"][:1]}
+BLIND = {**PUZZLE, "test": [{"input": [[4, 5]]}]}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("options", "left_out"),
+    [
+        ((), {"blind": "test: no pair has an output to learn"}),
+        (("--n-minus-1",), {"one": "train: a single pair, none to ask for"}),
+    ],
+)
+def test_puzzles_that_cannot_be_trained_on_are_named_and_the_rest_goes_on(
+    mull: Mull, base: Path, options: tuple[str, ...], left_out: dict[str, str]
+) -> None:
+    every = {"good": PUZZLE, "bad": BAD, "one": ONE_PAIR, "blind": BLIND}
+    Path("p.json").write_text(json.dumps(every))
+    Path("held.json").write_text(json.dumps({"good": PUZZLE, "odd": BAD}))
+    said = mull("train", "lora", "--model", base, "--arc", "p.json", "--validation", "held.json",
+                "--out", "a", *FEW, *options)  # fmt: skip
+    assert said.code == 3
+    left_out = {**left_out, "p.json: bad": "test 0 input: rows", "held.json: odd": "test 0 input"}
+    assert all(f"mull: {name}: {why}" in said.err for name, why in left_out.items()), said.err
+    assert said.err.count("\nmull: ") + said.err.startswith("mull: ") == len(left_out)
+    stream = json.loads(Path("a/trained.json").read_text())["stream"]
+    assert stream.startswith(f"{len(every) - 2} puzzles")
+
+
+@pytest.mark.parametrize(
+    ("puzzles", "options", "says"),
+    [
+        ({"bad": BAD}, (), "bad: test 0 input"),
+        ({"blind": BLIND}, (), "blind: test: no pair has an output"),
+        ({"one": ONE_PAIR}, ("--n-minus-1",), "one: train: a single pair"),
+    ],
+)
+def test_no_puzzle_to_train_on_is_an_error(
+    folder: Path, mull: Mull, base: Path, puzzles: object, options: tuple[str, ...], says: str
+) -> None:
+    Path("p.json").write_text(json.dumps(puzzles))
+    said = refused(folder, mull, "train", "lora", "--model", base, "--arc", "p.json", "--out", "a",
+                   *FEW, *options)  # fmt: skip
+    assert says in said.err
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from mull.catalog import model_card
 from mull.cli import options
-from mull.cli.arc.shared import FAILURES, puzzles_of, say
+from mull.cli.arc.shared import puzzles_of
 from mull.errors import MissingExtraError, UsageError
 
 REPEATS = 5
@@ -151,8 +151,8 @@ def batching(
         print(json.dumps([asdict(row) for row in measured]))
     else:
         _show(_torch_bench().batching_table(measured))
-    say(wrong, sys.stderr)
-    return FAILURES if wrong else 0
+    options.say(wrong, sys.stderr)
+    return options.FAILURES if wrong else 0
 
 
 def _torch_bench() -> Any:

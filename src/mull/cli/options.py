@@ -1,4 +1,4 @@
-"""What commands share: options, how they become a budget and a sampling, JSON that is printed."""
+"""What commands share: options, what they become, JSON that is printed, problems that are said."""
 
 from __future__ import annotations
 
@@ -7,18 +7,22 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import update_wrapper
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Final, TextIO, get_type_hints
 
 import typer
 
 from mull.budget import Budget
 from mull.errors import InputError, UsageError
+from mull.report.tables import safe_terminal
 from mull.types import Sampling
 
 MAX_PROMPT_BYTES = 1 << 20
+FAILURES: Final = 3
+"""The exit code of a command that finished and left something out."""
+SHOWN: Final = 20
 _UNSAFE = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 
 Model = Annotated[str, typer.Option(help="Shipped model, directory, or http://host/v1#model.")]
@@ -161,6 +165,14 @@ def print_json(value: Any) -> None:
     """
     line = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
     print(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", line))
+
+
+def say(problems: Sequence[str], stream: TextIO) -> None:
+    """Say each problem on one line, the first ``SHOWN`` of them."""
+    for line in problems[:SHOWN]:
+        print("mull: " + " ".join(safe_terminal(line).split()), file=stream)
+    if len(problems) > SHOWN:
+        print(f"mull: … and {len(problems) - SHOWN:,} more", file=stream)
 
 
 def _finite(value: Any) -> Any:

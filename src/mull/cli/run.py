@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -18,13 +19,19 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from mull.catalog import load_policy
+from mull.catalog import load_policy, load_task
+from mull.cli import options
+from mull.report.arc_files import write_tables
+from mull.report.arc_tables import left_out
 from mull.report.console import summary
 from mull.report.load import Runs
 from mull.report.tables import safe_terminal
 from mull.runs import Config, Estimate, Summary, default_directory, estimate, load_config, prepare
 from mull.runs import Progress as RunProgress
 from mull.runs import run as run_config
+from mull.tasks.arc.data import readable
+from mull.tasks.arc.given import Given
+from mull.tasks.arc.task import ArcTask
 from mull.tasks.base import Task
 
 
@@ -40,21 +47,40 @@ def run(
     """Run or resume a config; Ctrl-C keeps everything so far."""
     console = Console(highlight=False, markup=False)
     loaded = load_config(config)
+    task, problems = _task(loaded)
     if dry_run:
-        console.print(_table(asyncio.run(_estimate(loaded))))
-        return 0
+        console.print(_table(asyncio.run(_estimate(loaded, task))))
+        options.say(problems, sys.stderr)
+        return options.FAILURES if problems else 0
     directory = Path(out) if out is not None else default_directory(loaded)
-    ended = with_bar(loaded, directory)
+    ended = with_bar(loaded, directory, task)
+    if task is not None:
+        write_tables(directory, [left_out(problems)] if problems else [])
     if ended.done:
         with Runs([directory]) as records:
             for table in summary(records.runs):
                 console.print(table)
+    options.say(problems, sys.stderr)
     say_end(console, ended)
-    return ended.exit_code
+    return ended.exit_code or (options.FAILURES if problems else 0)
 
 
-async def _estimate(config: Config) -> Estimate:
-    plan = prepare(config)
+def _task(config: Config) -> tuple[Task | None, list[str]]:
+    """Grid puzzles are read one by one: what is wrong with some of them does not stop the rest.
+
+    ``None`` for every other task, which the run reads itself.
+    """
+    if config.file is None or config.task.partition("(")[0] != ArcTask.name:
+        return None, []
+    task = load_task(config.task)
+    if not isinstance(task, ArcTask):
+        return None, []
+    found, errors = readable(config.file)
+    return Given.of(task, found), [str(error) for error in errors]
+
+
+async def _estimate(config: Config, task: Task | None) -> Estimate:
+    plan = prepare(config, task=task)
     engine = load_policy(config.model, **config.engine)
     try:
         equipment = plan.equip(engine)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -16,7 +17,6 @@ from mull.cli.train import directory, say_trained, training_bar
 from mull.errors import InputError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from mull.tasks.arc.grids import Puzzle
     from mull.training.dialogue import Stream, TrainingText
 
 Texts = Annotated[list[str] | None, typer.Option(help="jsonl: prompts and answers, or chats.")]
@@ -88,7 +88,7 @@ def lora(
     seed: options.Seed = 0,
     device: Device = "cpu",
     threads: Threads = None,
-) -> None:
+) -> int:
     """Train a LoRA adapter (peft) on any causal language model."""
     if bool(data) == bool(arc):
         raise UsageError("expected --data files or --arc puzzles: one kind of texts to train on")
@@ -100,13 +100,12 @@ def lora(
     config = _config(training, context.params)
     encoder = texts.Encoder.of(config.base)
     stream: Stream | list[TrainingText]
-    task = ""
+    task, problems = "", list[str]()
     if arc:
         written = _Written(format, layout, loss, encoder, max_length if fit else None)
         stream = written.stream(arc, own, n_minus_1, seed)
         held = written.validation(validation)
-        quote = "'" if '"' in format else '"'
-        task = f"arc(format={quote}{format}{quote}, layout={layout})"
+        task, problems = written.task, written.problems
     else:
         stream = _dialogues(data or [], loss)
         held = _dialogues([validation], "answer") if validation else []
@@ -127,6 +126,8 @@ def lora(
     if merge_into is not None:
         training.merge(config.base, folder, merge_into, device)
         _say(f"merged: {merge_into}")
+    options.say(problems, sys.stderr)
+    return options.FAILURES if problems else 0
 
 
 def merge(
@@ -143,7 +144,10 @@ def merge(
 
 
 class _Written:
-    """Puzzles from files, written as texts of one kind."""
+    """Puzzles from files, written as texts of one kind.
+
+    ``problems`` names those that are left out: the rest goes on, and is an error where it is none.
+    """
 
     def __init__(
         self, format: str, layout: str, loss: str, encoder: Any, longest: int | None
@@ -156,31 +160,44 @@ class _Written:
             raise UsageError(f"--layout {layout}: expected short or long")
         self.writing = writing(format, layout)
         self.loss: Any = loss
+        self.problems: list[str] = []
+        quote = "'" if '"' in format else '"'
+        self.task = f"arc(format={quote}{format}{quote}, layout={layout})"
         self.fits = None if longest is None else lambda text: len(encoder(text)) <= longest
 
     def stream(self, paths: Sequence[str], own: float, n_minus_1: bool, seed: int) -> Stream:
         """Augmented training texts without end."""
         from mull.tasks.arc import data
         from mull.tasks.arc.augment import Recipe
+        from mull.tasks.arc.data import Pool
+        from mull.tasks.arc.grids import Puzzle
         from mull.tasks.arc.stream import ArcStream
 
-        found = [each for path in paths for each in data.read(path)]
-        if n_minus_1:
-            found = [
-                less
-                for each in found
-                for less in (data.n_minus_1([each]) if not isinstance(each, data.Pool) else [each])
-            ]
-        return ArcStream(tuple(found), self.writing, self.loss, Recipe(own=own), self.fits, seed)
+        wrong: list[InputError] = []
+        sources: list[Puzzle | Pool] = []
+        for each in (each for path in paths for each in data.read(path, wrong.append)):
+            if isinstance(each, Puzzle) and n_minus_1 and len(each.train) < 2:
+                wrong.append(InputError(f"{each.id}: train: a single pair, none to ask for"))
+            elif isinstance(each, Puzzle) and n_minus_1:
+                sources += data.n_minus_1([each])
+            elif isinstance(each, Puzzle) and not any(pair.output for pair in each.test):
+                wrong.append(InputError(f"{each.id}: test: no pair has an output to learn"))
+            else:
+                sources.append(each)
+        if wrong and not sources:
+            raise wrong[0]
+        self.problems += map(str, wrong)
+        return ArcStream(tuple(sources), self.writing, self.loss, Recipe(own=own), self.fits, seed)
 
     def validation(self, path: str | None) -> list[TrainingText]:
         """Every test pair with a known output, as it stands."""
         if path is None:
             return []
-        from mull.tasks.arc.data import load
+        from mull.tasks.arc.data import readable
         from mull.tasks.arc.stream import texts_of
 
-        puzzles: list[Puzzle] = list(load(path))
+        puzzles, wrong = readable(path)
+        self.problems += map(str, wrong)
         held = texts_of(puzzles, self.writing, self.fits)
         if not held:
             raise InputError(f"{path}: no test pair has an output to validate on")

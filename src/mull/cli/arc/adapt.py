@@ -14,7 +14,7 @@ import typer
 from mull.catalog.models import CARD, model_card, model_folder
 from mull.cli import options
 from mull.cli.arc import solving
-from mull.cli.arc.shared import FAILURES, Puzzles, puzzles_of, say
+from mull.cli.arc.shared import Puzzles, puzzles_of
 from mull.cli.arc.solving import task_of, task_spec
 from mull.cli.train import directory, say_trained, training_bar
 from mull.engines.adapt import AdaptRecipe, TrainStep
@@ -92,8 +92,8 @@ def adapt(
         card = {"name": into.name, "task": task_spec(task, ("format",)), "base": model}
         write_atomic(into / CARD, json.dumps({**card, "adapted": facts}, indent=1) + "\n")
         say_trained(parameters, end.tokens, end.seconds, end.loss, into)
-    say(problems, sys.stderr)
-    return FAILURES if problems else 0
+    options.say(problems, sys.stderr)
+    return options.FAILURES if problems else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from rich.console import Console
 from mull.cli import options
 from mull.cli.arc import solving
 from mull.cli.arc.checkpoints import Checkpoint, Part, checkpoints
-from mull.cli.arc.shared import FAILURES, puzzles_of, say
+from mull.cli.arc.shared import puzzles_of
 from mull.cli.arc.solve import score_line, unfit, write_page
 from mull.cli.arc.solving import Solving
 from mull.cli.run import say_end, with_bar
@@ -78,12 +78,13 @@ def evaluate(
         raise InputError(f"{puzzles}: no solutions are known to score by; use mull arc solve")
     problems = list(wrong)
     if len(found) < len(read[:limit]):
-        more = len(read[:limit]) - len(found)
-        problems.append(f"{puzzles}: {more:,} puzzles without solutions are left out")
+        count = len(read[:limit]) - len(found)
+        problems.append(f"{puzzles}: {count:,} puzzles without solutions are left out")
     if Path(out).exists() and not Path(out).is_dir():
         raise UsageError(f"--out {out} is a file; expected a directory, new or old")
     console = Console(highlight=False, markup=False)
-    bench = _Bench(puzzles, found, Solving.of(context.params), Path(out), console)
+    more = [left_out(wrong)] if wrong else []
+    bench = _Bench(puzzles, found, Solving.of(context.params), Path(out), console, more)
     code = 0
     for each in chosen:
         try:
@@ -96,10 +97,10 @@ def evaluate(
     if not bench.solved and not code:
         raise bench.errors[0]
     if not code:
-        bench.finish(chosen, [left_out(wrong)] if wrong else [], report)
+        bench.finish(chosen, report)
     problems += bench.unfit
-    say(problems, sys.stderr)
-    return code or (FAILURES if problems or bench.failed else 0)
+    options.say(problems, sys.stderr)
+    return code or (options.FAILURES if problems or bench.failed else 0)
 
 
 @dataclass
@@ -111,6 +112,7 @@ class _Bench:
     given: Solving
     out: Path
     console: Console
+    more: Sequence[Table]
     solved: list[SolvedCell] = field(default_factory=list)
     directories: list[Path] = field(default_factory=list)
     errors: list[MullError] = field(default_factory=list)
@@ -130,17 +132,17 @@ class _Bench:
             self.failed |= bool(ended.failed)
             made.append(directory)
         cells = self._cells(made)
-        write_files(folder, cells, tables(cells))
+        write_files(folder, cells, [*tables(cells), *self.more])
         self.console.print(f"{checkpoint.name}: {score_line(cells[-1], folder)}", soft_wrap=True)
         self.unfit += [f"{checkpoint.name}: {line}" for line in unfit(cells)]
         self.solved += [replace(each, run=checkpoint.name) for each in cells]
         self.directories += made
         return 0
 
-    def finish(self, chosen: Sequence[Checkpoint], more: Sequence[Table], report: bool) -> None:
+    def finish(self, chosen: Sequence[Checkpoint], report: bool) -> None:
         """Print and write the tables over all checkpoints, and their one report."""
         trained = {each.name: each.trained for each in chosen if each.trained is not None}
-        made = [*tables_of_checkpoints(self.solved, trained), *more]
+        made = [*tables_of_checkpoints(self.solved, trained), *self.more]
         write_tables(self.out, made)
         for table in made:
             if table.name in PRINTED:

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mull.cli import options
-from mull.cli.arc.shared import FAILURES, Puzzles, puzzles_of, say
+from mull.cli.arc.shared import Puzzles, puzzles_of
 from mull.metrics import Interval
 from mull.tasks.arc import submission
 from mull.tasks.arc.grids import Puzzle
@@ -44,8 +44,8 @@ def score(
         table.add_row("solved test pairs", found.fractional.percent(), f"{len(asked):,}")
         table.add_row("whole puzzles", found.all_pairs.percent(), f"{len(asked):,}")
         Console(highlight=False, markup=False).print(table)
-    say(problems, sys.stderr)
-    return FAILURES if problems else 0
+    options.say(problems, sys.stderr)
+    return options.FAILURES if problems else 0
 
 
 def _checked(file: str, puzzles: list[Puzzle]) -> Checked:

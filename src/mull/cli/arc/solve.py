@@ -13,7 +13,7 @@ from rich.console import Console
 from mull.catalog import model_card
 from mull.cli import options
 from mull.cli.arc import solving
-from mull.cli.arc.shared import FAILURES, SHOWN, Puzzles, puzzles_of, say
+from mull.cli.arc.shared import Puzzles, puzzles_of
 from mull.cli.arc.solving import Solving
 from mull.cli.run import say_end, with_bar
 from mull.errors import MissingExtraError
@@ -74,9 +74,9 @@ def solve(
     problems = list(wrong)
     if not ended.interrupted:
         problems += _finish(console, directory, wrong, report, task if prompts else None)
-    say(problems, sys.stderr)
+    options.say(problems, sys.stderr)
     say_end(console, ended)
-    return ended.exit_code or (FAILURES if problems else 0)
+    return ended.exit_code or (options.FAILURES if problems else 0)
 
 
 def _finish(
@@ -129,5 +129,5 @@ def unfit(solved: Sequence[SolvedCell]) -> list[str]:
     ids = list(dict.fromkeys(id for each in solved for id in each.too_long))
     if not ids:
         return []
-    shown = ", ".join(ids[:SHOWN]) + (" …" if len(ids) > SHOWN else "")
+    shown = ", ".join(ids[: options.SHOWN]) + (" …" if len(ids) > options.SHOWN else "")
     return [f"{len(ids):,} test pairs do not fit the model's context and count as failed: {shown}"]

@@ -9,7 +9,8 @@ from typing import Annotated, Final
 
 import typer
 
-from mull.cli.arc.shared import FAILURES, puzzles_of, say
+from mull.cli import options
+from mull.cli.arc.shared import puzzles_of
 from mull.errors import InputError, UsageError
 from mull.tasks.arc import submission
 from mull.tasks.arc.grids import Puzzle
@@ -86,8 +87,8 @@ def vote(
         f"{len(made):,} predictions, {len(answers):,} puzzles, {len(pairs):,} test inputs, "
         f"{empty:,} without an answer"
     )
-    say(problems, sys.stderr)
-    return FAILURES if problems else 0
+    options.say(problems, sys.stderr)
+    return options.FAILURES if problems else 0
 
 
 def _answers(
