@@ -6,11 +6,11 @@ from typing import get_args
 
 import pytest
 
-from mull.errors import ConfigError, ContextError, InputError
+from mull.errors import ConfigError, InputError
 from mull.tasks.arc import prompts
 from mull.tasks.arc.encoder_spec import parse_encoder
 from mull.tasks.arc.grids import Grid, Pair, Puzzle, as_text
-from mull.tasks.arc.prompts import Asked, Layout, answer, ask, fit
+from mull.tasks.arc.prompts import Layout, answer, ask
 
 
 @dataclass(frozen=True)
@@ -74,25 +74,6 @@ def test_the_assistant_turn_begins_as_the_answer_does(encoder: Encoder, begins: 
     assert whole.startswith(asked.prefill)
     completion = whole.removeprefix(asked.prefill)
     assert asked.opening + completion == encoder.to_text(((8,),))
-
-
-def count(asked: Asked) -> int:
-    return len(asked.prompt.plain) + len(asked.prefill)
-
-
-@pytest.mark.parametrize("kept", [3, 2, 1])
-def test_train_pairs_go_from_the_last_until_the_prompt_fits(kept: int) -> None:
-    shorter = ask(Puzzle("p", PUZZLE.train[:kept], PUZZLE.test), 0, FENCED)
-    limit = count(shorter)
-    assert fit(PUZZLE, 0, FENCED, limit, count) == shorter
-    assert fit(PUZZLE, 0, FENCED, limit + 1, count).train == kept
-    assert shorter.train == kept
-
-
-def test_what_does_not_fit_with_one_pair_is_a_context_error() -> None:
-    least = count(ask(Puzzle("p", PUZZLE.train[:1], PUZZLE.test), 0, FENCED))
-    with pytest.raises(ContextError, match=f"p/0: {least} tokens with one train pair"):
-        fit(PUZZLE, 0, FENCED, least - 1, count)
 
 
 @pytest.mark.parametrize("index", [-1, 2])

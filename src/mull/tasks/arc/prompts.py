@@ -26,11 +26,10 @@ turn that already holds that heading and, for encoders that fence their grids, t
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, Literal, Protocol, get_args
 
-from mull.errors import ConfigError, ContextError, InputError
+from mull.errors import ConfigError, InputError
 from mull.tasks.arc.grids import Grid, Puzzle
 from mull.types import Message, Prompt
 
@@ -80,7 +79,7 @@ class GridEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One test pair, asked: the ``prompt``, the assistant's first words, the train pairs shown.
+    """One test pair, asked: the ``prompt`` and the assistant's first words.
 
     ``prefill`` is a request's ``assistant``; ``opening`` is the part of it that belongs to the
     grid's text, so ``opening + completion`` is what an encoder reads.
@@ -89,11 +88,6 @@ class Asked:
     prompt: Prompt
     prefill: str
     opening: str
-    train: int
-
-
-TokenCount = Callable[[Asked], int]
-"""Tokens of a prompt with its prefilled turn, as the engine's template and tokenizer count them."""
 
 
 def ask(puzzle: Puzzle, index: int, encoder: GridEncoder, layout: Layout = "short") -> Asked:
@@ -132,34 +126,7 @@ def ask(puzzle: Puzzle, index: int, encoder: GridEncoder, layout: Layout = "shor
     parts += ["## Test case", "### Input", encoder.to_text(puzzle.test[index].input)]
     prompt = Prompt.chat(Message("system", _SYSTEM[layout]), Message("user", "\n\n".join(parts)))
     start = encoder.opening
-    return Asked(prompt, f"{HEADING}\n\n{start}", start, len(puzzle.train))
-
-
-def fit(
-    puzzle: Puzzle,
-    index: int,
-    encoder: GridEncoder,
-    limit: int,
-    count: TokenCount,
-    layout: Layout = "short",
-) -> Asked:
-    """As ``ask``, without as many of the last train pairs as it takes to have ``limit`` tokens.
-
-    ``limit`` is what is left for the prompt, the answer's tokens already taken off.
-    ``ContextError`` where one train pair and the test input alone are more.
-    """
-    train = puzzle.train
-    while True:
-        asked = ask(replace(puzzle, train=train), index, encoder, layout)
-        tokens = count(asked)
-        if tokens <= limit:
-            return asked
-        if len(train) == 1:
-            raise ContextError(
-                f"{puzzle.id}/{index}: {tokens} tokens with one train pair; the prompt may have "
-                f"{limit}: use a longer context or a shorter encoder"
-            )
-        train = train[:-1]
+    return Asked(prompt, f"{HEADING}\n\n{start}", start)
 
 
 def answer(grid: Grid, encoder: GridEncoder) -> str:
