@@ -51,6 +51,7 @@ def evaluate(
     strategy: solving.Strategies = None,
     views: solving.Views = 8,
     rank: solving.Rank = None,
+    judge: solving.Judge = None,
     threshold: solving.Threshold = None,
     experts: solving.Experts = 8,
     compare: solving.Compare = False,

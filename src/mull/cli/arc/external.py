@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from mull.cli.arc.shared import FAILURES, Puzzles, puzzles_of, say
+from mull.cli.arc.shared import Puzzles, puzzles_of
+from mull.cli.options import FAILURES, say
 from mull.tasks.arc.external import External, solve
 from mull.tasks.arc.predictions import write_answers
 

@@ -37,6 +37,7 @@ def solve(
     strategy: solving.Strategies = None,
     views: solving.Views = 8,
     rank: solving.Rank = None,
+    judge: solving.Judge = None,
     threshold: solving.Threshold = None,
     experts: solving.Experts = 8,
     compare: solving.Compare = False,

@@ -15,6 +15,7 @@ from mull.errors import UsageError
 from mull.report.arc import viewed
 from mull.runs import Config, make_config
 from mull.strategies.airv import VERIFIER
+from mull.strategies.judged_views import JUDGE
 from mull.strategies.needs import needs_of
 from mull.tasks.arc.given import settings
 from mull.tasks.arc.task import ArcTask
@@ -26,7 +27,12 @@ Strategies = Annotated[
     list[str] | None, typer.Option(help="Strategy; may be repeated. Default: airv.")
 ]
 Views = Annotated[int, typer.Option(min=1, help="Views of each puzzle.")]
-Rank = Annotated[str | None, typer.Option(help="vote, or views: product of experts.")]
+Rank = Annotated[
+    str | None, typer.Option(help="vote; views: product of experts; verify, select: a judge.")
+]
+Judge = Annotated[
+    str | None, typer.Option(help="The model that judges, for --rank verify or select.")
+]
 Threshold = Annotated[
     float | None, typer.Option(help="All answers of this probability, instead of samples.")
 ]
@@ -70,6 +76,7 @@ class Solving:
     strategy: list[str] | None
     views: int
     rank: str | None
+    judge: str | None
     threshold: float | None
     experts: int
     compare: bool
@@ -117,6 +124,7 @@ class Solving:
                 **(
                     {"verifiers": {VERIFIER: f"{VERIFIER}(views={self.experts})"}} if needed else {}
                 ),
+                **({"engines": {JUDGE: self.judge}} if self.judge is not None else {}),
             },
             "arc",
         )
