@@ -21,7 +21,17 @@ from mull.engines.simulated import (
     run_virtual,
 )
 from mull.errors import ContextError, UsageError
-from mull.strategies.base import Ended, Failure, Generate, OrderedSearch, Outcome, Result, Start
+from mull.strategies.base import (
+    Action,
+    Ended,
+    Failure,
+    Generate,
+    OrderedSearch,
+    Outcome,
+    Result,
+    Room,
+    Start,
+)
 from mull.strategies.drive import Job, drive
 from mull.strategies.single import Greedy
 from mull.strategies.vote import Vote
@@ -229,6 +239,35 @@ def test_guesses_are_paid_apart_and_change_nothing(monkeypatch: pytest.MonkeyPat
     assert paid_wide == paid_alone
     assert sum(guessed_wide) > sum(guessed_alone)
     assert beam(32, speculate=False) == (alone, paid_alone, [0] * 4)
+
+
+@dataclass
+class Overreaching(toys.Toy):
+    """One sample of two that the budget pays, and a guess of two more that it then wants."""
+
+    def begin(self) -> None:
+        self.guess: int | None = None
+        self.generate(self.root, self.start.limit)
+
+    def ask(self, room: Room) -> list[Action]:
+        actions = super().ask(room)
+        if self.guess is None and room.slots:
+            self.guess = self.speculate(self.root, self.start.limit, 2, first=1)
+        return actions + super().ask(room)
+
+    def take(self, outcome: Outcome) -> None:
+        if outcome.action == 0:
+            assert self.guess is not None
+            self.commit(self.guess)
+
+
+def test_a_guess_that_is_wanted_counts_as_samples_like_any_other_work() -> None:
+    """It may have been told already, so it cannot be refused: the search is at fault."""
+    engine = SimulatedEngine(StepModel(), slots=4)
+    assert one(job(Starts(Overreaching), Budget(samples=3)), engine).samples == 3
+    with pytest.raises(UsageError, match="beyond its budget"):
+        one(job(Starts(Overreaching), Budget(samples=2)), engine)
+    assert idle(engine)
 
 
 def test_faults_in_some_samples_leave_the_others_alone() -> None:

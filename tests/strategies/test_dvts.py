@@ -19,9 +19,12 @@ from mull.types import Fate
 from mull.verifiers.simulated import SimulatedVerifier
 
 
-def solve(strategy: Strategy, budget: Budget | None = None, number: int = 0) -> Solved:
+def solve(
+    strategy: Strategy, budget: Budget | None = None, number: int = 0, slots: int = 8
+) -> Solved:
     given = job(strategy, budget, number, success=0.8, steps=5)
-    return one(given, SimulatedEngine(StepModel()), verifiers={"prm": SimulatedVerifier()})
+    engine = SimulatedEngine(StepModel(), slots=slots)
+    return one(given, engine, verifiers={"prm": SimulatedVerifier()})
 
 
 @settings(max_examples=10, deadline=None)
@@ -69,11 +72,17 @@ def test_a_subtree_does_not_wait_for_the_others() -> None:
     assert result.ended is Ended.UNFINISHED
 
 
-def test_a_budget_that_does_not_divide_makes_a_smaller_last_subtree() -> None:
-    solved = solve(Dvts(), Budget(samples=10))
-    first = [node for node in solved.result.tree if len(node.key) == 1]
-    assert sum(node.visits for node in first) == 10
-    assert solved.samples == 10
+@pytest.mark.parametrize("samples", range(3, 20))
+def test_no_depth_has_more_paths_than_samples_whatever_they_are_divided_by(samples: int) -> None:
+    """The last subtree is narrower from its first step to its last, on any number of slots."""
+    few, some, many = (solve(Dvts(), Budget(samples=samples), slots=s) for s in (1, 4, 64))
+    assert few.result == some.result == many.result
+    depths = [len(node.key) for node in few.result.tree]
+    for depth in range(1, max(depths) + 1):
+        level = [node for node in few.result.tree if len(node.key) == depth]
+        assert sum(node.visits for node in level) <= samples
+    assert few.samples == some.samples == many.samples == samples
+    assert not few.result.failures
 
 
 @pytest.mark.parametrize("limit", [200, 400, 800])

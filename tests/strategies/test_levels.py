@@ -142,7 +142,7 @@ def paths(spec: str) -> int:
     strategy = load_strategy(spec)
     search = strategy.start(Start(TASK.problem("x"), TASK))
     assert isinstance(search, LevelSearch)
-    return sum(search.sizes) * (search.lookahead + 1) * search.rounds
+    return sum(rule.n for rule in search.rules) * (search.lookahead + 1) * search.rounds
 
 
 @pytest.mark.parametrize("spec", DRIVEN)
@@ -206,8 +206,8 @@ def test_a_limit_in_tokens_ends_the_search_within_one_level_and_one_finish_of_it
     prm = {"prm": SimulatedVerifier()}
     given = job(strategy, Budget(tokens=200), success=0.9, steps=30)
     solved = one(given, SimulatedEngine(model), verifiers=prm)
-    level = sum(search.sizes) * 20 * (search.lookahead + 1)
-    most = 200 + level + 20 * len(search.sizes) + TASK.until.max_tokens
+    level = sum(rule.n for rule in search.rules) * 20 * (search.lookahead + 1)
+    most = 200 + level + 20 * len(search.rules) + TASK.until.max_tokens
     assert 200 <= solved.ledger.total.generated < most
     assert solved.result.ended is Ended.BUDGET
     assert solved.result.answer is None
@@ -316,7 +316,9 @@ def test_the_tree_holds_every_path_that_was_wanted(spec: str) -> None:
     kept = {key[:-1] for key in tree if len(key) > 1}
     assert kept == {key for key, node in tree.items() if node.fate is Fate.KEPT}
     if search.rounds == 1:
-        assert sum(node.visits for key, node in tree.items() if len(key) == 1) == sum(search.sizes)
+        assert sum(node.visits for key, node in tree.items() if len(key) == 1) == sum(
+            rule.n for rule in search.rules
+        )
     for candidate in solved.result.candidates:
         steps = [tree[candidate.key[:at]].text for at in range(1, len(candidate.key) + 1)]
         assert "".join(steps) == candidate.text

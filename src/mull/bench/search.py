@@ -189,7 +189,7 @@ class _Clairvoyant(LevelSearch):
                 nodes.extend(node.children.values())
                 if node.branch is None or node.finished or slots <= 0:
                     continue
-                for first, count in requests(self.wanted.get(node.key, 0), self.rule.unit):
+                for first, count in requests(self.wanted.get(node.key, 0), lane.rule.unit):
                     if first not in node.batches:
                         lane.guess(node, first, count)
                         slots -= count

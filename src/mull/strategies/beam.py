@@ -108,7 +108,7 @@ class Beam(LevelOptions):
     def start(self, start: Start) -> Search:
         samples = start.budget.samples if start.budget else None
         n, branch = beam_size(self.name, self.keep, self.branch, samples)
-        return self._search(start, BeamRule(n, branch, self.finished), (n,))
+        return self._search(start, BeamRule(n, branch, self.finished))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +139,7 @@ class Lookahead(LevelOptions):
                     f"is {start.budget}"
                 )
         n, branch = beam_size(self.name, self.keep, self.branch, samples)
-        return self._search(start, BeamRule(n, branch, self.finished), (n,), lookahead=self.k)
+        return self._search(start, BeamRule(n, branch, self.finished), lookahead=self.k)
 
 
 def check_beam(name: str, keep: int | None, branch: int | None, finished: Finished) -> None:

@@ -16,8 +16,9 @@ from mull.strategies.levels_options import LevelOptions, check_positive
 class Dvts(LevelOptions):
     """``trees`` subtrees, each a beam of width one with ``branch`` children a step.
 
-    n = trees x branch is the budget's samples; ``branch`` is 4, or n where that is less. No subtree
-    waits for another. With one tree it is the beam that keeps one. The other options are those of
+    n = trees x branch is the budget's samples; ``branch`` is 4, or n where that is less. Where n is
+    no multiple of it, the last subtree is as much narrower, at every step. No subtree waits for
+    another. With one tree it is the beam that keeps one. The other options are those of
     ``LevelOptions``; paths are merged within a subtree only.
     """
 
@@ -32,4 +33,4 @@ class Dvts(LevelOptions):
         n, branch = beam_size(self.name, self.trees, self.branch, samples, keep_is="trees")
         whole, rest = divmod(n, branch)
         sizes = (branch,) * whole + (rest,) * bool(rest)
-        return self._search(start, BeamRule(branch, branch), sizes)
+        return self._search(start, *(BeamRule(size, size) for size in sizes))

@@ -64,11 +64,11 @@ def level_width(name: str, n: int | None, budget: Budget | None, times: int = 1)
 
 @dataclass(eq=False)
 class LevelSearch:
-    """One problem searched level by level under a rule.
+    """One problem searched level by level, in a lane for each of ``rules``.
 
-    ``sizes`` are the first children of each lane; ``rule`` divides a lane's later ones. A path ends
-    with the model, at ``max_steps``, or where the task's limit of tokens leaves nothing. Paths of
-    equal text at the same depth of a lane are one (``merge``): scored once, their children summed.
+    A rule divides the children of its lane. A path ends with the model, at ``max_steps``, or where
+    the task's limit of tokens leaves nothing. Paths of equal text at the same depth of a lane are
+    one (``merge``): scored once, their children summed.
     With ``lookahead`` k a path is scored at the end of a greedy rollout of at most k steps.
     ``rounds`` repeats the search from the root, each round around a path of the one before.
 
@@ -81,8 +81,7 @@ class LevelSearch:
     """
 
     start: Start
-    rule: Rule
-    sizes: tuple[int, ...]
+    rules: tuple[Rule, ...]
     verifier: str
     select: Select = "weighted"
     max_steps: int = 40
@@ -226,11 +225,11 @@ class LevelSearch:
     def _wake(self) -> None:
         if self.lanes:
             return
-        budget = _part(self.start.budget, len(self.sizes))
+        budget = _part(self.start.budget, len(self.rules))
         first = 0
-        for size in self.sizes:
-            self.lanes.append(Lane(self, budget, first, size))
-            first += size
+        for rule in self.rules:
+            self.lanes.append(Lane(self, rule, budget, first))
+            first += rule.n
         for lane in self.lanes:
             lane.begin()
 
@@ -239,7 +238,7 @@ class LevelSearch:
         slots -= sum(a.count for a in self._queue if isinstance(a, Generate))
         if slots <= 0:
             return
-        roomy = slots >= sum(self.sizes)
+        roomy = slots >= sum(rule.n for rule in self.rules)
         found = [
             (-guess.chance, guess.node.key, guess.first, guess.count, at, guess.node)
             for at, lane in enumerate(self.lanes)

@@ -88,7 +88,6 @@ def _next(
     tally: dict[tuple[Node, int, int], int],
 ) -> tuple[list[_Path], int]:
     """The level behind a drawn one; its requests are counted."""
-    rule = lane.search.rule
     pool = scores[min(ahead, len(scores) - 1)]
     drawn: dict[Node, float] = {}
     entries = []
@@ -102,7 +101,7 @@ def _next(
         finished = node is not None and node.finished
         entries.append(Entry(score, finished, path.before, path.weight, path.stays, path.reference))
     depth = lane.depth + ahead
-    shares = rule.allocate(
+    shares = lane.rule.allocate(
         Level(depth, tuple(entries), banked, lane.search.start.problem.id, lane.round)
     )
     following: list[_Path] = []
@@ -125,7 +124,7 @@ def _next(
                 if there is None or there.branch is not None:
                     following.append(_Path(there, before, weight))
     for node, count in counts.items():
-        for offset, size in requests(count, rule.unit):
+        for offset, size in requests(count, lane.rule.unit):
             request = (node, node.taken + offset, size)
             tally[request] = tally.get(request, 0) + 1
     return following, banked + sum(shares.votes)

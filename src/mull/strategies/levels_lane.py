@@ -27,7 +27,6 @@ class Desk(Protocol):
     """What a lane needs of its search: the options, and the ways to ask."""
 
     start: Start
-    rule: Rule
     max_steps: int
     merge: bool
     speculate: bool
@@ -57,12 +56,12 @@ class Desk(Protocol):
 
 @dataclass(eq=False)
 class Lane:
-    """A subtree that starts with ``size`` children of the root from index ``first`` on."""
+    """A subtree under a rule, which begins with n children of the root from index ``first`` on."""
 
     search: Desk
+    rule: Rule
     budget: Budget | None
     first: int
-    size: int
     level: list[Path] = field(default_factory=list)
     depth: int = 0
     round: int = 0
@@ -88,7 +87,7 @@ class Lane:
         """Ask for the first steps; in later rounds, beside those of the reference."""
         root = self._root
         root.branch = Branch.root(self.search.start.problem)
-        count = self.size - bool(self.reference)
+        count = self.rule.n - bool(self.reference)
         paths = [Path(node, reference=True) for node in self.reference[:1]]
         if count:
             batch = self.search.step(self, root, self.first + root.taken, count, guess=False)
@@ -166,7 +165,7 @@ class Lane:
         """
         if self.ended is not None:
             return []
-        if self._news * NEWS >= self.size:
+        if self._news * NEWS >= self.rule.n:
             self._news = 0
             found = chances(self)
             self._plan = [Guess(chance, *request) for request, chance in found.items()]
@@ -279,7 +278,7 @@ class Lane:
             self._close_last(self._last)
             return
         paths = [(path, path.same) for path in self.level if path.same is not None]
-        shares = self.search.rule.allocate(
+        shares = self.rule.allocate(
             Level(
                 self.depth,
                 tuple(path.entry(same.score, same.finished) for path, same in paths),
@@ -337,7 +336,7 @@ class Lane:
 
     def _grow(self, node: Node, count: int) -> None:
         """Ask for children; where they were guessed, commit the guess."""
-        for offset, size in requests(count, self.search.rule.unit):
+        for offset, size in requests(count, self.rule.unit):
             first = node.taken + offset
             batch = node.batches.get(first)
             if batch is not None and batch.count == size:
@@ -385,7 +384,7 @@ class Lane:
         self.depth += 1
         self._settled = self._judged = 0
         self._level_spent = Usage()
-        self._news = self.size
+        self._news = self.rule.n
         self._texts.clear()
         self._hints = {hint: n for hint, n in self._hints.items() if len(n.key) > self.depth}
         growing = set()

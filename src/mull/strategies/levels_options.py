@@ -47,12 +47,11 @@ class LevelOptions:
         """A policy that continues a turn, and the verifier."""
         return level_needs(self.verifier)
 
-    def _search(self, start: Start, rule: Rule, sizes: tuple[int, ...], **more: Any) -> LevelSearch:
-        """The search under a rule, its lanes of so many first paths each."""
+    def _search(self, start: Start, *rules: Rule, **more: Any) -> LevelSearch:
+        """The search, one lane under each rule."""
         return LevelSearch(
             start,
-            rule,
-            sizes,
+            rules,
             self.verifier,
             select=self.select,
             max_steps=self.max_steps,

@@ -72,6 +72,11 @@ class Rule(Protocol):
     """Divides the children of the next level. Pure: equal levels give equal shares."""
 
     @property
+    def n(self) -> int:
+        """Paths side by side: the first children, and the most that any level gets."""
+        ...
+
+    @property
     def unit(self) -> int:
         """Children are asked for in requests of this size; every count is a multiple of it."""
         ...

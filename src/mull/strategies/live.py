@@ -103,10 +103,7 @@ class LiveJob:
 
     def over_samples(self, action: Generate) -> bool:
         """Whether an action just opened exceeds the budget's samples; it is not counted then."""
-        budget = self.job.start.budget
-        if action.speculative or budget is None or budget.samples is None:
-            return False
-        over = max(self.samples.values(), default=0) > budget.samples
+        over = not action.speculative and self._too_many()
         if over and counts_as_sample(action):
             depth, count = cost_in_samples(action)
             self.samples[depth] -= count
@@ -169,11 +166,21 @@ class LiveJob:
         self.book(id, index)
 
     def commit(self, id: int) -> None:
-        """A guess became ordinary work."""
+        """A guess became ordinary work.
+
+        ``UsageError`` where it exceeds the budget's samples: what has been told cannot be refused
+        any more, and a refusal of the rest alone would depend on timing.
+        """
         action = self.works[id]
         self.committed.add(id)
         if isinstance(action, Generate):
             self.count(action)
+            if self._too_many():
+                raise UsageError(
+                    f"the search of {self.job.strategy} committed a guess beyond its budget "
+                    f"({self.job.start.budget}): a search that guesses must keep to the samples "
+                    "by itself"
+                )
             for index in range(action.first, action.first + action.count):
                 self.book(id, index)
         else:
@@ -209,6 +216,13 @@ class LiveJob:
             engine, name = self.weights
             self.weights = None
             engine.release(name)
+
+    def _too_many(self) -> bool:
+        """Whether some depth has more samples than the budget."""
+        budget = self.job.start.budget
+        if budget is None or budget.samples is None:
+            return False
+        return max(self.samples.values(), default=0) > budget.samples
 
     def _awaits_no_more(self, id: int, index: int) -> None:
         if index in self.missing[id]:

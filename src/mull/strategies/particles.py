@@ -126,7 +126,7 @@ class Particles(LevelOptions):
     def start(self, start: Start) -> Search:
         n = level_width(self.name, self.n, start.budget, self.iterations)
         rule = ParticleRule(n, self.mode, self.threshold, self.seed)
-        return self._search(start, rule, (n,), rounds=self.iterations)
+        return self._search(start, rule, rounds=self.iterations)
 
 
 def _clip(score: float) -> float:

@@ -104,4 +104,4 @@ class Rebase(LevelOptions):
 
     def start(self, start: Start) -> Search:
         n = level_width(self.name, self.n, start.budget)
-        return self._search(start, RebaseRule(n, self.balance, self.rounding), (n,))
+        return self._search(start, RebaseRule(n, self.balance, self.rounding))

@@ -74,13 +74,10 @@ class Tot:
         n, branch = beam_size("tot", self.keep, self.branch, samples)
         rule = BeamRule(n, branch, self.finished)
         if self.verifier is not None:
-            return LevelSearch(
-                start, rule, (n,), self.verifier, self.select, max_steps=self.max_steps
-            )
+            return LevelSearch(start, (rule,), self.verifier, self.select, max_steps=self.max_steps)
         return TotSearch(
             start,
-            rule,
-            (n,),
+            (rule,),
             JUDGE,
             self.select,
             max_steps=self.max_steps,
