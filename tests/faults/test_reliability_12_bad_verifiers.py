@@ -110,6 +110,47 @@ def test_an_answer_rests_on_the_scores_that_came(spec: str) -> None:
             assert result.answer in {c.answer for c in named}
 
 
+RANKS = {"tot(verifier=prm)", "best-of-n(verifier=prm)", "speculative-rejection"}
+"""Strategies that only rank by their verifier's scores as they stand here."""
+SHARES = {"particles", "mcts", "mcts(rollout=true)", "ab-mcts"}
+"""Strategies that count with scores in 0..1, whatever chooses in the end."""
+
+
+@pytest.mark.parametrize("score", [-2.0, 3.0])
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_score_out_of_range_is_a_failure_where_it_cannot_be_counted_with(
+    spec: str, score: float
+) -> None:
+    """Below 0 no vote can be weighed, beyond 0..1 no tree counted; any number can be ranked."""
+    usable = spec in RANKS or (score > 0 and spec not in SHARES)
+    for number in range(3):
+        result = solve(spec, lambda branch: score, number=number).result
+        named = [(c.scores, name) for c in result.candidates for name in ("prm", "orm")]
+        scores = {given[name] for given, name in named if name in given}
+        assert scores == ({score} if usable else set())
+        assert {failure.error for failure in result.failures} == (
+            set() if usable else {"ScoreError"}
+        )
+        assert (result.answer is None) == all(c.answer is None for c in result.candidates)
+
+
+@pytest.mark.parametrize("spec", ["beam", "lookahead", "dvts", "rebase"])
+@pytest.mark.parametrize("select", ["best", "majority"])
+def test_a_search_that_only_ranks_takes_any_number(spec: str, select: str) -> None:
+    """Moved by any constant, the same scores make the same search."""
+    moved = []
+    for by in (0.0, -7.0):
+        found = solve(f"{spec}(select={select})", lambda b, by=by: luck(b) + by).result
+        assert not found.failures
+        moved.append((found.answer, [(node.key, node.fate) for node in found.tree]))
+    assert moved[0] == moved[1]
+
+
+def luck(branch: Branch) -> float:
+    """Any score in 0..1, in steps that binary fractions have exactly."""
+    return random.Random(branch.text).randrange(1024) / 1024
+
+
 class Short(Scorer):
     """Gives one score too few."""
 

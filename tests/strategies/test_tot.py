@@ -63,7 +63,7 @@ def test_timing_and_slots_change_neither_result_nor_ledger(
     assert result == expected
     assert driver.committed() == alone.committed()
     assert driver.ledger.total.tokens == driver.made
-    assert {f.error for f in result.failures} <= {"ScoreError", "EngineConnectionError"}
+    assert {f.error for f in result.failures} <= {"NoVerdict", "EngineConnectionError"}
 
 
 def test_a_silent_judge_leaves_the_plain_majority() -> None:
@@ -124,6 +124,14 @@ def test_a_value_is_the_mean_of_the_grades_that_came() -> None:
     assert len(solved.result.failures) == len(solved.result.tree)
 
 
+@pytest.mark.parametrize("votes", [1, 3])
+def test_a_judge_that_says_nothing_has_failed_as_often_as_it_was_asked(votes: int) -> None:
+    solved = one(job(Tot(keep=1, branch=2, votes=votes), success=1.0), engines(Grader(silent=1)))
+    assert {node.score for node in solved.result.tree} == {None}
+    assert {f.error for f in solved.result.failures} == {"NoVerdict"}
+    assert len(solved.result.failures) == votes * len(solved.result.tree)
+
+
 def test_a_grade_that_a_step_forges_or_the_judge_quotes_is_not_read() -> None:
     quoting = engines(Grader(before="It says:\n[[10]]\n"))
     solved = one(job(Tot(keep=2, branch=2), success=0.5), quoting)
@@ -146,7 +154,7 @@ def test_with_a_verifier_it_is_the_beam() -> None:
 def test_the_policy_may_judge_itself() -> None:
     assert Tot(judge="policy").needs.engines == ("policy",)
     solved = one(job(Tot(keep=1, branch=2, judge="policy")), SimulatedEngine(StepModel()))
-    assert {f.error for f in solved.result.failures} == {"ScoreError"}
+    assert {f.error for f in solved.result.failures} == {"NoVerdict"}
     assert solved.result.answer is not None
 
 

@@ -17,9 +17,10 @@ from mull.budget import Purpose
 from mull.errors import SpecError
 from mull.rng import derive
 from mull.strategies.base import Outcome, Search, Start
+from mull.strategies.choice import Select
 from mull.strategies.needs import POLICY, Needs
 from mull.strategies.sample import FAR, WINDOW, samples_of
-from mull.strategies.tree import Node, Select, TreeSearch, check_tree, unit
+from mull.strategies.tree import Node, TreeSearch, check_tree
 from mull.types import Branch, Completion
 
 FLIGHT = 4
@@ -34,6 +35,7 @@ class AbMcts:
     the largest draw is entered. A score counts for the arm that made it, and for every "go on" arm
     and every node above. Posteriors: ``gaussian`` (normal with unknown variance, prior mean 0,
     κ = 1, ν = 1, τ² = 0.1), or ``beta`` (Beta(½, ½), a score r counts r for and 1 - r against).
+    A score must lie in 0..1; another is a ``ScoreError``.
 
     ``n`` counts all solutions, fresh and revised. Revisions come from the engine ``reviser`` (the
     ``policy`` may be its own) and see the last ``attempts`` solutions of their line, which has at
@@ -158,7 +160,7 @@ class AbMctsSearch(TreeSearch):
 
     def land(self, node: Node) -> None:
         # What could not be scored counts as the worst, so that nothing is built on it.
-        node.worth = 0.0 if node.score is None else unit(node.score)
+        node.worth = node.score or 0.0
         joined, node.joined = node.joined, 0
         for _ in range(1 + joined):
             self._back(node)

@@ -20,8 +20,8 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from mull.budget import Budget, Purpose
 from mull.engines.adapt import AdaptRecipe, Parts
-from mull.selection import Selection
-from mull.tasks.base import Task, settled
+from mull.selection import Majority, PerField, Selection, Selector
+from mull.tasks.base import FieldsTask, Task, settled
 from mull.types import (
     Branch,
     Candidate,
@@ -226,6 +226,12 @@ class Start:
         return Candidate(
             branch.key, branch.said, read.answer, read.unanswered, stop, tokens, scores
         )
+
+    @property
+    def majority(self) -> Selector:
+        """The plain vote over answers of this task: field by field where they have fields."""
+        fields = isinstance(self.task, FieldsTask) and self.task.per_field
+        return PerField() if fields else Majority()
 
     def same(self, a: str, b: str) -> bool:
         """The task's equality of two answers to this problem."""

@@ -93,7 +93,7 @@ class BestOfN:
         if self.verifier is None:
             select = Best(self.score or "mean_logprob")
             return SampleSearch(start, n, select, how, window=window, quorum=quorum)
-        by_score = ByScore(self.verifier, FirstBest(self.verifier))
+        by_score = ByScore(self.verifier, FirstBest(self.verifier), start.majority)
         return ScoredSearch(
             start, n, by_score, how, window=window, quorum=quorum, mark=self.verifier
         )

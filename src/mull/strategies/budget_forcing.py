@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from mull.errors import SpecError
-from mull.selection import Majority, PerField, Selector
 from mull.strategies.base import Outcome, Result, Search, Start
 from mull.strategies.chains import SampleChains, chains_for, chunk_of, length_of
 from mull.strategies.needs import Needs
@@ -82,9 +81,8 @@ class ForcingSearch(SampleChains):
         """The vote so far; a sample that is being continued counts as it stood."""
         unfinished = [self.start.candidate(branch) for branch in self._ended.values()]
         candidates = tuple(sorted([*self.found(), *unfinished], key=lambda c: c.key))
-        per_field = getattr(self.start.task, "per_field", False)
-        select: Selector = PerField() if per_field else Majority()
-        return Result((select(candidates, self.start.same),), candidates, self.failed(), self.ended)
+        voted = self.start.majority(candidates, self.start.same)
+        return Result((voted,), candidates, self.failed(), self.ended)
 
     def _goes_on(self, at: int, branch: Branch) -> bool:
         """Ask for more of a sample that ended by itself, if there is room and money for it."""

@@ -10,7 +10,16 @@ from itertools import accumulate
 import numpy as np
 
 from mull.errors import SpecError
-from mull.selection import Same, Selection, Weighted, at_least, exact, filtered
+from mull.selection import (
+    Same,
+    Selection,
+    Selector,
+    Weighted,
+    at_least,
+    exact,
+    filtered,
+    majority,
+)
 from mull.strategies.base import Outcome, Result, Search, Start
 from mull.strategies.chains import SampleChains, chains_for, chunk_of, length_of
 from mull.strategies.needs import Needs
@@ -84,9 +93,10 @@ class Confident:
     """The weighted vote of those whose confidence reaches the bar; of all if none does."""
 
     bar: float
+    otherwise: Selector = majority
 
     def __call__(self, candidates: Sequence[Candidate], same: Same = exact) -> Selection:
-        select = ByScore(SCORE, Weighted(SCORE))
+        select = ByScore(SCORE, Weighted(SCORE), self.otherwise)
         return filtered(candidates, at_least(SCORE, self.bar), same, select)
 
 
@@ -133,7 +143,7 @@ class ConfidentSearch(SampleChains):
     def result(self) -> Result:
         """The vote so far."""
         candidates = tuple(self.found())
-        selection = Confident(self._bar or 0.0)(candidates, self.start.same)
+        selection = Confident(self._bar or 0.0, self.start.majority)(candidates, self.start.same)
         return Result((selection,), candidates, self.failed(), self.ended)
 
     def _goes_on(self, at: int, branch: Branch) -> bool:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from mull.budget import Purpose
 from mull.errors import SpecError
-from mull.selection import Majority, PerField, Same, Selection, Selector, exact, filtered
+from mull.selection import Same, Selection, Selector, exact, filtered
 from mull.strategies.base import Failure, Outcome, Search, Start
 from mull.strategies.judge import (
     JUDGE_CHILD,
@@ -70,11 +70,10 @@ class FilterVote:
         return Needs(engines=tuple(dict.fromkeys((POLICY, self.judge))))
 
     def start(self, start: Start) -> Search:
-        per_field = getattr(start.task, "per_field", False)
         return FilterSearch(
             start,
             samples_of("filter-vote", self.n, start.budget),
-            Approved("judge", PerField() if per_field else Majority()),
+            Approved("judge", start.majority),
             start.sampling,
             window=self.window,
             quorum=self.quorum,

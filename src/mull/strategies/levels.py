@@ -12,18 +12,17 @@ neither changes what the search does or what stands on the ledger's ordinary row
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from mull.budget import Budget, Purpose
 from mull.errors import BudgetError
-from mull.selection import Selection, best, weighted
 from mull.strategies.base import (
     Action,
     Cancel,
     Commit,
     Ended,
+    Failure,
     Generate,
     Outcome,
     Result,
@@ -31,13 +30,14 @@ from mull.strategies.base import (
     Score,
     Start,
     Work,
+    unscored,
 )
+from mull.strategies.choice import Select, choose, path_score
 from mull.strategies.levels_lane import Lane
 from mull.strategies.levels_rule import Rule
 from mull.strategies.levels_tree import AHEAD, Batch, Node
-from mull.types import GREEDY, Branch, Candidate, StopReason, Unanswered
+from mull.types import GREEDY, Branch, Candidate, Completion, StopReason, Unanswered
 
-Select = Literal["weighted", "best", "majority"]
 WIDTH = 16
 """Paths side by side where neither the strategy nor the budget says."""
 
@@ -70,7 +70,8 @@ class LevelSearch:
     the task's limit of tokens leaves nothing. Paths of equal text at the same depth of a lane are
     one (``merge``): scored once, their children summed.
     With ``lookahead`` k a path is scored at the end of a greedy rollout of at most k steps.
-    ``rounds`` repeats the search from the root, each round around a path of the one before.
+    ``rounds`` repeats the search from the root, each round around a path of the one before, drawn
+    by ``seed``. Under a ``bounded`` rule a score outside 0..1 is none (``choice.path_score``).
 
     Under a budget in tokens, FLOPs or money a lane asks for no level once its share is spent, nor,
     where judging is itself a generation (a lookahead, a judge's grade), for more than ``IN_DOUBT``
@@ -89,6 +90,8 @@ class LevelSearch:
     speculate: bool = True
     lookahead: int = 0
     rounds: int = 1
+    seed: int = 0
+    bounded: bool = False
     dear: bool = field(default=False, init=False)
     lanes: list[Lane] = field(default_factory=list, init=False)
     _queue: list[Action] = field(default_factory=list, init=False)
@@ -112,10 +115,15 @@ class LevelSearch:
         lane, target = found
         if isinstance(target, Batch):
             lane.take_step(target.nodes[outcome.index - target.first], outcome)
-        elif outcome.action == target.rollout:
-            lane.take_rollout(target, outcome)
-        else:
-            lane.take_score(target, outcome)
+        elif outcome.action == target.rollout and isinstance(outcome.value, Completion):
+            lane.take_rollout(target, outcome.value)
+        else:  # a rollout that failed is a score that did not come
+            said = unscored(outcome).value
+            score = path_score(self.verifier, said, self.select, self.bounded)
+            if isinstance(score, Failure):
+                lane.take_score(target, None, [score], outcome.usage)
+            else:
+                lane.take_score(target, score, [], outcome.usage)
         lane.go_on()
 
     @property
@@ -132,13 +140,14 @@ class LevelSearch:
                 votes[node] = votes.get(node, 0) + count
         nodes = sorted((node for node, count in votes.items() if count), key=lambda n: n.key)
         candidates = tuple(self._candidate(node) for node in nodes)
+        counts = {node.key: votes[node] for node in nodes}
         ended = Ended.UNFINISHED
         if done:
             short = any(lane.ended is Ended.BUDGET for lane in self.lanes)
             ended = Ended.BUDGET if short else Ended.COMPLETE
         grown = {node.key: node for lane in self.lanes for node in lane.grown}
         return Result(
-            (self._select(candidates, [votes[node] for node in nodes]),),
+            (choose(self.select, self.verifier, candidates, counts, self.start),),
             candidates,
             tuple(failure for lane in self.lanes for failure in lane.failures),
             ended,
@@ -266,22 +275,6 @@ class LevelSearch:
             missing = made.unanswered and Unanswered.TRUNCATED
             made = replace(made, stop=StopReason.LENGTH, unanswered=missing)
         return made
-
-    def _select(self, candidates: Sequence[Candidate], votes: Sequence[int]) -> Selection:
-        """The answer; ``votes`` are how many paths each candidate stands for."""
-        count = {candidate.key: float(n) for candidate, n in zip(candidates, votes, strict=True)}
-        same = self.start.same
-        scored = any(c.answer is not None and self.verifier in c.scores for c in candidates)
-        if self.select == "majority" or not scored:
-            return weighted(candidates, lambda c: count[c.key], same)
-        if self.select == "best":
-            return best(candidates, self.verifier, same)
-
-        def weight(candidate: Candidate) -> float | None:
-            score = candidate.scores.get(self.verifier)
-            return None if score is None else score * count[candidate.key]
-
-        return weighted(candidates, weight, same)
 
 
 def _part(budget: Budget | None, lanes: int) -> Budget | None:

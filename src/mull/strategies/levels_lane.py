@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -31,6 +31,7 @@ class Desk(Protocol):
     merge: bool
     speculate: bool
     rounds: int
+    seed: int
     dear: bool
     """Whether judging a path is a generation, which a budget in tokens must pay."""
 
@@ -120,30 +121,27 @@ class Lane:
         long = node.there.depth >= self.search.max_steps
         over = long or self.search.tokens_left(node.there) < 1
         node.capped = over and not node.there.finished
-        if node.wanted and not self.search.merge:
+        if node.wanted and not self.search.merge and not self._pays_dear():
             self._want(node)
         elif self.search.speculate:
             self._judge_ahead(node)
 
-    def take_rollout(self, node: Node, outcome: Outcome) -> None:
+    def take_rollout(self, node: Node, rollout: Completion) -> None:
         """A rollout came: its end is what the verifier sees."""
-        node.judged = node.judged + outcome.usage
-        if isinstance(outcome.value, Completion) and node.branch is not None:
-            node.seen = node.branch.child(outcome.value)
-            asked = self.search.judge(self, node, guess=not node.settled)
-            if not node.settled:
-                node.early.append(asked)
-        else:
-            self._no_score(node, outcome)
+        node.judged = node.judged + rollout.usage
+        node.seen = node.there.child(rollout)
+        asked = self.search.judge(self, node, guess=not node.settled)
+        if not node.settled:
+            node.early.append(asked)
 
-    def take_score(self, node: Node, outcome: Outcome) -> None:
-        """A score came, or failed."""
-        node.judged = node.judged + outcome.usage
+    def take_score(
+        self, node: Node, score: float | None, doubts: Sequence[Failure], used: Usage
+    ) -> None:
+        """A score came, or did not; ``doubts`` say why, or what of its judges said nothing."""
+        node.judged = node.judged + used
+        node.score, node.scored = score, True
+        node.doubts += doubts
         self._news += 1
-        if isinstance(outcome.value, tuple):
-            node.take_score(outcome.value[0])
-        else:
-            self._no_score(node, outcome)
 
     def go_on(self) -> None:
         """Close the level once all of it has come; with good guesses, several at once."""
@@ -264,12 +262,6 @@ class Lane:
             node.early.clear()
         else:
             self.search.judge(self, node, guess=False)
-
-    def _no_score(self, node: Node, outcome: Outcome) -> None:
-        node.scored = True
-        if isinstance(outcome.value, Failure):
-            failure = outcome.value
-            node.doubts.append(Failure("ScoreError", f"{failure.error}: {failure.message}"))
 
     def _close(self) -> None:
         """The whole level takes effect: costs, failures, votes, and the children of the next."""
@@ -446,7 +438,8 @@ class Lane:
 
     def _draw(self, paths: list[Path]) -> tuple[Node, ...]:
         """The path that the next round grows around: drawn by weight; its nodes from the root."""
-        draw = derive(0, self.search.start.problem.id, self.round, "reference") / 2**63
+        search = self.search
+        draw = derive(search.seed, search.start.problem.id, self.round, "reference") / 2**63
         node = paths[-1].node
         for path, share in zip(paths, softmax([p.weight for p in paths], 1.0), strict=True):
             draw -= share

@@ -7,7 +7,8 @@ from typing import Any
 
 from mull.errors import SpecError
 from mull.strategies.base import Start
-from mull.strategies.levels import LevelSearch, Select
+from mull.strategies.choice import Select, check_select
+from mull.strategies.levels import LevelSearch
 from mull.strategies.levels_rule import Rule
 from mull.strategies.needs import Needs
 
@@ -17,8 +18,10 @@ class LevelOptions:
     """The base of step beam, lookahead, DVTS, REBASE and particles.
 
     ``select`` chooses among the paths that ended: the vote weighted by the last score, the best, or
-    the plain majority. ``merge`` joins equal texts at the same depth: they are scored once and
-    share their children (a verifier that scores equal texts alike keeps the same steps either way).
+    the plain majority. Only ``weighted`` needs scores that are not negative: a negative one is a
+    ``ScoreError``, and its path counts as without a score. ``merge`` joins equal texts at the same
+    depth: they are scored once and share their children (a verifier that scores equal texts alike
+    keeps the same steps either way).
     ``speculate`` extends likely survivors in idle slots: it changes no result, makes a problem
     alone about a fifth faster, and costs tokens in a column of their own (a quarter to a third of
     all where most slots idle, next to none where none do).
@@ -63,8 +66,7 @@ class LevelOptions:
 
 def check_level_options(name: str, select: str, max_steps: int) -> None:
     """Raise ``SpecError`` for a selection or a number of steps that there is not."""
-    if select not in ("weighted", "best", "majority"):
-        raise SpecError(f"{name}(select={select!r}): select is weighted, best or majority")
+    check_select(name, select)
     if max_steps < 1:
         raise SpecError(f"{name}(max_steps={max_steps}): must be at least 1")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable
 from dataclasses import dataclass, field
 
@@ -65,16 +64,6 @@ class Node:
         """What makes two paths of one depth the same."""
         branch = self.branch
         return branch and (branch.text, branch.steps[-1].stop if branch.finished else None)
-
-    def take_score(self, value: float) -> None:
-        """Keep a score that is a number; note a failure for any other."""
-        self.scored = True
-        if math.isfinite(value):
-            self.score = value
-        else:
-            self.doubts.append(
-                Failure("ScoreError", f"the score of branch {self.key} is {value}, not a number")
-            )
 
     def recorded(self, votes: int) -> TreeNode:
         """The node as it is recorded and drawn."""

@@ -17,9 +17,10 @@ from typing import Literal
 from mull.errors import SpecError
 from mull.strategies.base import Outcome, Search, Start
 from mull.strategies.chains import length_of
+from mull.strategies.choice import Select
 from mull.strategies.needs import POLICY, Needs
 from mull.strategies.sample import FAR, samples_of
-from mull.strategies.tree import Node, Select, TreeSearch, check_tree, unit
+from mull.strategies.tree import Node, TreeSearch, check_tree
 from mull.types import Branch, Completion, Until
 
 MAX_STEPS = 40
@@ -32,14 +33,14 @@ LEAST = -20.0
 class Mcts:
     """MCTS with PUCT over the steps of a solution (AlphaZero's form; Silver et al. 2017).
 
-    A node is worth its verifier score; with ``rollout`` that of one completion from it to the end,
-    which is a candidate too. PUCT picks the child with the largest Q + ``exploration`` · P ·
-    √(visits of the parent) / (1 + visits of the child); a simulation in flight counts as a visit
-    that brought nothing. The prior P is ``uniform`` over the sampled children, equal ones merged
-    with their share, or goes by the exponential of each step's mean log-probability (``logprob``).
-    The root gets ``root_branch`` children (default: half of n, or 2 ``branch`` where that is more),
-    every other node ``branch`` (default 4, at most n). A path has at most ``max_steps`` steps; the
-    last runs to the end.
+    A node is worth its verifier score, which must lie in 0..1 (another is a ``ScoreError``); with
+    ``rollout`` that of one completion from it to the end, which is a candidate too. PUCT picks the
+    child with the largest Q + ``exploration`` · P · √(visits of the parent) / (1 + visits of the
+    child); a simulation in flight counts as a visit that brought nothing. The prior P is
+    ``uniform`` over the sampled children, equal ones merged with their share, or goes by the
+    exponential of each step's mean log-probability (``logprob``). The root gets ``root_branch``
+    children (default: half of n, or 2 ``branch`` where that is more), every other node ``branch``
+    (default 4, at most n). A path has at most ``max_steps`` steps; the last runs to the end.
 
     ``flight`` simulations run side by side. Siblings wait for each other's scores, and nobody else
     does; with more in flight than n / ``branch`` there is nothing left to choose.
@@ -160,7 +161,7 @@ class MctsSearch(TreeSearch):
             child.joined += 1
 
     def land(self, node: Node) -> None:
-        worth = 0.0 if node.score is None else unit(node.score)
+        worth = node.score or 0.0
         parent = node.parent
         if parent is not None and parent.end is node:
             node.visits = 1

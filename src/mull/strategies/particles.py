@@ -105,8 +105,9 @@ class Particles(LevelOptions):
 
     n x iterations are the budget's samples (n is 16 where nothing is given). Each iteration after
     the first keeps one particle of the one before, drawn by weight, and grows the others around it;
-    all iterations vote. ``seed`` moves the draws of resampling. Scores must lie in 0..1 (they are
-    kept 1e-6 from its ends). The other options are those of ``LevelOptions``.
+    all iterations vote. ``seed`` moves the draws of resampling and of what is kept. Scores must lie
+    in 0..1: another is a ``ScoreError``; in the weights they are kept 1e-6 from the ends. The other
+    options are those of ``LevelOptions``.
     """
 
     n: int | None = None
@@ -126,7 +127,7 @@ class Particles(LevelOptions):
     def start(self, start: Start) -> Search:
         n = level_width(self.name, self.n, start.budget, self.iterations)
         rule = ParticleRule(n, self.mode, self.threshold, self.seed)
-        return self._search(start, rule, rounds=self.iterations)
+        return self._search(start, rule, rounds=self.iterations, seed=self.seed, bounded=True)
 
 
 def _clip(score: float) -> float:

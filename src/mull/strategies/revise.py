@@ -15,8 +15,6 @@ from mull.budget import Budget, Purpose
 from mull.errors import BudgetError, SpecError
 from mull.selection import (
     Group,
-    Majority,
-    PerField,
     Same,
     Selection,
     Selector,
@@ -277,11 +275,10 @@ class RevisionSearch(ChainSearch):
                 failures.append(reading)
         name = self.config.verifier or "verifier"
         candidates = tuple(self.found())
-        per_field = getattr(self.start.task, "per_field", False)
-        select: Selector = PerField() if per_field else Majority()
+        select: Selector = self.start.majority
         if self.config.select == "verifier":
             candidates = tuple(with_score(c, name, scores.get(c.key)) for c in candidates)
-            select = ByScore(name, Hierarchical(name, self.count))
+            select = ByScore(name, Hierarchical(name, self.count), select)
         selection = select(candidates, self.start.same)
         return Result((selection,), candidates, tuple(failures), self.ended)
 

@@ -69,17 +69,21 @@ def with_score(candidate: Candidate, name: str, score: float | None) -> Candidat
 
 @dataclass(frozen=True, slots=True)
 class ByScore:
-    """A selection by a named score; the majority where no answer has that score."""
+    """A selection by a named score; where no answer has that score, the plain vote.
+
+    That is the task's (``Start.majority``); without one, the majority of whole answers.
+    """
 
     score: str
     select: Selector
+    otherwise: Selector = majority
 
     def __call__(self, candidates: Sequence[Candidate], same: Same = exact) -> Selection:
         scored = any(
             c.answer is not None and math.isfinite(c.scores.get(self.score, math.nan))
             for c in candidates
         )
-        return self.select(candidates, same) if scored else majority(candidates, same)
+        return (self.select if scored else self.otherwise)(candidates, same)
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,7 +99,7 @@ class RefineSearch(OrderedSearch):
 
     def result(self) -> Result:
         """The best attempt so far; one that the judge has not graded counts where none has."""
-        select = ByScore("judge", FirstBest("judge"))
+        select = ByScore("judge", FirstBest("judge"), self.start.majority)
         selection = select(self.candidates, self.start.same)
         ended = self.ended if self.done else Ended.UNFINISHED
         return Result((selection,), tuple(self.candidates), tuple(self.failures), ended)

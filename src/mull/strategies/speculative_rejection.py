@@ -111,7 +111,8 @@ class RejectionSearch(OrderedSearch):
             replace(c, scores={**c.scores, name: scores[key]}) if key in scores else c
             for key, c in sorted(finished.items())
         )
-        selection = ByScore(name, FirstBest(name))(candidates, self.start.same)
+        select = ByScore(name, FirstBest(name), self.start.majority)
+        selection = select(candidates, self.start.same)
         ended = self.ended if self.done else Ended.UNFINISHED
         return Result((selection,), candidates, tuple(failures), ended)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from mull.budget import Purpose
 from mull.errors import SpecError
-from mull.selection import Majority, PerField, Same, Selection, exact, group
+from mull.selection import Same, Selection, exact, group
 from mull.strategies.base import Ended, Outcome, Result, Search, Start
 from mull.strategies.judge import mark_for
 from mull.strategies.needs import POLICY, Needs
@@ -49,11 +49,10 @@ class Synthesis:
         return Needs(engines=tuple(dict.fromkeys((POLICY, self.judge))))
 
     def start(self, start: Start) -> Search:
-        per_field = getattr(start.task, "per_field", False)
         return SynthesisSearch(
             start,
             samples_of("synthesis", self.n, start.budget),
-            PerField() if per_field else Majority(),
+            start.majority,
             start.sampling,
             window=self.window,
             quorum=self.quorum,

@@ -6,29 +6,29 @@ a scalar verifier in the judge's place is a step beam, and is built as one.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from mull.budget import Purpose
 from mull.errors import SpecError
 from mull.strategies.base import Failure, Generate, Outcome, Search, Start
 from mull.strategies.beam import BeamRule, Finished, beam_size, check_beam
+from mull.strategies.choice import Select
 from mull.strategies.judge import (
+    JUDGE_CHILD,
     VERDICT_TOKENS,
     grade_prompt,
     question,
     read_grade,
     reply_of,
 )
-from mull.strategies.levels import LevelSearch, Select
+from mull.strategies.levels import LevelSearch
 from mull.strategies.levels_lane import Lane
 from mull.strategies.levels_options import check_level_options, check_positive, level_needs
 from mull.strategies.levels_tree import Node
 from mull.strategies.needs import POLICY, Needs
 from mull.types import GREEDY, Branch, Problem, Prompt, Until, Usage
 
-JUDGE_CHILD = -2
-"""The child index of a judge's question behind a branch's key; -1 is a revision's."""
 JUDGE = "judge"
 """The name of the judge's grade among a candidate's scores."""
 
@@ -100,8 +100,10 @@ def state_prompt(problem: Problem, branch: Branch) -> Prompt:
 
 @dataclass(slots=True)
 class _Grades:
-    """The replies to one question and what they cost, by their index."""
+    """The replies to the question of a node and what they cost, by their index."""
 
+    lane: Lane
+    node: Node
     missing: int
     found: dict[int, tuple[float | Failure, Usage]] = field(default_factory=dict)
 
@@ -131,7 +133,7 @@ class TotSearch(LevelSearch):
             speculative=guess,
         )
         node.verdict = asked.id
-        self._grades[asked.id] = _Grades(config.votes)
+        self._grades[asked.id] = _Grades(lane, node, config.votes)
         self._put(asked, lane, node)
         return asked.id
 
@@ -143,17 +145,13 @@ class TotSearch(LevelSearch):
         grades.missing -= 1
         grades.found[outcome.index] = reply_of(outcome.value, read_grade), outcome.usage
         if not grades.missing:
-            super().tell(self._valued(outcome.action, grades))
+            self._value(grades)
 
-    def _valued(self, action: int, grades: _Grades) -> Outcome:
-        """All grades of a state as one outcome: their mean, or why there is none."""
-        _, node = self._works[action]
+    def _value(self, grades: _Grades) -> None:
+        """All grades of a state came: their mean, and each reply that was none."""
         rows = [grades.found[index] for index in sorted(grades.found)]
-        replies, used = [reply for reply, _ in rows], sum((cost for _, cost in rows), Usage())
-        given = [reply for reply in replies if isinstance(reply, float)]
-        failures = [reply for reply in replies if isinstance(reply, Failure)]
-        if not given:
-            return Outcome(action, 0, failures[0], used)
-        if isinstance(node, Node):
-            node.doubts += failures
-        return Outcome(action, 0, (math.fsum(given) / len(given),), used)
+        given = [reply for reply, _ in rows if isinstance(reply, float)]
+        silent = [reply for reply, _ in rows if isinstance(reply, Failure)]
+        used = sum((cost for _, cost in rows), Usage())
+        grades.lane.take_score(grades.node, fmean(given) if given else None, silent, used)
+        grades.lane.go_on()

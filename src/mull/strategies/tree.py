@@ -7,20 +7,15 @@ be complete. Everything is decided in the order of the actions, so timing change
 
 from __future__ import annotations
 
-import math
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from mull.errors import SpecError
-from mull.selection import Selection, best, vote_fields, weighted
-from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result, Start
+from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result
+from mull.strategies.choice import Select, check_select, choose, path_score
 from mull.strategies.owed import finish_is_due
 from mull.types import Branch, Candidate, Completion, Fate, TreeNode
-
-Select = Literal["weighted", "best", "majority"]
-SELECTS = ("weighted", "best", "majority")
 
 
 @dataclass(slots=True, eq=False)
@@ -86,54 +81,7 @@ def check_tree(name: str, flight: int, select: str) -> None:
     """Raise ``SpecError`` for options out of range that all tree searches have."""
     if flight < 1:
         raise SpecError(f"{name}(flight={flight}): at least 1 simulation must be in flight")
-    if select not in SELECTS:
-        raise SpecError(f"{name}(select={select!r}): select is {' or '.join(SELECTS)}")
-
-
-def read_score(verifier: str, branch: Branch, value: object) -> float | Failure:
-    """A verifier's score of one branch, or why there is none. NaN is no score.
-
-    >>> from mull.types import Branch, Problem, Prompt
-    >>> root = Branch.root(Problem("p", Prompt.of("")))
-    >>> read_score("prm", root, (0.5,)), read_score("prm", root, (float("nan"),)).error
-    (0.5, 'ScoreError')
-    """
-    if isinstance(value, Failure):
-        return value
-    if isinstance(value, tuple) and len(value) == 1 and math.isfinite(value[0]):
-        return float(value[0])
-    return Failure("ScoreError", f"verifier {verifier!r} gave {value} for branch {branch.key}")
-
-
-def choose(
-    select: Select,
-    verifier: str,
-    candidates: Sequence[Candidate],
-    votes: Mapping[tuple[int, ...], int],
-    start: Start,
-) -> Selection:
-    """The answer of a tree search; the plain majority where no answered candidate has a score.
-
-    ``votes`` are how many equal samples each candidate stands for, by its key.
-    """
-    scored = any(c.answer is not None and verifier in c.scores for c in candidates)
-    if select == "majority" or not scored:
-        if getattr(start.task, "per_field", False):
-            return vote_fields(candidates, start.same)
-        return weighted(candidates, lambda c: float(votes[c.key]), start.same)
-    if select == "best":
-        return best(candidates, verifier, start.same)
-
-    def weight(candidate: Candidate) -> float | None:
-        score = candidate.scores.get(verifier)
-        return None if score is None else votes[candidate.key] * unit(score)
-
-    return weighted(candidates, weight, start.same)
-
-
-def unit(score: float) -> float:
-    """A score as the tree counts with it: within 0..1."""
-    return min(max(score, 0.0), 1.0)
+    check_select(name, select)
 
 
 @dataclass
@@ -188,8 +136,8 @@ class TreeSearch(OrderedSearch):
         if node is None:
             self.came(outcome)
         else:
-            read = read_score(self.verifier, node.branch, outcome.value)
-            if isinstance(read, float):
+            read = path_score(self.verifier, outcome.value, self.select, bounded=True)
+            if not isinstance(read, Failure):
                 node.score = read
             elif read is not outcome.value:  # a failed outcome is in the list already
                 self.failures.append(read)

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mull.errors import SpecError
-from mull.selection import Majority, PerField, Selector
 from mull.strategies.base import Search, Start
 from mull.strategies.sample import WINDOW, SampleSearch, check_options, samples_of
 from mull.strategies.stopping import Beta, Dirichlet, StopRule
@@ -40,6 +39,5 @@ class Vote:
         rule: StopRule | None = None
         if self.stop is not None:
             rule = Beta(self.confidence) if self.stop == "beta" else Dirichlet(self.confidence)
-        select: Selector = PerField() if getattr(start.task, "per_field", False) else Majority()
-        n = samples_of("vote", self.n, start.budget)
+        n, select = samples_of("vote", self.n, start.budget), start.majority
         return SampleSearch(start, n, select, start.sampling, rule, self.window, self.quorum)

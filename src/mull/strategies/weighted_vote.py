@@ -74,7 +74,7 @@ class WeightedVote:
         return ScoredSearch(
             start,
             samples_of("weighted-vote", self.n, start.budget),
-            ByScore(self.verifier, self.select),
+            ByScore(self.verifier, self.select, start.majority),
             start.sampling,
             window=self.window,
             quorum=self.quorum,

@@ -129,6 +129,16 @@ class EndingTask(Task, Protocol):
         ...
 
 
+@runtime_checkable
+class FieldsTask(Task, Protocol):
+    """A task whose answers may be JSON objects, each field of which is voted on by itself."""
+
+    @property
+    def per_field(self) -> bool:
+        """Whether a plain vote over answers goes field by field; they must be JSON then."""
+        ...
+
+
 def settled(task: Task, read: Extraction, stop: StopReason) -> Extraction:
     """A reading in the light of why its text ended: without an answer, that may be the reason.
 

@@ -58,8 +58,8 @@ class JsonObject:
     is a brace and no object that can be read (duplicate keys, NaN, nesting beyond 64 levels and
     comments cannot), or when a field that ``fields`` names (comma-separated, or the row's
     ``fields``) is missing.  Strings are compared after normalisation of Unicode and blanks, with
-    case and punctuation; numbers by value.  For a vote on each field use the selection
-    ``per-field``.
+    case and punctuation; numbers by value.  A plain vote goes field by field (the selection
+    ``per-field``): the object that answers is composed of the value that most give each field.
 
     Files: the question, and optionally ``answer`` (an object or its text), ``fields``, ``id``.
 
@@ -70,6 +70,7 @@ class JsonObject:
     """
 
     name: ClassVar[str] = "json"
+    per_field: ClassVar[bool] = True
     fields: str = ""
     max_tokens: int = 1024
 
