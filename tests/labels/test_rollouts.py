@@ -67,3 +67,15 @@ def test_prefixes_grow_step_by_step_and_are_told_apart() -> None:
 def test_no_rollouts_are_refused() -> None:
     with pytest.raises(UsageError, match="rollouts must be at least 1"):
         roll([root(0.5)], rollouts=0)
+
+
+def test_a_rollout_is_as_long_as_the_prefix_leaves_of_a_sample() -> None:
+    """No rollout reaches an answer that no sample of the policy could."""
+    limit = TASK.until.max_tokens
+    for tokens in (0, limit - 7, limit, limit + 5):
+        step = Step("one step\n", StopReason.STEP, tokens=tokens)
+        branch = replace(root(0.9), steps=(step,))
+        found = roll([branch], rollouts=3)[()]
+        assert found.usage.generated <= 3 * max(1, limit - tokens)
+        if tokens:
+            assert found.usage.generated >= 3

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.strategies.common import job, one, tokens
+from tests.strategies.common import job, one, rows, tokens
 from tests.strategies.curves import misses
 
 from mull.budget import Budget, Purpose
 from mull.catalog import load_strategy
 from mull.engines.simulated import SimulatedEngine, StepModel
+from mull.engines.simulated.content import Piece
 from mull.errors import BudgetError
 from mull.strategies.base import Strategy
 from mull.strategies.beam import Beam, BeamRule, Finished, Lookahead, beam_size
 from mull.strategies.drive import Solved
 from mull.strategies.levels_rule import Entry, Level
-from mull.types import Fate
+from mull.types import Fate, Request
 from mull.verifiers.simulated import SimulatedVerifier
 
 PAID = (
@@ -125,6 +129,31 @@ def test_lookahead_pays_for_its_rollouts_apart() -> None:
         ahead = solved.ledger.of(Purpose.LOOKAHEAD)
         assert bool(ahead.generated) == (k > 0)
         assert tokens(solved.ledger.total) == tokens(solved.ledger.of(*PAID))
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """Four steps and an answer, of which no two paths have one in common."""
+
+    def write(self, request: Request, index: int) -> Iterator[Piece]:
+        for depth in range(request.assistant.count("\n"), 4):
+            yield f"step {depth} of {request.seed} {index}\n", None
+        yield f"answer {index}", None
+
+
+@pytest.mark.parametrize("limit", [30, 60, 120])
+def test_where_no_texts_are_equal_merging_changes_nothing_that_is_spent(limit: int) -> None:
+    """So without it, too, no rollout is asked for once the budget is spent."""
+    results, bills = [], []
+    for merge in (True, False):
+        strategy = Lookahead(keep=4, branch=4, k=2, merge=merge)
+        engine, prm = SimulatedEngine(Distinct(), slots=2), {"prm": SimulatedVerifier()}
+        solved = one(job(strategy, Budget(tokens=limit)), engine, verifiers=prm)
+        results.append(solved.result)
+        bills.append({p: rows(solved)[p, m] for p, m in rows(solved) if p in PAID[:3]})
+    assert results[0] == results[1]
+    assert bills[0] == bills[1]
+    assert "BudgetError" in {failure.error for failure in results[0].failures}
 
 
 @pytest.mark.parametrize(

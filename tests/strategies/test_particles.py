@@ -126,6 +126,15 @@ def test_gibbs_rounds_keep_their_reference_and_vote_together(
     assert {c.key for c in once.candidates} <= {c.key for c in solved.result.candidates}
 
 
+def test_seeds_move_what_the_next_round_grows_around() -> None:
+    """Nothing is resampled here, so the only draw is of the particle that is kept."""
+    kept = set()
+    for seed in range(8):
+        spec = f"particles(n=4, iterations=2, threshold=0, seed={seed}, merge=false)"
+        kept.add(tuple(node.key for node in solve(spec).result.tree if node.visits > 1))
+    assert len(kept) > 1
+
+
 def test_seeds_move_the_draws() -> None:
     level = Level(2, tuple(map(Entry, (0.9, 0.5, 0.3, 0.1, 0.7))), problem="p")
     found = {ParticleRule(5, "odds", seed=seed).allocate(level).children for seed in range(20)}

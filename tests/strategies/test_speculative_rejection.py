@@ -150,3 +150,15 @@ def test_a_budget_without_samples_races_sixteen() -> None:
 def test_bad_options_are_refused(bad: dict[str, float]) -> None:
     with pytest.raises(SpecError, match="speculative-rejection"):
         SpeculativeRejection(**bad)  # type: ignore[arg-type]
+
+
+def test_equal_texts_are_scored_once_and_race_like_others() -> None:
+    """Six samples say two things: after every chunk there are two texts to score."""
+    scorer = Scorer(lambda branch: 0.25 + 0.5 * branch.text.startswith("b"))
+    policy = SimulatedEngine(Script([letter * 40 + "answer 7" for letter in "ab"] * 3))
+    strategy = SpeculativeRejection(n=6, chunk=10, alpha=0.0)
+    solved = solve(strategy, engines={"policy": policy}, verifiers={"prm": scorer})
+    seen = [(branch.text, branch.finished) for branch in scorer.seen]
+    assert len(seen) == len(set(seen)) > 4
+    scores = [candidate.scores["prm"] for candidate in solved.result.candidates]
+    assert scores == [0.25, 0.75] * 3

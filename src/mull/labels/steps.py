@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
@@ -51,10 +52,19 @@ def split(text: str, separator: str = "\n") -> list[str]:
 
 
 def branch_of(sample: Sample, separator: str = "\n") -> Branch:
-    """A sample as a branch of steps; its key is the sample's index."""
+    """A sample as a branch of steps; its key is the sample's index.
+
+    A record does not say which token ends a step: each step is given its share of the sample's
+    tokens by its characters, none where the engine gave none.
+    """
     texts = split(sample.text, separator)
-    steps = [Step(text, StopReason.STEP) for text in texts[:-1]]
-    steps += [Step(text, sample.stop) for text in texts[-1:]]
+    made, size = len(sample.ids or ()), max(1, len(sample.text))
+    ends = [0, *(round(made * end / size) for end in accumulate(map(len, texts)))]
+    stops = [StopReason.STEP] * (len(texts) - 1) + [sample.stop]
+    steps = [
+        Step(text, stop, tokens=end - begin)
+        for text, stop, begin, end in zip(texts, stops, ends, ends[1:], strict=False)
+    ]
     root = Branch.root(sample.problem)
     return replace(root, key=(sample.index,), history=sample.history, steps=tuple(steps))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Hashable
 from dataclasses import dataclass, field, replace
 
 from mull.errors import SpecError
@@ -50,7 +51,10 @@ class SpeculativeRejection:
 
 @dataclass
 class RejectionSearch(OrderedSearch):
-    """The race: rounds of a chunk each, the scores asked as the chunks take effect."""
+    """The race: rounds of a chunk each, the scores asked as the chunks take effect.
+
+    Equal texts are scored once.
+    """
 
     n: int
     config: SpeculativeRejection
@@ -58,9 +62,10 @@ class RejectionSearch(OrderedSearch):
     _owes: bool = field(default=True, init=False)
     _racing: dict[tuple[int, ...], Branch] = field(default_factory=dict, init=False)
     _finished: dict[tuple[int, ...], Candidate] = field(default_factory=dict, init=False)
-    _scores: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
+    _scores: dict[Hashable, float] = field(default_factory=dict, init=False)
     _parents: dict[int, Branch] = field(default_factory=dict, init=False)
-    _about: dict[int, tuple[int, ...]] = field(default_factory=dict, init=False)
+    _about: dict[int, Hashable] = field(default_factory=dict, init=False)
+    _asked: set[Hashable] = field(default_factory=set, init=False)
     _waiting: int = field(default=0, init=False)
 
     def begin(self) -> None:
@@ -108,8 +113,10 @@ class RejectionSearch(OrderedSearch):
             elif isinstance(outcome.value, Failure):
                 failures.append(outcome.value)
         candidates = tuple(
-            replace(c, scores={**c.scores, name: scores[key]}) if key in scores else c
-            for key, c in sorted(finished.items())
+            replace(c, scores={**c.scores, name: scores[c.text, True]})
+            if (c.text, True) in scores
+            else c
+            for _, c in sorted(finished.items())
         )
         select = ByScore(name, FirstBest(name), self.start.majority)
         selection = select(candidates, self.start.same)
@@ -119,20 +126,23 @@ class RejectionSearch(OrderedSearch):
     def _landed(self, branch: Branch, candidate: Candidate | None) -> None:
         """A branch came to the end of its chunk, or (a candidate) to its own end."""
         self._racing[branch.key] = branch
+        what = _said(branch)
         if candidate is not None:
             self._finished[branch.key] = candidate
         known = (
             math.nan if candidate is None else candidate.scores.get(self.config.verifier, math.nan)
         )
         if math.isfinite(known):
-            self._scores[branch.key] = known
-        elif candidate is None or candidate.answer is not None:
-            self._about[self.score((branch,), self.config.verifier)] = branch.key
+            self._scores[what] = known
+            self._asked.add(what)
+        elif what not in self._asked and (candidate is None or candidate.answer is not None):
+            self._asked.add(what)
+            self._about[self.score((branch,), self.config.verifier)] = what
             self._waiting += 1
 
     def _check(self) -> None:
         """All chunks and scores of a round are in: drop the worst, go on with the rest."""
-        ranked = sorted(self._racing, key=lambda key: (-self._scores.get(key, -math.inf), key))
+        ranked = sorted(self._racing, key=lambda key: (-self._liking(key), key))
         keep = len(ranked) - math.floor(self.config.alpha * len(ranked))
         racing = {key: self._racing[key] for key in sorted(ranked[:keep])}
         self._racing = {key: b for key, b in racing.items() if key in self._finished}
@@ -150,6 +160,10 @@ class RejectionSearch(OrderedSearch):
                 self._parents[self.generate(branch, until)] = branch
                 self._waiting += 1
 
+    def _liking(self, key: tuple[int, ...]) -> float:
+        """The score of one in the race; behind all others without one."""
+        return self._scores.get(_said(self._racing[key]), -math.inf)
+
     def _finish(self, best: Branch) -> bool:
         """Write the best of the race to its end if nothing ended and it is all that is left."""
         if not self._owes or self._finished:
@@ -163,3 +177,8 @@ class RejectionSearch(OrderedSearch):
         self._parents[self.generate(best, until, owed=True)] = best
         self._waiting += 1
         return True
+
+
+def _said(branch: Branch) -> Hashable:
+    """What a verifier is asked about: a text, and whether it is all of it."""
+    return branch.text, branch.finished
