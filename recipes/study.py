@@ -88,6 +88,7 @@ def _family(task: str, family: str, rows: Rows, first: bool) -> list[str]:
         "",
         *_table(strategies, counts, lambda s, n: _cost(cells(rows, s, n)), rows),
     ]
+    lines += _by_policy(rows)
     base = "weighted-vote" if "weighted-vote" in strategies else "vote"
     anchors = {n: cells(rows, base, n) for n in counts if n > 1 and cells(rows, base, n)}
     others = [s for s in strategies if s != base]
@@ -116,6 +117,30 @@ def _table(
         ]
         if any(texts):
             lines.append(f"| `{strategy}`{_fewer(strategy, rows)} | " + " | ".join(texts) + " |")
+    return lines
+
+
+def _by_policy(rows: Rows) -> list[str]:
+    """Accuracy by policy at the two largest N; nothing where there is one policy."""
+    policies = sorted({row.policy for row in rows})
+    if len(policies) < 2:
+        return []
+    places = [(p, n) for p in policies for n in sorted({row.n for row in rows})[-2:]]
+    lines = [
+        "",
+        "Policy by policy; the verifiers are those of the first:",
+        "",
+        "| strategy | " + " | ".join(f"{policy}, N = {n}" for policy, n in places) + " |",
+        "|---" * (len(places) + 1) + "|",
+    ]
+    for strategy in sorted({row.strategy for row in rows}):
+        found = [
+            [row for row in cells(rows, strategy, n) if row.policy == policy]
+            for policy, n in places
+        ]
+        if all(found):
+            shown = " | ".join(accuracy(own).percent() for own in found)
+            lines.append(f"| `{strategy}` | {shown} |")
     return lines
 
 

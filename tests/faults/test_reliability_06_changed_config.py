@@ -36,6 +36,7 @@ OTHER: dict[str, st.SearchStrategy[Any]] = {
     "max_tokens": st.integers(100, 399),
     "seeds": st.integers(1, 2**40) | st.just([0, 1]),
     "cost_model": st.just("2P"),
+    "speculate": st.just(False),
     "engine": st.just({"slots": 3}),
     "engines": st.sampled_from([{"judge": "simulated"}, {"judge": {"model": "simulated"}}]),
     "verifiers": st.sampled_from([{"prm": "checker"}, {"prm": "nosuch"}]),

@@ -15,7 +15,7 @@ from mull.types import Until
 from mull.verifiers.simulated import SimulatedVerifier
 
 BREAK = "\n\n"
-PROBLEMS = {4: 300, 16: 200, 64: 100}
+PROBLEMS = {4: 240, 16: 150, 64: 70}
 
 
 def accuracy(spec: str, samples: int, problems: int, **model: float) -> float:
