@@ -210,7 +210,9 @@ def _layout_of(name: str) -> str:
         (architecture,) = raw["architectures"]
     except (OSError, ValueError, TypeError, KeyError):
         return VALUES  # what is wrong with it is said when it is loaded
-    if architecture == "Qwen2ForProcessRewardModel":
+    from mull.engines.torch.config import PROCESS_REWARD
+
+    if architecture == PROCESS_REWARD:
         return "qwen-prm"
     return "trl-prm" if str(architecture).endswith("ForTokenClassification") else VALUES
 

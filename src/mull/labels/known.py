@@ -81,7 +81,10 @@ class Known:
     def _read(self, path: Path) -> None:
         try:
             data = json.loads(path.read_text("utf-8"))
-            before, usage, values = data["identity"], usage_of(data["usage"]), data["values"]
+            before, usage = dict(data["identity"]), usage_of(data["usage"])
+            values = {str(at): float(mean) for at, mean in dict(data["values"]).items()}
+            if not all(0.0 <= mean <= 1.0 for mean in values.values()):
+                raise ValueError("a value is no share of rollouts")
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CorruptRecordError(
                 f"{path} holds no values of rollouts ({error}); remove it to make them anew"
@@ -92,7 +95,7 @@ class Known:
             raise ConfigChangedError(
                 f"{path} holds values of other rollouts: {was}; remove it to make them anew"
             )
-        self.usage, self._values = usage, dict(values)
+        self.usage, self._values = usage, values
 
 
 def place(branch: Branch) -> str:

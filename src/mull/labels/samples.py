@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mull.catalog import load_task
-from mull.errors import InputError, StoreError
+from mull.errors import InputError, StoreError, UsageError
 from mull.runs.config import Config
 from mull.runs.prepare import problem_from_json
 from mull.runs.records import Records
@@ -79,7 +79,7 @@ class Recorded:
         self, problem: Problem, index: int, made: Completion, history: tuple[Attempt, ...] = ()
     ) -> Sample:
         """A completion as sample ``index``, read and graded by the task."""
-        read = self.task.extract(problem, problem.opening + made.text)
+        read = self.task.extract(problem, made.text)
         answer = settled(self.task, read, made.stop).answer
         grade = grade_answer(self.task, problem, answer)
         likely = math.nan if made.mean_logprob is None else made.mean_logprob
@@ -99,7 +99,8 @@ class Recorded:
 def read_run(directory: str | Path, task: Task | None = None) -> Recorded:
     """Open a run's records as samples of one policy.
 
-    Raises ``StoreError`` where the directory holds no run or more than one policy answered, and
+    Raises ``StoreError`` where the directory holds no run or more than one policy answered,
+    ``UsageError`` for a task that begins the answer's turn itself, and
     ``InputError`` where it holds no plain sample.
     """
     path = Path(directory)
@@ -112,6 +113,12 @@ def read_run(directory: str | Path, task: Task | None = None) -> Recorded:
                 f"{path}: expected the records of one policy {named!r}, found engines: {known}"
             )
         recorded = Recorded(path, task or load_task(str(records.config["task"])), engines[0])
+        for row in records.raw_problems():
+            if opening := problem_from_json(row).opening:
+                raise UsageError(
+                    f"{path}: its task begins the answer's turn itself ({opening[:40]!r}), and "
+                    "labels are of whole turns: train on runs of a task that leaves it empty"
+                )
     if not any(recorded.problems()):
         raise InputError(
             f"{path} holds no plain samples: run a config with the strategy sample or vote first"

@@ -37,7 +37,7 @@ THRESHOLD = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Votes:
+class VoteWorth:
     """The neutral score fitted on all problems, and what votes get right.
 
     The vote by logit is judged on each half of the problems by a fit on the other half.
@@ -56,7 +56,7 @@ class Probable:
     curve: tuple[Bin, ...]
     error: float
     errors: Errors
-    votes: Votes | None
+    votes: VoteWorth | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,7 @@ def _worth(
     )
 
 
-def _votes(rows: Sequence[tuple[str, Pool]], resamples: int) -> Votes | None:
+def _votes(rows: Sequence[tuple[str, Pool]], resamples: int) -> VoteWorth | None:
     """The votes by problem, the mean of its seeds; fits on halves of the problems."""
     voting = [
         (name, pool)
@@ -144,7 +144,7 @@ def _votes(rows: Sequence[tuple[str, Pool]], resamples: int) -> Votes | None:
         np.add.at(sums, [at for at, _ in mine], columns)
     means = sums[:, :3] / sums[:, 3:]
     found = [mean_interval(means[:, column], resamples) for column in range(3)]
-    return Votes(fit_neutral([pool for _, pool in voting]), *found)
+    return VoteWorth(fit_neutral([pool for _, pool in voting]), *found)
 
 
 def tables(found: Sequence[Worth]) -> list[Table]:
@@ -212,7 +212,7 @@ def _by_vote(found: Sequence[Worth]) -> Table:
     )
 
 
-def _voted(each: Worth) -> Votes | None:
+def _voted(each: Worth) -> VoteWorth | None:
     return None if each.probable is None else each.probable.votes
 
 

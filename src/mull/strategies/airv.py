@@ -15,9 +15,10 @@ from typing import Any, Final, Literal, get_args
 from mull.errors import BudgetError, SpecError, UnsupportedError
 from mull.selection import Best, Majority, Selector
 from mull.strategies.base import Search, Start
-from mull.strategies.judged_views import JUDGE, JudgedViewSearch
+from mull.strategies.judge import JUDGE
+from mull.strategies.judged_views import JudgedViewSearch
 from mull.strategies.needs import POLICY, Needs
-from mull.strategies.sample import FAR, WINDOW, check_options, samples_of
+from mull.strategies.sample import FAR, UNSAID, WINDOW, check_options, samples_of
 from mull.strategies.scored import ByScore, FirstBest
 from mull.strategies.view_search import ViewSearch
 from mull.tasks.base import ViewedTask
@@ -119,6 +120,10 @@ class Airv:
                 f"{start.task.name}: use vote"
             )
         n = samples_of("airv", self.n, start.budget)
+        if n == FAR and self.rank in QUESTIONS:
+            # Answers are judged once they are there: samples without an end of their own would
+            # leave nothing of the budget to judge them with.
+            n = UNSAID * self.width
         if n != FAR and n % self.width:
             raise BudgetError(
                 f"airv takes {self.width} samples of a view, of which {n} samples make no whole "

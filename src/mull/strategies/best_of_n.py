@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from mull.errors import BudgetError, SpecError
-from mull.selection import Best, Majority, Same, Selection, best, exact
+from mull.selection import Best, Same, Selection, best, exact
 from mull.strategies.base import Search, Start
-from mull.strategies.judge import VERDICT_TOKENS
+from mull.strategies.judge import JUDGE, VERDICT_TOKENS
 from mull.strategies.judged import GradedSearch, KnockoutSearch
 from mull.strategies.needs import POLICY, Needs
 from mull.strategies.sample import (
@@ -106,7 +106,7 @@ class BestOfN:
             return KnockoutSearch(
                 start,
                 UNSAID if n == FAR else n,
-                Majority(),
+                start.majority,
                 start.sampling,
                 window=window,
                 quorum=quorum,
@@ -116,11 +116,11 @@ class BestOfN:
         return GradedSearch(
             start,
             n,
-            ByScore("judge", FirstBest("judge")),
+            ByScore(JUDGE, FirstBest(JUDGE), start.majority),
             start.sampling,
             window=window,
             quorum=quorum,
-            mark="judge",
+            mark=JUDGE,
             judge=judge,
             votes=self.votes or 1,
             judge_tokens=room,

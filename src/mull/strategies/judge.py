@@ -20,6 +20,8 @@ from mull.verifiers.verdicts import last_line, verdict_on
 
 T = TypeVar("T")
 
+JUDGE = "judge"
+"""The engine that judges unless another is named; the score that its word gives a candidate."""
 JUDGE_CHILD = -2
 """The child index of a judge's question behind a candidate's key; -1 is a revision's."""
 VERDICT_TOKENS = 512

@@ -119,7 +119,7 @@ class KnockoutSearch(SampleSearch):
         """Ask for what the samples that are there, and the matches that are over, allow."""
         if self.ended is Ended.UNFINISHED:
             return
-        if not self._entrants and len(self.candidates) >= self.quorum * self._came:
+        if not self._entrants and self.enough:
             found = group(self.candidates, self.start.same)
             self._entrants = [_Entrant(g) for g in sorted(found, key=lambda g: -len(g))]
         if not self._waiting and not self._open:

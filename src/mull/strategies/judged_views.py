@@ -15,6 +15,7 @@ from mull.selection import majority
 from mull.strategies.base import Ended, Failure, Outcome
 from mull.strategies.contest import Match, PairwiseSelection, Verify, VerifyRanking
 from mull.strategies.judge import (
+    JUDGE,
     JUDGE_CHILD,
     VERDICT_TOKENS,
     pair_prompt,
@@ -28,8 +29,6 @@ from mull.strategies.view_search import ViewSearch
 from mull.tasks.base import View
 from mull.types import GREEDY, Branch, Candidate, Until
 
-JUDGE = "judge"
-"""The score that the judge's ranking gives; the engine that judges, unless another is named."""
 Question = Verify | Match
 
 
@@ -39,8 +38,8 @@ class JudgedViewSearch(ViewSearch):
 
     ``questions`` bounds the verdicts on an answer, or is its matches a round. Every question shows
     the problem in a fresh view, at most ``window`` are in flight, and none is asked once the budget
-    is spent: what is known then ranks. The score is the share of verdicts that say right, or falls
-    with the place in the matches from 1; answers without a rival have none.
+    is spent: what is known then ranks. The score is the share of verdicts that say right, or the
+    place in the matches, 0, -1 … (no probability); answers without a rival have none.
     """
 
     judge: str = JUDGE
@@ -84,7 +83,7 @@ class JudgedViewSearch(ViewSearch):
 
     def _question(self) -> None:
         """Ask on, as far as window and budget go."""
-        if self.ended is Ended.UNFINISHED:
+        if self.ended is Ended.UNFINISHED or not self.enough:
             return
         if self._contest is None:
             groups = majority(self.candidates, self.start.same).ranking
@@ -142,10 +141,9 @@ class JudgedViewSearch(ViewSearch):
         marks: dict[str, float] = {}
         if contest is not None and len(answers) > 1:
             for place, number in enumerate(contest.ranking()):
-                share = 1.0 - place / len(answers)
-                if isinstance(contest, VerifyRanking):
-                    share = contest.rate(number)
-                marks[answers[number]] = share
+                marks[answers[number]] = (
+                    contest.rate(number) if isinstance(contest, VerifyRanking) else -float(place)
+                )
         return [
             with_score(c, JUDGE, marks.get(self._group(c.answer)) if c.answer else None)
             for c in self._kept(candidates)

@@ -210,10 +210,10 @@ def _check(name: str, config: Revise | Mixed) -> None:
 
 
 def _needs(config: Revise | Mixed) -> Needs:
-    opening = POLICY if config.first == "policy" else config.reviser
+    author = POLICY if config.first == "policy" else config.reviser
     asked = config.select == "verifier" and config.verifier is not None
     return Needs(
-        engines=tuple(dict.fromkeys((opening, config.reviser))),
+        engines=tuple(dict.fromkeys((author, config.reviser))),
         verifiers=(config.verifier,) if asked and config.verifier else (),
     )
 

@@ -106,6 +106,11 @@ class SampleSearch(OrderedSearch):
                 self._add(*self._read(outcome.action, outcome.value))
         self._go_on()
 
+    @property
+    def enough(self) -> bool:
+        """Whether so many samples came back as the quorum asks for."""
+        return len(self.candidates) >= self.quorum * (self._came - self._empty)
+
     def result(self) -> Result:
         """The selection so far. Before the end, what came before its turn counts as well."""
         candidates, failures, came = list(self.candidates), list(self.failures), self._came

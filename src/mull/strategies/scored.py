@@ -138,7 +138,8 @@ class FollowedSearch(SampleSearch):
         return replace(result, failures=failures, ended=ended)
 
     def _early(self) -> list[Outcome]:
-        return [o for o in self._inbox.held() if o.action not in self._about]
+        held = (o for o in self._inbox.held() if o.action not in self._about)
+        return [outcome for outcome in held if not self._void(outcome)]
 
     def _marked(self, candidates: list[Candidate]) -> list[Candidate]:
         readings = {text: list(known) for text, known in self._readings.items()}

@@ -181,4 +181,4 @@ class RejectionSearch(OrderedSearch):
 
 def _said(branch: Branch) -> Hashable:
     """What a verifier is asked about: a text, and whether it is all of it."""
-    return branch.text, branch.finished
+    return branch.said, branch.finished

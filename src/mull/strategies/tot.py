@@ -15,6 +15,7 @@ from mull.strategies.base import Failure, Generate, Outcome, Search, Start
 from mull.strategies.beam import BeamRule, Finished, beam_size, check_beam
 from mull.strategies.choice import Select
 from mull.strategies.judge import (
+    JUDGE,
     JUDGE_CHILD,
     VERDICT_TOKENS,
     grade_prompt,
@@ -28,9 +29,6 @@ from mull.strategies.levels_options import check_level_options, check_positive, 
 from mull.strategies.levels_tree import Node
 from mull.strategies.needs import POLICY, Needs
 from mull.types import GREEDY, Branch, Problem, Prompt, Until, Usage
-
-JUDGE = "judge"
-"""The name of the judge's grade among a candidate's scores."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,6 +36,7 @@ class ViewSearch(ScoredSearch):
         if shown is not None and self.likeliest:
             number = shown[1].key[0]
             self._came_of[number] = self._came_of.get(number, 0) + 1
+            self._empty += self._came_of[number] > 1  # a view is missed or is not, as one sample
             if isinstance(outcome.value, Failure):
                 self._keep(number)
         super().take(outcome)
@@ -63,9 +64,11 @@ class ViewSearch(ScoredSearch):
         candidate = self.start.candidate(branch, read)
         if candidate.answer is None:
             return candidate, branch
-        own = View(SAME, problem.prompt)
+        own = View(SAME, problem.prompt, problem.opening)
         text = self.task.solution_in(problem, own, candidate.answer)
-        canonical = Branch(problem, own.prompt, branch.key, steps=(Step(text, StopReason.END),))
+        canonical = replace(
+            Branch.root(problem), key=branch.key, steps=(Step(text, StopReason.END),)
+        )
         return replace(candidate, text=text), canonical
 
     def _void(self, outcome: Outcome) -> bool:
@@ -78,7 +81,6 @@ class ViewSearch(ScoredSearch):
             return
         number = branch.key[0]
         best = self._best.get(number)
-        self._empty += best is not None  # one sample a view is missed or is not
         if best is None or _likelihood(candidate) > _likelihood(best[0]):
             self._best[number] = candidate, branch
         self._keep(number)
@@ -99,7 +101,10 @@ class ViewSearch(ScoredSearch):
 
     def _kept(self, candidates: list[Candidate]) -> list[Candidate]:
         """What counts of candidates that may have come before their view was whole."""
-        return _likeliest(candidates) if self.likeliest else candidates
+        if not self.likeliest:
+            return candidates
+        partial = [c for n, (c, _) in self._best.items() if self._came_of[n] < self.width]
+        return _likeliest(sorted([*candidates, *partial], key=lambda each: each.key))
 
     def _view(self, number: int) -> View:
         if number >= len(self._views):

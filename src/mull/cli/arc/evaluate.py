@@ -81,6 +81,9 @@ def evaluate(
     if len(found) < len(read[:limit]):
         count = len(read[:limit]) - len(found)
         problems.append(f"{puzzles}: {count:,} puzzles without solutions are left out")
+    for name in ("report", "tables"):  # what stands beside the folders of checkpoints
+        if any(safe_name(each.name) == name for each in chosen):
+            raise UsageError(f"a checkpoint is called {name}, as a folder of --out: rename it")
     if Path(out).exists() and not Path(out).is_dir():
         raise UsageError(f"--out {out} is a file; expected a directory, new or old")
     console = Console(highlight=False, markup=False)

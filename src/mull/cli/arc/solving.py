@@ -15,7 +15,7 @@ from mull.errors import UsageError
 from mull.report.arc import viewed
 from mull.runs import Config, make_config
 from mull.strategies.airv import VERIFIER
-from mull.strategies.judged_views import JUDGE
+from mull.strategies.judge import JUDGE
 from mull.strategies.needs import needs_of
 from mull.tasks.arc.given import settings
 from mull.tasks.arc.task import ArcTask
