@@ -18,15 +18,25 @@ from mull.budget import Budget, Meter, Purpose
 from mull.engines.simulated import Latency, SimulatedEngine
 from mull.engines.simulated.content import Piece
 from mull.engines.simulated.text import encode, prompt_text
-from mull.errors import BudgetError, SpecError, UsageError
+from mull.errors import BudgetError, EngineError, SpecError, UsageError
 from mull.rng import derive
 from mull.selection import majority
 from mull.strategies.airv import Airv
-from mull.strategies.base import Ended, Start
+from mull.strategies.base import Ended, Generate, Outcome, Room, Start
 from mull.strategies.drive import Job, Solved
-from mull.strategies.judged_views import JUDGE
+from mull.strategies.judge import JUDGE
 from mull.tasks.arc.task import ArcTask
-from mull.types import Capabilities, Completion, EngineInfo, Problem, Request, StopReason, TokenBeam
+from mull.types import (
+    Capabilities,
+    Completion,
+    EngineInfo,
+    Problem,
+    Request,
+    Sampling,
+    StopReason,
+    TokenBeam,
+    Usage,
+)
 
 JudgedRank = Literal["verify", "select"]
 RANKS: tuple[JudgedRank, ...] = ("verify", "select")
@@ -268,3 +278,55 @@ def test_of_a_token_beam_the_first_hypothesis_counts_and_the_width_is_paid() -> 
 def test_options_that_would_be_ignored_are_refused(bad: dict[str, Any]) -> None:
     with pytest.raises(SpecError, match="airv"):
         Airv(**bad)
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_a_metered_budget_leaves_something_to_judge_with(rank: JudgedRank) -> None:
+    """Samples without an end of their own would spend it all, and the vote would decide unsaid."""
+    policy = SimulatedEngine(Varied(asked(1), views=16), parameters=10)
+    solved = solve(Airv(rank=rank), policy=policy, budget=Budget(tokens=100_000))
+    assert bill(solved)[Purpose.JUDGE] > 0
+    assert any(JUDGE in candidate.scores for candidate in solved.result.candidates)
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_below_the_quorum_no_judge_is_asked(rank: JudgedRank) -> None:
+    problem = asked(1)
+
+    class Mute(Varied):
+        def write(self, request: Request, index: int) -> Iterator[Piece]:
+            raise EngineError("away")
+
+    policy = SimulatedEngine(Mute(problem), parameters=10)
+    solved = solve(Airv(n=8, rank=rank, quorum=0.9), policy=policy, of=problem)
+    assert solved.result.answer is None
+    assert Purpose.JUDGE not in bill(solved)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 3), (3, 0, 2)])
+def test_of_a_view_cut_short_the_likeliest_that_came_counts(order: tuple[int, ...]) -> None:
+    """In whatever order they came: what is held out of its turn counts like what took effect."""
+    problem = asked(1)
+    search = Airv(n=4, per_view=4, keep="likeliest").start(Start(problem, ARC, None, Sampling()))
+    (action,) = search.ask(Room(8))
+    assert isinstance(action, Generate)
+    (view,) = ARC.views(problem, 1)
+    text = ARC.solution_in(problem, view, str(problem.answer))
+    for index in order:
+        made = Completion(index, text, StopReason.END, Usage(), (1,), (-1.0 - index,))
+        search.tell(Outcome(action.id, index, made))
+    (kept,) = search.result().candidates
+    assert kept.scores["logprob"] == -1.0 - min(order)
+
+
+def test_of_a_beam_that_is_held_its_first_hypothesis_counts() -> None:
+    problem = asked(1)
+    search = Airv(n=8, beam=4).start(Start(problem, ARC, None, COLD))
+    actions = search.ask(Room(8))
+    assert len(actions) == 2
+    view = ARC.views(problem, 2)[1]
+    text = ARC.solution_in(problem, view, str(problem.answer))
+    for index in range(4):
+        made = Completion(index, text, StopReason.END, Usage(), (1,), (-1.0,))
+        search.tell(Outcome(actions[1].id, index, made))
+    assert len(search.result().candidates) == 1

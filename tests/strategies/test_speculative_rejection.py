@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
-from tests.strategies.common import TASK, job, one
+from tests.strategies.common import TASK, job, one, problem
 from tests.strategies.test_self_refine import Noting
 from tests.strategies.whole import Scorer, answers, broken, engines_of, luck, solve, verifiers_of
 
 from mull.budget import Budget
 from mull.engines.simulated import Fault, Faults, Script, SimulatedEngine
 from mull.errors import SpecError
-from mull.strategies.base import Ended
+from mull.strategies.base import Ended, Start
 from mull.strategies.best_of_n import BestOfN
 from mull.strategies.chains import chunk_of
+from mull.strategies.drive import Job
 from mull.strategies.speculative_rejection import SpeculativeRejection
 from mull.types import Branch, StopReason, Until
 
@@ -162,3 +164,13 @@ def test_equal_texts_are_scored_once_and_race_like_others() -> None:
     assert len(seen) == len(set(seen)) > 4
     scores = [candidate.scores["prm"] for candidate in solved.result.candidates]
     assert scores == [0.25, 0.75] * 3
+
+
+def test_a_turn_that_the_task_begins_is_scored_like_others() -> None:
+    """A score finds its candidate, whose text leaves out the words that the turn began with."""
+    start = Start(replace(problem(), opening="So: "), TASK, Budget(samples=4))
+    strategy = SpeculativeRejection(verifier="prm", chunk=500)
+    engine = SimulatedEngine(Script([f"So: {text}" for text in texts(40)]))
+    verifiers = {"prm": Scorer(lambda branch: 0.5 + 0.1 * branch.text.startswith("So: "))}
+    result = one(Job(strategy, start), engine, verifiers=verifiers).result
+    assert [candidate.scores["prm"] for candidate in result.candidates] == [0.6] * 4
