@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import update_wrapper
 from pathlib import Path
-from typing import Annotated, Any, Final, TextIO, get_type_hints
+from typing import Annotated, Any, Final, TextIO, TypeVar, get_type_hints
 
 import typer
 
@@ -20,6 +20,7 @@ from mull.report.tables import safe_terminal
 from mull.types import Sampling
 
 MAX_PROMPT_BYTES = 1 << 20
+T = TypeVar("T")
 FAILURES: Final = 3
 """The exit code of a command that finished and left something out."""
 SHOWN: Final = 20
@@ -51,7 +52,7 @@ Seed = Annotated[int, typer.Option(help="Seed; equal seeds give equal samples.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def shared(command: Callable[..., None]) -> Callable[..., None]:
+def shared(command: Callable[..., T]) -> Callable[..., T]:
     """A command whose first argument is a dataclass: its fields become options of the command.
 
     Commands that share a dozen options state them once, as the fields of that class.
@@ -63,8 +64,9 @@ def shared(command: Callable[..., None]) -> Callable[..., None]:
         for name, parameter in inspect.signature(first.annotation).parameters.items()
     ]
 
-    def run(**given: Any) -> None:
-        command(first.annotation(**{each.name: given.pop(each.name) for each in fields}), **given)
+    def run(**given: Any) -> T:
+        told = first.annotation(**{each.name: given.pop(each.name) for each in fields})
+        return command(told, **given)
 
     parameters = [each.replace(kind=each.KEYWORD_ONLY) for each in (*fields, *own)]
     update_wrapper(run, command)

@@ -12,7 +12,6 @@ import typer
 from rich.console import Console
 
 from mull.cli import options
-from mull.cli.arc import solving
 from mull.cli.arc.checkpoints import Checkpoint, Part, checkpoints
 from mull.cli.arc.shared import puzzles_of
 from mull.cli.arc.solve import score_line, unfit, write_page
@@ -35,8 +34,9 @@ PRINTED = ("arc_checkpoints", "arc_differences")
 """Tables for the terminal; the others stand in the directory and in the report."""
 
 
+@options.shared
 def evaluate(
-    context: typer.Context,
+    given: Solving,
     paths: Annotated[
         list[str],
         typer.Argument(metavar="CHECKPOINT…", help="Models, adapters, folders of groups."),
@@ -48,38 +48,17 @@ def evaluate(
     model: Annotated[
         str | None, typer.Option(help="Base of the adapters and groups; default: as they say.")
     ] = None,
-    strategy: solving.Strategies = None,
-    views: solving.Views = 8,
-    rank: solving.Rank = None,
-    judge: solving.Judge = None,
-    threshold: solving.Threshold = None,
-    experts: solving.Experts = 8,
-    compare: solving.Compare = False,
-    temperature: solving.Temperatures = None,
-    format: solving.Format = None,
-    layout: solving.Layout = None,
-    characters: solving.Characters = None,
-    geometry: solving.Geometry = None,
-    colours: solving.Colours = None,
-    order: solving.Order = None,
-    strict: solving.Strict = None,
-    copies: solving.Copies = None,
-    max_tokens: solving.MaxTokens = None,
-    slots: solving.Slots = None,
-    device: solving.Device = None,
-    limit: solving.Limit = None,
-    seed: options.Seed = 0,
     report: Annotated[bool, typer.Option(help="Write report.html at the end.")] = True,
 ) -> int:
     """Evaluate checkpoints: each solves the puzzles, one table has them all, with differences."""
     chosen = checkpoints(paths, model)
     read, wrong = puzzles_of(puzzles)
-    found = [puzzle for puzzle in read[:limit] if all(pair.output for pair in puzzle.test)]
+    found = [puzzle for puzzle in read[: given.limit] if all(pair.output for pair in puzzle.test)]
     if not found:
         raise InputError(f"{puzzles}: no solutions are known to score by; use mull arc solve")
     problems = list(wrong)
-    if len(found) < len(read[:limit]):
-        count = len(read[:limit]) - len(found)
+    if len(found) < len(read[: given.limit]):
+        count = len(read[: given.limit]) - len(found)
         problems.append(f"{puzzles}: {count:,} puzzles without solutions are left out")
     for name in ("report", "tables"):  # what stands beside the folders of checkpoints
         if any(safe_name(each.name) == name for each in chosen):
@@ -88,7 +67,7 @@ def evaluate(
         raise UsageError(f"--out {out} is a file; expected a directory, new or old")
     console = Console(highlight=False, markup=False)
     more = [left_out(wrong)] if wrong else []
-    bench = _Bench(puzzles, found, Solving.of(context.params), Path(out), console, more)
+    bench = _Bench(puzzles, found, given, Path(out), console, more)
     code = 0
     for each in chosen:
         try:

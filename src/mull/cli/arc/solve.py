@@ -12,7 +12,6 @@ from rich.console import Console
 
 from mull.catalog import model_card
 from mull.cli import options
-from mull.cli.arc import solving
 from mull.cli.arc.shared import Puzzles, puzzles_of
 from mull.cli.arc.solving import Solving
 from mull.cli.run import say_end, with_bar
@@ -30,31 +29,11 @@ PRINTED = ("arc_steps", "arc_n_scaling", "arc_temperatures")
 """Tables for the terminal; the others stand in the directory and in the report."""
 
 
+@options.shared
 def solve(
-    context: typer.Context,
+    given: Solving,
     puzzles: Puzzles,
     model: Annotated[str, typer.Option(help="Shipped model, directory, or http://host/v1#model.")],
-    strategy: solving.Strategies = None,
-    views: solving.Views = 8,
-    rank: solving.Rank = None,
-    judge: solving.Judge = None,
-    threshold: solving.Threshold = None,
-    experts: solving.Experts = 8,
-    compare: solving.Compare = False,
-    temperature: solving.Temperatures = None,
-    format: solving.Format = None,
-    layout: solving.Layout = None,
-    characters: solving.Characters = None,
-    geometry: solving.Geometry = None,
-    colours: solving.Colours = None,
-    order: solving.Order = None,
-    strict: solving.Strict = None,
-    copies: solving.Copies = None,
-    max_tokens: solving.MaxTokens = None,
-    slots: solving.Slots = None,
-    device: solving.Device = None,
-    limit: solving.Limit = None,
-    seed: options.Seed = 0,
     out: Annotated[
         str | None, typer.Option(help="Directory; default: runs/arc-<puzzles>-<model>.")
     ] = None,
@@ -65,12 +44,11 @@ def solve(
 ) -> int:
     """Solve puzzles: run or resume, vote, write a submission and a report, print the score."""
     found, wrong = puzzles_of(puzzles)
-    given = Solving.of(context.params)
     task = given.task(model_card(model))
     stem, name = (Path(part.rstrip("/")).name or part for part in (puzzles, model))
     config = given.config(f"arc-{stem.removesuffix('.json')}-{name}", puzzles, model, task)
     directory = Path(out) if out is not None else default_directory(config)
-    ended = with_bar(config, directory, Given.of(task, found[:limit]))
+    ended = with_bar(config, directory, Given.of(task, found[: given.limit]))
     console = Console(highlight=False, markup=False)
     problems = list(wrong)
     if not ended.interrupted:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Annotated, Any, Self, cast
+from typing import Annotated, Any, cast
 
 import typer
 
 from mull.catalog import load_task
 from mull.catalog.spec import parse
 from mull.catalog.strategies import load_strategy, strategy_class
+from mull.cli import options
 from mull.errors import UsageError
 from mull.report.arc import viewed
 from mull.runs import Config, make_config
@@ -23,30 +24,9 @@ from mull.tasks.arc.task import ArcTask
 LADDER = ("greedy", "airv", "airv(rank=views)", "airv(rank=views, threshold={})")
 """The steps of ``--compare``: one answer, the vote, its answers by experts, all likely ones so."""
 
-Strategies = Annotated[
-    list[str] | None, typer.Option(help="Strategy; may be repeated. Default: airv.")
-]
-Views = Annotated[int, typer.Option(min=1, help="Views of each puzzle.")]
-Rank = Annotated[
-    str | None, typer.Option(help="vote; views: product of experts; verify, select: a judge.")
-]
-Judge = Annotated[
-    str | None, typer.Option(help="The model that judges, for --rank verify or select.")
-]
-Threshold = Annotated[
-    float | None, typer.Option(help="All answers of this probability, instead of samples.")
-]
-Experts = Annotated[int, typer.Option(min=1, help="Views that a product of experts judges by.")]
-Compare = Annotated[
-    bool, typer.Option("--compare", help="Run greedy, vote, product of experts, threshold search.")
-]
-Temperatures = Annotated[
-    list[float] | None, typer.Option(help="0 is greedy; may be repeated. Default: 0.")
-]
 Format = Annotated[
     str | None, typer.Option(help="How puzzles are written; default: the model card's.")
 ]
-Layout = Annotated[str | None, typer.Option(help="Chat around puzzles: short or long.")]
 Characters = Annotated[
     int | None, typer.Option(help="Longest text of a puzzle; train pairs beyond it are left out.")
 ]
@@ -59,45 +39,53 @@ Colours = Annotated[
 Order = Annotated[
     bool | None, typer.Option(help="Reorder the train pairs; default: the model card's.")
 ]
-Strict = Annotated[
-    bool | None, typer.Option(help="Refuse answers that contradict the shape or rows they state.")
-]
-Copies = Annotated[bool | None, typer.Option(help="Let an answer repeat the test input.")]
-MaxTokens = Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer.")]
-Slots = Annotated[int | None, typer.Option(min=1, help="Prompts at once; default: 64.")]
-Device = Annotated[str | None, typer.Option(help="cpu or cuda; default: cuda where there is one.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Only the first puzzles.")]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Solving:
-    """How puzzles are asked and what is spent on them; fields have the names of the options."""
+    """How puzzles are asked and what is spent on them; each field is an option of the commands."""
 
-    strategy: list[str] | None
-    views: int
-    rank: str | None
-    judge: str | None
-    threshold: float | None
-    experts: int
-    compare: bool
-    temperature: list[float] | None
-    format: str | None
-    layout: str | None
-    characters: int | None
-    geometry: bool | None
-    colours: bool | None
-    order: bool | None
-    strict: bool | None
-    copies: bool | None
-    max_tokens: int | None
-    slots: int | None
-    device: str | None
-    seed: int
-
-    @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Self:
-        """From a command's options."""
-        return cls(**{each.name: given[each.name] for each in fields(cls)})
+    strategy: Annotated[
+        list[str] | None, typer.Option(help="Strategy; may be repeated. Default: airv.")
+    ] = None
+    views: Annotated[int, typer.Option(min=1, help="Views of each puzzle.")] = 8
+    rank: Annotated[
+        str | None, typer.Option(help="vote; views: product of experts; verify, select: a judge.")
+    ] = None
+    judge: Annotated[
+        str | None, typer.Option(help="The model that judges, for --rank verify or select.")
+    ] = None
+    threshold: Annotated[
+        float | None, typer.Option(help="All answers of this probability, instead of samples.")
+    ] = None
+    experts: Annotated[
+        int, typer.Option(min=1, help="Views that a product of experts judges by.")
+    ] = 8
+    compare: Annotated[
+        bool,
+        typer.Option("--compare", help="Run greedy, vote, product of experts, threshold search."),
+    ] = False
+    temperature: Annotated[
+        list[float] | None, typer.Option(help="0 is greedy; may be repeated. Default: 0.")
+    ] = None
+    format: Format = None
+    layout: Annotated[str | None, typer.Option(help="Chat around puzzles: short or long.")] = None
+    characters: Characters = None
+    geometry: Geometry = None
+    colours: Colours = None
+    order: Order = None
+    strict: Annotated[
+        bool | None,
+        typer.Option(help="Refuse answers that contradict the shape or rows they state."),
+    ] = None
+    copies: Annotated[bool | None, typer.Option(help="Let an answer repeat the test input.")] = None
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Most tokens of an answer.")] = None
+    slots: Annotated[int | None, typer.Option(min=1, help="Prompts at once; default: 64.")] = None
+    device: Annotated[
+        str | None, typer.Option(help="cpu or cuda; default: cuda where there is one.")
+    ] = None
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first puzzles.")] = None
+    seed: options.Seed = 0
 
     def task(self, card: Mapping[str, Any] | None) -> ArcTask:
         """The task as a model's card has it, with what the command line says instead."""
