@@ -22,7 +22,7 @@ from mull.tasks.arc.data import Pool
 from mull.tasks.arc.grids import Puzzle
 from mull.tasks.arc.stream import ArcStream, Loss, texts_of
 from mull.tasks.arc.writing import writing
-from mull.training.data import Corpus
+from mull.training.data import Corpus, fitting
 from mull.training.dialogue import Encoder, TrainingText
 from mull.training.loop import Progress, Recipe, Trainer, fit, held_out_loss
 from mull.training.model import Llama, Shape, save_model
@@ -102,7 +102,7 @@ def data(
     stream = ArcStream(tuple(sources), form, loss, augmented, seed=0)
     encoder = Encoder.of(folder)
     return Data(
-        encoded(list(islice(stream(), count)), encoder),
+        fitting(encoded(list(islice(stream(), count)), encoder), CONTEXT),
         encoded(texts_of(held, form), encoder),
         Tokenizer.from_file(str(folder / "tokenizer.json")),
     )
