@@ -286,16 +286,30 @@ def d8(rows: Sequence[Row]) -> list[Finding]:
 
 
 def d9(rows: Sequence[Row]) -> list[Finding]:
-    """A larger LoRA rank is no worse than a smaller one."""
+    """A larger LoRA rank is no worse than a smaller one, each at its own best rate."""
     ranks = sorted({row.facts["rank"] for row in of(rows, "lora")})
     found = []
     for small, large in pairwise(ranks):
-        more, less = (of(rows, "lora", f"rank {rank:g}") for rank in (large, small))
+        less, more = (at_best_rate(rows, rank) for rank in (small, large))
         gap = compared(more, less, "accuracy")
         if gap is not None:
-            where = f"{small:g} → {large:g}"
+            rates = ", ".join(f"{own[0].facts['rate']:g}" for own in (less, more))
+            where = f"{small:g} → {large:g}, rates {rates}"
             found.append(Finding("D9", "a larger rank is better", where, str(gap), gap.verdict()))
     return found
+
+
+def at_best_rate(rows: Sequence[Row], rank: float) -> list[Row]:
+    """A rank's rows at the rate of the least validation loss, over all its seeds."""
+    by_rate: dict[float, list[Row]] = {}
+    for row in of(rows, "lora"):
+        if row.facts["rank"] == rank:
+            by_rate.setdefault(row.facts["rate"], []).append(row)
+
+    def loss(own: Sequence[Row]) -> float:
+        return float(np.mean([row.facts["validation"] for row in own]))
+
+    return min(by_rate.values(), key=loss)
 
 
 def d10(rows: Sequence[Row]) -> list[Finding]:

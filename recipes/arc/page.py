@@ -32,7 +32,7 @@ def tables(rows: Sequence[Row]) -> list[str]:
         ("Encoders", "encoders", "minimal", "trainings from scratch, 0.2M parameters"),
         ("Learning rate", "rates", "1 x", "peak rates of Muon and AdamW, 0.2M parameters"),
         ("Sizes", "sizes", "s", "trainings from scratch, 0.2M (s) and 0.8M (m)"),
-        ("Augmentations of the training", "augmentations", "all", "one training each"),
+        ("Augmentations of the training", "augmentations", "all", "0.2M parameters each"),
         ("Along a training", "along", "", "few texts again and again"),
         ("Temperature", "temperature", "T=0", "32 views a puzzle"),
         ("Beam", "beam", "greedy", "one answer a puzzle: of a beam the likeliest"),
@@ -42,7 +42,7 @@ def tables(rows: Sequence[Row]) -> list[str]:
         (
             "LoRA rank",
             "lora",
-            "rank 4",
+            "rank 4, rate 0.003",
             "the larger model of the sizes learns new kinds",
         ),
     ):
@@ -105,12 +105,12 @@ def mean(rows: Sequence[Row], metric: str) -> Interval:
     return mean_interval(np.mean([row.values[metric] for row in rows], axis=0))
 
 
-def _place(rows: Sequence[Row], cell: str, base: str) -> tuple[bool, float, str]:
+def _place(rows: Sequence[Row], cell: str, base: str) -> tuple[bool, list[float], str]:
     """The base first, then by what is swept."""
     row = next(row for row in rows if row.cell == cell)
-    swept = [row.facts[name] for name in ("steps", "rank", "share") if name in row.facts]
+    swept = [row.facts[name] for name in ("steps", "rank", "rate", "share") if name in row.facts]
     swept += [-row.facts["characters"]] if "characters" in row.facts else []
-    return cell != base, swept[0] if swept else 0.0, cell
+    return cell != base, swept, cell
 
 
 def _fact(rows: Sequence[Row], name: str) -> str:

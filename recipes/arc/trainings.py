@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 
 from puzzles import NEW_GRIDS, NEW_ROWS, held_out, trained
@@ -18,7 +19,7 @@ from mull.tasks.arc.augment import Recipe
 from mull.tasks.arc.compact import CHARACTERS
 from mull.tasks.arc.data import Pool
 from mull.tasks.arc.grids import Puzzle
-from mull.tasks.arc.stream import ArcStream
+from mull.tasks.arc.stream import ArcStream, texts_of
 from mull.tasks.arc.writing import writing
 from training import CONTEXT, Data, Plan, data, save_words, tokenizer_of, train
 
@@ -28,6 +29,8 @@ SEEDS = (0, 1, 2)
 RATES = (0.125, 0.5, 2.0)
 """Beside the size's own peak rates, which are 1."""
 RANKS = (4, 16, 64)
+LORA_RATES = (3e-3, 1e-3, 3e-4)
+"""Every rank with every rate: what one rank learns best with makes a larger one fall apart."""
 LORA_STEPS = 100
 PLAIN = Recipe(geometry=False, own=0.0)
 AUGMENTED = {
@@ -98,49 +101,70 @@ def rates(bench: Bench) -> None:
 
 
 def augmentations(bench: Bench) -> None:
-    """Each augmentation of the training left out or added, one seed."""
+    """Each augmentation of the training left out or added."""
     for name, recipe in AUGMENTED.items():
-        if (name, 0) not in seen(bench.rows, "augmentations"):
-            bench.cell("augmentations", name, 0, Plan("s", 0), bench.data(recipe))
+        known = seen(bench.rows, "augmentations")
+        left = [seed for seed in SEEDS if (name, seed) not in known]
+        made = bench.data(recipe) if left else None
+        for seed in left:
+            bench.cell("augmentations", name, seed, Plan("s", seed), made)
 
 
 def lora(bench: Bench) -> None:
-    """D9: adapters of three ranks that teach the 0.8M model kinds it has not seen, two seeds."""
-    from mull.training.dialogue import Encoder
-    from mull.training.lora import LoraShape, TrainLora, merge, train_lora
-
+    """D9: adapters of three ranks, each with three rates, teach the 0.8M model new kinds."""
     base = bench.work / "sizes" / "m-0" / "1"
     if not (base / "model.safetensors").exists():
         raise SystemExit("LoRA goes on from the larger model of the sizes: run --only sizes first")
     held = held_out(40, NEW_ROWS, NEW_GRIDS)
     sources = trained(held, NEW_ROWS, NEW_GRIDS)
-    for seed in SEEDS[:2]:
-        stream = ArcStream(sources, writing("marked"), "outputs", PLAIN, seed=seed)
-        for rank in RANKS:
-            if (f"rank {rank}", seed) in seen(bench.rows, "lora"):
-                continue
-            folder = bench.work / "lora" / f"rank-{rank}-{seed}"
-            config = TrainLora(
-                base,
-                steps=LORA_STEPS,
-                batch=16,
-                micro=16,
-                max_length=CONTEXT,
-                rate=3e-3,
-                shape=LoraShape(rank=rank, alpha=2.0 * rank, dropout=0.0, targets=("all-linear",)),
-                every=LORA_STEPS,
-                seed=seed,
-                threads=1,
-            )
-            if not (folder / "trained.json").exists():
-                train_lora(config, stream, folder, encoder=Encoder.of(base))
-            if not (folder / "merged" / "model.safetensors").exists():
-                merge(base, folder, folder / "merged")
-            directory = folder / "run"
-            [found] = measured(folder / "merged", TASK, held, [STRATEGY], [0.0], directory)
-            row = Row.of(found, "lora", f"rank {rank}", seed, {"rank": rank})
-            save(row, bench.rows)
-            print(f"lora: rank {rank} seed {seed}: {row.mean('accuracy'):.3f}", flush=True)
+    for seed, rank, rate in product(SEEDS, RANKS, LORA_RATES):
+        name = f"rank {rank}, rate {rate:g}"
+        if (name, seed) in seen(bench.rows, "lora"):
+            continue
+        folder = bench.work / "lora" / f"{rank}-{rate:g}-{seed}"
+        loss = adapt(base, folder, sources, held, rank, rate, seed)
+        [found] = measured(folder / "merged", TASK, held, [STRATEGY], [0.0], folder / "run")
+        facts = {"rank": rank, "rate": rate, "validation": loss}
+        row = Row.of(found, "lora", name, seed, facts)
+        save(row, bench.rows)
+        print(f"lora: {name} seed {seed}: {row.mean('accuracy'):.3f} {facts}", flush=True)
+
+
+def adapt(
+    base: Path,
+    folder: Path,
+    sources: Sequence[Puzzle | Pool],
+    held: Sequence[Puzzle],
+    rank: int,
+    rate: float,
+    seed: int,
+) -> float:
+    """Train an adapter and merge it into ``folder/merged``; its last validation loss."""
+    from mull.training.dialogue import Encoder
+    from mull.training.lora import LoraShape, TrainLora, merge, train_lora
+
+    form = writing("marked")
+    config = TrainLora(
+        base,
+        steps=LORA_STEPS,
+        batch=16,
+        micro=16,
+        max_length=CONTEXT,
+        rate=rate,
+        shape=LoraShape(rank=rank, alpha=2.0 * rank, dropout=0.0, targets=("all-linear",)),
+        every=LORA_STEPS,
+        seed=seed,
+        threads=1,
+    )
+    done = train_lora(
+        config,
+        ArcStream(sources, form, "outputs", PLAIN, seed=seed),
+        folder,
+        validation=list(texts_of(held, form)),
+        encoder=Encoder.of(base),
+    )
+    merge(base, folder, folder / "merged")
+    return float(done.checks[-1]["validation"])
 
 
 STUDIES = {

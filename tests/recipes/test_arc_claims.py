@@ -154,10 +154,18 @@ def test_more_steps_and_ranks_are_compared_one_by_one(arc: dict[str, ModuleType]
             tuned.append(
                 row(arc, "ttft", f"{steps} steps", share, seed, steps=steps, validation=1.2)
             )
-    ranks = [row(arc, "lora", f"rank {r}", 0.4, rank=r) for r in (4, 16, 64)]
+    ranks = [
+        row(arc, "lora", f"rank {r}, rate {rate}", share, rank=r, rate=rate, validation=loss)
+        for r in (4, 16, 64)
+        for rate, share, loss in ((1e-2, 0.1, 9.0), (1e-3, 0.4, 0.5), (1e-4, 0.2, 0.6))
+    ]
     found = arc["claims"].findings([*tuned, *ranks])
     assert [each.where for each in found if each.claim == "D8"] == ["0 → 50", "50 → 400", "0 … 400"]
-    assert [each.where for each in found if each.claim == "D9"] == ["4 → 16", "16 → 64"]
+    rates = ", rates 0.001, 0.001"  # those of the least validation loss
+    assert [each.where for each in found if each.claim == "D9"] == [
+        f"4 → 16{rates}",
+        f"16 → 64{rates}",
+    ]
     assert said(found, "D9") == [NOT_DETECTED, NOT_DETECTED]
 
 
