@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate
 
 import numpy as np
 
@@ -26,6 +25,7 @@ from mull.strategies.needs import Needs
 from mull.strategies.sample import WINDOW, check_options, samples_of
 from mull.strategies.scored import ByScore
 from mull.types import Branch, Candidate, Completion, StopReason, Unanswered
+from mull.verifiers.confidence import lowest_mean
 
 SCORE = "confidence"
 
@@ -40,10 +40,7 @@ def confidence(logprobs: Sequence[float], window: int) -> float:
     """
     if not logprobs:
         return 0.0
-    size = min(window, len(logprobs))
-    sums = [0.0, *accumulate(logprobs)]
-    means = ((sums[end] - sums[end - size]) / size for end in range(size, len(sums)))
-    return min(1.0, math.exp(max(-700.0, min(means))))
+    return min(1.0, math.exp(max(-700.0, lowest_mean(logprobs, window))))
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,8 @@ class CheckerVerifier:
     one of them is found.
     """
 
+    policy = ()
+
     def __init__(
         self,
         task: Task,
@@ -61,11 +63,6 @@ class CheckerVerifier:
         """Who scores: the task and the rates of error."""
         rates = f"{self.false_positive}/{self.false_negative}/{self.exploit}/{self.seed}"
         return EngineInfo("checker", f"checker:{self.task.name}", rates)
-
-    @property
-    def policy(self) -> tuple[str, ...]:
-        """It fits any."""
-        return ()
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch. ``UnsupportedError`` for an unfinished branch of a task that has no

@@ -56,6 +56,8 @@ class CodeVerifier:
     an unfinished solution. ``SandboxError`` where code cannot be isolated.
     """
 
+    policy = ()
+
     def __init__(self, *, seconds: float = 5.0, memory_mib: int = 512) -> None:
         if not 0 < seconds < math.inf or memory_mib < 64:
             raise SpecError(
@@ -65,11 +67,6 @@ class CodeVerifier:
         check_isolation()
         self.seconds, self.memory_mib = seconds, memory_mib
         self.info = EngineInfo("code", "code", f"{seconds}/{memory_mib}")
-
-    @property
-    def policy(self) -> tuple[str, ...]:
-        """It fits any."""
-        return ()
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch; costs no tokens. ``UnsupportedError`` for a problem without tests

@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from itertools import accumulate
 from statistics import fmean
-
-import numpy as np
 
 from mull.budget import Meter
 from mull.engines.base import Engine
@@ -31,14 +31,10 @@ class MeanLogprob:
     """
 
     info = EngineInfo("confidence", "mean-logprob")
+    policy = ()
 
     def __init__(self, policy: EngineInfo) -> None:
         _check(policy, self.info.model)
-
-    @property
-    def policy(self) -> tuple[str, ...]:
-        """It fits any."""
-        return ()
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch; costs nothing."""
@@ -54,6 +50,8 @@ class LowestGroup:
     does not tell them.
     """
 
+    policy = ()
+
     def __init__(self, policy: EngineInfo, *, size: int = 32) -> None:
         if size < 1:
             raise SpecError(f"lowest-group(size={size}): size must be at least 1")
@@ -61,19 +59,9 @@ class LowestGroup:
         self.info = EngineInfo("confidence", "lowest-group", str(size))
         _check(policy, self.info.model)
 
-    @property
-    def policy(self) -> tuple[str, ...]:
-        """It fits any."""
-        return ()
-
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch; costs nothing."""
-        return _each(branches, meter, self._lowest)
-
-    def _lowest(self, known: Sequence[float]) -> float:
-        sums = np.concatenate([[0.0], np.cumsum(np.asarray(known, dtype=np.float64))])
-        size = min(self.size, len(known))
-        return float((sums[size:] - sums[:-size]).min() / size)
+        return _each(branches, meter, partial(lowest_mean, size=self.size))
 
 
 class SelfCertainty:
@@ -90,6 +78,8 @@ class SelfCertainty:
     not tell the whole distribution.
     """
 
+    policy = ()  # fits any: it is made of it
+
     def __init__(self, policy_engine: Engine) -> None:
         info = policy_engine.info
         if not (info.capabilities.score and info.capabilities.certainty):
@@ -105,11 +95,6 @@ class SelfCertainty:
         """The policy's, with what decides the score in its revision."""
         given = self.engine.info
         return replace(given, revision=f"{given.revision}/self-certainty")
-
-    @property
-    def policy(self) -> tuple[str, ...]:
-        """It fits any: it is made of the policy."""
-        return ()
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch in nats, all branches in one batch of the engine."""
@@ -130,6 +115,13 @@ class SelfCertainty:
     def forget(self) -> None:
         """Empty the policy's prefix cache, if it has one."""
         forget_prefixes(self.engine)
+
+
+def lowest_mean(logprobs: Sequence[float], size: int) -> float:
+    """The lowest mean of ``size`` log-probabilities in a row, of all where they are fewer."""
+    size = min(size, len(logprobs))
+    sums = [0.0, *accumulate(logprobs)]
+    return min((sums[end] - sums[end - size]) / size for end in range(size, len(sums)))
 
 
 def _each(

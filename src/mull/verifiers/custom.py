@@ -20,6 +20,8 @@ class FunctionVerifier:
     function is the failure of the branches that were scored with it.
     """
 
+    policy = ()  # fits any, as far as anybody knows
+
     def __init__(
         self, function: Callable[[Branch], float | None], name: str, revision: str = ""
     ) -> None:
@@ -30,11 +32,6 @@ class FunctionVerifier:
             )
         self.function = function
         self.info = EngineInfo("custom", name, revision)
-
-    @property
-    def policy(self) -> tuple[str, ...]:
-        """It fits any, as far as anybody knows."""
-        return ()
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch; ``EngineError`` where the function breaks or gives no number."""

@@ -59,6 +59,8 @@ class GenerativeVerifier:
     the model generates is charged to the verifier.
     """
 
+    policy = ()
+
     def __init__(
         self,
         engine: Engine,
@@ -81,11 +83,6 @@ class GenerativeVerifier:
         given = self.engine.info
         how = f"{self.n}/{self.sampling.temperature}/{self.until.max_tokens}/{self.seed}"
         return replace(given, model=f"generative:{given.model}", revision=f"{given.revision}/{how}")
-
-    @property
-    def policy(self) -> tuple[str, ...]:
-        """It fits any."""
-        return ()
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch, all at once. Raises the engine's error where no verdict came at all

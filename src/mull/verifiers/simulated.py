@@ -30,6 +30,8 @@ class SimulatedVerifier:
     one at a time (0: none). A branch whose earlier steps were scored costs its last step only.
     """
 
+    policy = ()  # fits any engine that runs a step model
+
     def __init__(
         self,
         *,
@@ -59,11 +61,6 @@ class SimulatedVerifier:
             tokenizer="bytes",
             parameters=self.parameters,
         )
-
-    @property
-    def policy(self) -> tuple[str, ...]:
-        """It fits any engine that runs a step model."""
-        return ()
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score 0..1 a branch; ``EngineError`` for a problem that is not simulated."""
