@@ -15,7 +15,6 @@ import secrets
 import socket
 from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
 
 from mull.errors import InputError, RunLockedError, StoreError
 
@@ -162,12 +161,7 @@ class FileLock:
     def __enter__(self) -> FileLock:
         return self.acquire()
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.release()
 
 

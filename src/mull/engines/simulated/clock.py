@@ -16,7 +16,6 @@ import asyncio
 import selectors
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Executor
-from types import TracebackType
 from typing import Any, Self, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
@@ -123,13 +122,8 @@ class VirtualClock:
         self._runner.__enter__()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._runner.__exit__(kind, error, trace)
+    def __exit__(self, *_: object) -> None:
+        self._runner.close()
 
 
 def run_virtual(coro: Coroutine[Any, Any, T]) -> T:
