@@ -10,7 +10,16 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from mull.engines.adapt import Parts
-from mull.types import Extraction, Grade, Problem, Prompt, StopReason, Unanswered, Until
+from mull.types import (
+    Extraction,
+    Grade,
+    GradeOutcome,
+    Problem,
+    Prompt,
+    StopReason,
+    Unanswered,
+    Until,
+)
 
 
 @runtime_checkable
@@ -154,6 +163,16 @@ def settled(task: Task, read: Extraction, stop: StopReason) -> Extraction:
     if stop.truncated or read.answer is not None:
         return Extraction(None, Unanswered.TRUNCATED)
     return read
+
+
+def graded(task: Task, problem: Problem, answer: str | None) -> Grade:
+    """The grade of an answer by its task's equality with the gold answer."""
+    if problem.answer is None:
+        return Grade(GradeOutcome.UNGRADED)
+    if answer is None:
+        return Grade(GradeOutcome.UNANSWERED)
+    right = task.same(problem, problem.answer, answer)
+    return Grade(GradeOutcome.CORRECT if right else GradeOutcome.WRONG)
 
 
 @runtime_checkable

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
+from mull.tasks.base import graded
 from mull.tasks.files import QUESTIONS, Row, load_problems, question
 from mull.tasks.maths.extract import boxed, marked, visible
-from mull.tasks.text import as_it_stands, graded, normalise
+from mull.tasks.text import as_it_stands, normalise
 from mull.types import Extraction, Grade, Message, Problem, Prompt, Unanswered, Until
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -118,7 +119,7 @@ class Choice:
 
     def grade(self, problem: Problem, answer: str | None) -> Grade:
         """Whether it is the gold letter."""
-        return graded(problem, answer, self.same)
+        return graded(self, problem, answer)
 
     def _problem(
         self,

@@ -4,25 +4,16 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
+from mull.tasks.base import graded
 from mull.tasks.files import Row, gold_text, load_problems, question
 from mull.tasks.maths.extract import boxed, marked, visible
-from mull.types import (
-    Extraction,
-    Grade,
-    GradeOutcome,
-    Message,
-    Problem,
-    Prompt,
-    Unanswered,
-    Until,
-)
+from mull.types import Extraction, Grade, Message, Problem, Prompt, Unanswered, Until
 
-Same = Callable[[Problem, str, str], bool]
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b")
 
 
@@ -124,17 +115,7 @@ class Text:
 
     def grade(self, problem: Problem, answer: str | None) -> Grade:
         """Equality with the gold answer."""
-        return graded(problem, answer, self.same)
-
-
-def graded(problem: Problem, answer: str | None, same: Same) -> Grade:
-    """The grade of an answer by an equality of its task."""
-    if problem.answer is None:
-        return Grade(GradeOutcome.UNGRADED)
-    if answer is None:
-        return Grade(GradeOutcome.UNANSWERED)
-    right = same(problem, problem.answer, answer)
-    return Grade(GradeOutcome.CORRECT if right else GradeOutcome.WRONG)
+        return graded(self, problem, answer)
 
 
 def as_it_stands(text: str) -> Prompt:

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from typing import Final, get_args
 
 from mull.errors import ConfigError, InputError
+from mull.tasks.base import graded
 from mull.tasks.words_graph import (
     MAX_LEVEL,
     SYMBOL,
@@ -42,15 +43,7 @@ from mull.tasks.words_graph import (
     compute,
     draw,
 )
-from mull.types import (
-    Extraction,
-    Grade,
-    GradeOutcome,
-    Problem,
-    Prompt,
-    Unanswered,
-    Until,
-)
+from mull.types import Extraction, Grade, Problem, Prompt, Unanswered, Until
 
 LEVELS: Final = tuple(range(1, MAX_LEVEL + 1))
 _NUMBER: Final = r"([0-9]{1,4})"
@@ -207,12 +200,7 @@ class WordsTask:
         return a == b
 
     def grade(self, problem: Problem, answer: str | None) -> Grade:
-        if problem.answer is None:
-            return Grade(GradeOutcome.UNGRADED)
-        if answer is None:
-            return Grade(GradeOutcome.UNANSWERED)
-        right = self.same(problem, answer, problem.answer)
-        return Grade(GradeOutcome.CORRECT if right else GradeOutcome.WRONG)
+        return graded(self, problem, answer)
 
     def first_error(self, problem: Problem, text: str) -> int | None:
         """Index of the first wrong line, ``None`` if every line so far is right."""

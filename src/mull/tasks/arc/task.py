@@ -20,8 +20,8 @@ from mull.tasks.arc.grids import MAX_SIDE, Pair, Puzzle, as_json, as_text, from_
 from mull.tasks.arc.grids import puzzle_of as checked
 from mull.tasks.arc.prompts import Layout
 from mull.tasks.arc.writing import Writing, writing
-from mull.tasks.base import SAME, View
-from mull.types import Extraction, Grade, GradeOutcome, Problem, Prompt, Unanswered, Until
+from mull.tasks.base import SAME, View, graded
+from mull.types import Extraction, Grade, Problem, Prompt, Unanswered, Until
 
 LEVELS: Final = (5, 10, 15, 20, MAX_SIDE)
 """Levels of difficulty 1 to 5: the longest side of any grid that the problem shows."""
@@ -113,12 +113,7 @@ class ArcTask:
 
     def grade(self, problem: Problem, answer: str | None) -> Grade:
         """Right where every cell is."""
-        if problem.answer is None:
-            return Grade(GradeOutcome.UNGRADED)
-        if answer is None:
-            return Grade(GradeOutcome.UNANSWERED)
-        right = answer == problem.answer
-        return Grade(GradeOutcome.CORRECT if right else GradeOutcome.WRONG)
+        return graded(self, problem, answer)
 
     def views(self, problem: Problem, count: int, seed: int = 0) -> Sequence[View]:
         """The puzzle under ``count`` augmentations (``augment.views``), the prompts fitted."""
