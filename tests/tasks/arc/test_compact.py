@@ -23,9 +23,8 @@ from mull.tasks.arc.compact import (
     Lists,
     compact_format,
     prompt,
-    read_solution,
 )
-from mull.tasks.arc.encode import Unreadable
+from mull.tasks.arc.encode import Unreadable, read
 from mull.tasks.arc.grids import Grid, Pair, Puzzle
 
 PUZZLE = Puzzle(
@@ -117,10 +116,10 @@ def test_what_is_said_is_every_output_as_a_solution(form: compact.Rows) -> None:
 @given(forms, st.one_of(st.text(), likely), st.booleans())
 @settings(max_examples=400)
 def test_no_text_breaks_a_reader(form: Format, text: str, strict: bool) -> None:
-    reading = read_solution(form, text, strict)
+    reading = read(form, text, strict)
     assert (reading.grid is None) == (reading.failure is not None)
     if strict and reading.grid is not None:
-        assert read_solution(form, text).grid == reading.grid
+        assert read(form, text).grid == reading.grid
 
 
 @pytest.mark.parametrize(
@@ -139,8 +138,8 @@ def test_no_text_breaks_a_reader(form: Format, text: str, strict: bool) -> None:
 def test_a_marked_solution_is_whole_where_its_mark_is(
     text: str, lenient: Unreadable | None, strict: Unreadable | None
 ) -> None:
-    assert read_solution(MARKED, text).failure is lenient
-    assert read_solution(MARKED, text, strict=True).failure is strict
+    assert read(MARKED, text).failure is lenient
+    assert read(MARKED, text, strict=True).failure is strict
 
 
 def test_what_follows_the_end_of_the_turn_is_passed_over() -> None:
@@ -184,13 +183,13 @@ def test_the_box_comes_first_and_then_the_last_list(text: str, grid: Grid) -> No
     ],
 )
 def test_a_list_that_is_no_grid_has_a_reason(text: str, failure: Unreadable) -> None:
-    assert read_solution(LISTS, text).failure is failure
+    assert read(LISTS, text).failure is failure
 
 
 def test_strictly_the_list_stands_alone_or_in_its_box() -> None:
-    assert read_solution(LISTS, " [[1]]\n", strict=True).grid == ((1,),)
-    assert read_solution(LISTS, r"\boxed{[[1]]}", strict=True).grid == ((1,),)
-    assert read_solution(LISTS, "It is [[1]]", strict=True).grid is None
+    assert read(LISTS, " [[1]]\n", strict=True).grid == ((1,),)
+    assert read(LISTS, r"\boxed{[[1]]}", strict=True).grid == ((1,),)
+    assert read(LISTS, "It is [[1]]", strict=True).grid is None
 
 
 def test_the_list_prompt_shows_every_pair_and_the_test_input() -> None:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, Final, Protocol, runtime_checkable
 
 from mull.errors import InputError, SpecError
-from mull.tasks.arc.encode import Minimal, ReadError, Reading, Unreadable, read_inside
+from mull.tasks.arc.encode import Minimal, Readable, ReadError, Unreadable, read_inside
 from mull.tasks.arc.grids import COLOURS, Grid, Pair, Puzzle, as_rows, as_text
 from mull.tasks.maths.extract import boxed
 
@@ -31,7 +31,7 @@ class Piece:
 
 
 @runtime_checkable
-class Format(Protocol):
+class Format(Readable, Protocol):
     """A puzzle → the text before its answer; a grid → the answer's text, and back."""
 
     @property
@@ -47,10 +47,6 @@ class Format(Protocol):
         """What a model is to say after the pieces, without its end-of-sequence token."""
         ...
 
-    def to_grid(self, text: str, strict: bool = False) -> Grid:
-        """The grid in a solution; ``ReadError`` where there is none."""
-        ...
-
 
 def prompt(form: Format, puzzle: Puzzle, index: int = 0) -> str:
     """The text that a solution of test pair ``index`` continues.
@@ -61,16 +57,6 @@ def prompt(form: Format, puzzle: Puzzle, index: int = 0) -> str:
     '<12=21><34='
     """
     return "".join(piece.text for piece in form.pieces(puzzle, index))
-
-
-def read_solution(form: Format, text: str, strict: bool = False) -> Reading:
-    """What a continuation gives; never raises, whatever the text is."""
-    if not text.strip():
-        return Reading(None, Unreadable.EMPTY, "no text")
-    try:
-        return Reading(form.to_grid(text, strict))
-    except ReadError as error:
-        return Reading(None, error.failure, error.detail)
 
 
 @dataclass(frozen=True, slots=True)

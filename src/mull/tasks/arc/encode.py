@@ -96,9 +96,17 @@ class Reading:
     detail: str = ""
 
 
+class Readable(Protocol):
+    """Text → a grid."""
+
+    def to_grid(self, text: str, strict: bool = False) -> Grid:
+        """The grid in a text as it is written; ``ReadError`` where there is none."""
+        ...
+
+
 @runtime_checkable
-class Encoder(Protocol):
-    """A grid → text, and back."""
+class Encoder(Readable, Protocol):
+    """A grid → text, and back: ``to_grid`` takes a text that holds the opening."""
 
     @property
     def opening(self) -> str:
@@ -106,10 +114,6 @@ class Encoder(Protocol):
         ...
 
     def to_text(self, grid: Grid) -> str: ...
-
-    def to_grid(self, text: str, strict: bool = False) -> Grid:
-        """The grid in a text that holds the opening; ``ReadError`` where there is none."""
-        ...
 
 
 class _Bare:
@@ -289,7 +293,11 @@ class Block:
     inner: Encoder
 
     def __post_init__(self) -> None:
-        _unfenced(self.inner)
+        if FENCE in self.inner.to_text(_ALL_COLOURS):  # reading would end at the inner one
+            raise SpecError(
+                "a fenced block in a fenced block; expected one GridCodeBlockEncoder or "
+                "GridShapeEncoder"
+            )
 
     @property
     def opening(self) -> str:
@@ -310,7 +318,7 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
-class Shaped:
+class Shaped(Block):
     """A fenced block that states rows x columns before the grid.
 
     Strict, the stated shape must be that of the rows; a missing closing fence is then forgiven.
@@ -318,15 +326,6 @@ class Shaped:
     >>> Shaped(RowNumbered(Minimal())).to_text(((0, 1, 2), (3, 4, 5)))
     '```grid shape: 2x3\\n1 012\\n2 345\\n```'
     """
-
-    inner: Encoder
-
-    def __post_init__(self) -> None:
-        _unfenced(self.inner)
-
-    @property
-    def opening(self) -> str:
-        return OPENING
 
     def to_text(self, grid: Grid) -> str:
         return f"{SHAPE} {len(grid)}x{len(grid[0])}\n{self.inner.to_text(grid)}\n{FENCE}"
@@ -345,7 +344,7 @@ class Shaped:
         return grid
 
 
-def read(encoder: Encoder, text: str, strict: bool = False) -> Reading:
+def read(form: Readable, text: str, strict: bool = False) -> Reading:
     """What a whole text gives; never raises, whatever the text is.
 
     >>> read(Block(Minimal()), "```grid\\n01\\n2\\n```").failure
@@ -354,7 +353,7 @@ def read(encoder: Encoder, text: str, strict: bool = False) -> Reading:
     if not text.strip():
         return Reading(None, Unreadable.EMPTY, "no text")
     try:
-        return Reading(encoder.to_grid(text, strict))
+        return Reading(form.to_grid(text, strict))
     except ReadError as error:
         return Reading(None, error.failure, error.detail)
 
@@ -382,15 +381,6 @@ def read_inside(inner: Encoder, body: str, closed: bool, strict: bool) -> Grid:
         if not closed and _cut(inner, body, error.failure):
             raise ReadError(Unreadable.TRUNCATED, f"open block: {error.detail}") from error
         raise
-
-
-def _unfenced(inner: Encoder) -> None:
-    """Refuse a fence in a fence: reading would end at the inner one."""
-    if FENCE in inner.to_text(_ALL_COLOURS):
-        raise SpecError(
-            "a fenced block in a fenced block; expected one GridCodeBlockEncoder or "
-            "GridShapeEncoder"
-        )
 
 
 def _agree(stated: str, grid: Grid, closed: bool) -> None:

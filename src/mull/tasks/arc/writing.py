@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol
 
-from mull.tasks.arc.compact import FORMATS, Format, Rows, compact_format, prompt, read_solution
+from mull.tasks.arc.compact import FORMATS, Format, Rows, compact_format, prompt
 from mull.tasks.arc.encode import FENCE, Encoder, Reading, read
 from mull.tasks.arc.encoder_spec import parse_encoder
 from mull.tasks.arc.grids import Grid, Puzzle
@@ -72,7 +72,7 @@ class Compact:
     def read(self, text: str, strict: bool = False) -> Reading:
         stop = "".join(self.stop)
         whole = text if stop in text or not text.strip() else text + stop
-        return read_solution(self.form, whole, strict)
+        return read(self.form, whole, strict)
 
 
 @dataclass(frozen=True, slots=True)
