@@ -23,7 +23,6 @@ from rapidfuzz.distance import Levenshtein
 from mull.labels.samples import Sample
 from mull.labels.steps import distinct
 from mull.rng import derive
-from mull.strategies.base import prompt_of
 from mull.training.data import Example
 from mull.types import Attempt, Branch
 
@@ -114,8 +113,8 @@ def likeliest(samples: Iterable[Sample]) -> Sample | None:
 
 
 def _example(target: Sample, attempts: Sequence[Sample]) -> Example:
-    """What the model reads is what the driver would show it: ``prompt_of`` with the history."""
+    """What the model reads is what the driver would show it, ``Branch.prompt``."""
     root = Branch.root(target.problem)
     history = tuple(Attempt(sample.text) for sample in attempts)
-    prompt = prompt_of(Branch(root.problem, root.view, (), history))
+    prompt = Branch(root.problem, root.view, (), history).prompt
     return Example(prompt.plain, target.text, target.ids)

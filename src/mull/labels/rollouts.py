@@ -18,7 +18,6 @@ from mull.errors import UsageError
 from mull.runs.result import grade_answer
 from mull.selection import NOTHING
 from mull.strategies.base import Ended, OrderedSearch, Outcome, Result, Search, Start
-from mull.strategies.chains import length_of
 from mull.strategies.drive import Job, drive
 from mull.tasks.base import Task
 from mull.types import Branch, Candidate, Completion, Sampling, Usage
@@ -60,7 +59,7 @@ class _RolloutSearch(OrderedSearch):
 
     def begin(self) -> None:
         # No longer than a sample of the policy, what the branch has of it included.
-        left = max(1, self.start.limit.max_tokens - length_of(self.branch))
+        left = max(1, self.start.tokens_left(self.branch))
         until = replace(self.start.limit, max_tokens=left)
         self.generate(self.branch, until, self.n, purpose=Purpose.LOOKAHEAD)
 

@@ -29,7 +29,6 @@ from mull.labels.known import Known, place
 from mull.labels.rollouts import prefixes, values
 from mull.labels.samples import Sample
 from mull.rng import derive
-from mull.strategies.base import prompt_of
 from mull.tasks.base import ProcessTask, Task
 from mull.training.data import Labelled
 from mull.types import Attempt, Branch, Sampling, Step, StopReason, Usage
@@ -262,5 +261,5 @@ class Labeller:
         return self.task.until.separator
 
     def _labelled(self, sample: Sample, labels: Sequence[float]) -> Labelled:
-        prompt = prompt_of(branch_of(sample, self._separator)).plain
+        prompt = branch_of(sample, self._separator).prompt.plain
         return Labelled(prompt, sample.text, tuple(labels), self._separator, sample.ids)

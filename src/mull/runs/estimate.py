@@ -16,7 +16,7 @@ from mull.budget import COST_MODELS, Ledger, Meter, Purpose
 from mull.engines.base import Engine
 from mull.runs.cells import Cell
 from mull.runs.prepare import Plan
-from mull.strategies.base import Adapt, Adapted, Generate, Outcome, Room, Start, prompt_of
+from mull.strategies.base import Adapt, Adapted, Generate, Outcome, Room, Start
 from mull.strategies.needs import POLICY, needs_of
 from mull.types import Branch, Completion, Problem, Request, Sampling, Usage
 
@@ -179,7 +179,7 @@ async def _measure(
     async def one(seed: int, problem: Problem) -> int:
         root = Branch.root(problem)
         request = Request(
-            prompt_of(root),
+            root.prompt,
             example.until,
             root.text,
             n=n,

@@ -29,7 +29,6 @@ from mull.types import (
     Decoding,
     Extraction,
     Problem,
-    Prompt,
     Sampling,
     StopReason,
     TreeNode,
@@ -210,6 +209,10 @@ class Start:
         """When a whole solution ends."""
         return self.until or self.task.until
 
+    def tokens_left(self, branch: Branch) -> int:
+        """Tokens that a path may still have; 0 or less: none."""
+        return self.limit.max_tokens - sum(step.tokens for step in branch.steps)
+
     def candidate(self, branch: Branch, read: Extraction | None = None) -> Candidate:
         """Read a finished branch: its answer by the task (or as ``read``), and its likelihoods.
 
@@ -266,11 +269,6 @@ class Strategy(Protocol):
     def start(self, start: Start) -> Search:
         """A fresh search. ``BudgetError`` where budget and parameters contradict each other."""
         ...
-
-
-def prompt_of(branch: Branch) -> Prompt:
-    """What a model is asked to continue: the branch's view with its history (``Branch.prompt``)."""
-    return branch.prompt
 
 
 def unscored(outcome: Outcome) -> Outcome:

@@ -37,7 +37,6 @@ from mull.strategies.base import (
     Room,
     Score,
     Strategy,
-    prompt_of,
 )
 from mull.strategies.live import Job, LiveJob
 from mull.strategies.needs import POLICY, check_needs
@@ -554,7 +553,7 @@ def request_of(action: Generate, info: EngineInfo, seed: int) -> Request:
     branch, can = action.branch, info.capabilities
     exact = can.token_ids and action.engine == POLICY
     return Request(
-        prompt_of(branch),
+        branch.prompt,
         action.until,
         branch.text,
         branch.token_ids if exact and branch.steps else None,

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from mull.budget import Purpose
 from mull.errors import SpecError
 from mull.selection import Same, Selection, Selector, exact, filtered
-from mull.strategies.base import Failure, Outcome, Search, Start
-from mull.strategies.judge import (
-    JUDGE_CHILD,
-    VERDICT_TOKENS,
-    read_verdict,
-    reply_of,
-    verdict_prompt,
-)
+from mull.strategies.base import Search, Start
+from mull.strategies.judge import JUDGE, VERDICT_TOKENS, read_verdict, verdict_prompt
+from mull.strategies.judged import GradedSearch
 from mull.strategies.needs import POLICY, Needs
 from mull.strategies.sample import WINDOW, check_options, samples_of
-from mull.strategies.scored import FollowedSearch
-from mull.types import GREEDY, Branch, Candidate, Until
+from mull.types import Candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +43,7 @@ class FilterVote:
     """
 
     n: int | None = None
-    judge: str = "judge"
+    judge: str = JUDGE
     votes: int = 1
     judge_tokens: int = VERDICT_TOKENS
     window: int = WINDOW
@@ -70,35 +63,17 @@ class FilterVote:
         return Needs(engines=tuple(dict.fromkeys((POLICY, self.judge))))
 
     def start(self, start: Start) -> Search:
-        return FilterSearch(
+        return GradedSearch(
             start,
             samples_of("filter-vote", self.n, start.budget),
-            Approved("judge", start.majority),
+            Approved(JUDGE, start.majority),
             start.sampling,
             window=self.window,
             quorum=self.quorum,
-            mark="judge",
-            config=self,
+            mark=JUDGE,
+            judge=self.judge,
+            votes=self.votes,
+            judge_tokens=self.judge_tokens,
+            question=verdict_prompt,
+            reader=read_verdict,
         )
-
-
-@dataclass
-class FilterSearch(FollowedSearch):
-    """Each sample is judged; the score is the share of its verdicts that say correct."""
-
-    config: FilterVote = field(default_factory=FilterVote)
-
-    def follow(self, candidate: Candidate, branch: Branch) -> int:
-        view = verdict_prompt(branch.problem, candidate.text)
-        return self.generate(
-            Branch(branch.problem, view, (*branch.key, JUDGE_CHILD)),
-            Until(self.config.judge_tokens),
-            self.config.votes,
-            engine=self.config.judge,
-            decoding=GREEDY if self.config.votes == 1 else None,
-            purpose=Purpose.JUDGE,
-        )
-
-    def read(self, outcome: Outcome) -> float | Failure:
-        reply = reply_of(outcome.value, read_verdict)
-        return reply if isinstance(reply, Failure) else float(reply)

@@ -1,17 +1,19 @@
 """Samples that a judge ranks: by the grade it gives each, or by comparing their answers in pairs.
 
-Both stand in a verifier's place in best-of-n. A grade is asked for as its sample takes effect;
-pairs are compared once the samples are there.
+Both stand in a verifier's place in best-of-n; for filter-vote a verdict is a grade, 0 or 1. A grade
+is asked for as its sample takes effect; pairs are compared once the samples are there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from mull.budget import Purpose
 from mull.selection import Group, Selection, group
 from mull.strategies.base import Ended, Failure, Outcome, Result
 from mull.strategies.judge import (
+    JUDGE,
     JUDGE_CHILD,
     VERDICT_TOKENS,
     both_orders,
@@ -23,19 +25,24 @@ from mull.strategies.judge import (
 )
 from mull.strategies.sample import SampleSearch
 from mull.strategies.scored import FollowedSearch, end_of
-from mull.types import GREEDY, Branch, Candidate, Until
+from mull.types import GREEDY, Branch, Candidate, Problem, Prompt, Until
 
 
 @dataclass
 class GradedSearch(FollowedSearch):
-    """Each sample is graded ``votes`` times; its score ``mark`` is the mean of its grades, 0..1."""
+    """Each sample is asked about ``votes`` times, by default for a grade.
 
-    judge: str = "judge"
+    Its score ``mark`` is the mean of what ``reader`` finds in the replies to ``question``, 0..1.
+    """
+
+    judge: str = JUDGE
     votes: int = 1
     judge_tokens: int = VERDICT_TOKENS
+    question: Callable[[Problem, str], Prompt] = grade_prompt
+    reader: Callable[[str], float | None] = read_grade
 
     def follow(self, candidate: Candidate, branch: Branch) -> int:
-        view = grade_prompt(branch.problem, candidate.text)
+        view = self.question(branch.problem, candidate.text)
         return self.generate(
             Branch(branch.problem, view, (*branch.key, JUDGE_CHILD)),
             Until(self.judge_tokens),
@@ -46,7 +53,8 @@ class GradedSearch(FollowedSearch):
         )
 
     def read(self, outcome: Outcome) -> float | Failure:
-        return reply_of(outcome.value, read_grade)
+        reply = reply_of(outcome.value, self.reader)
+        return reply if isinstance(reply, Failure) else float(reply)
 
 
 @dataclass(eq=False)
@@ -76,7 +84,7 @@ class KnockoutSearch(SampleSearch):
     outcomes tell, about ``window`` questions are in flight.
     """
 
-    judge: str = "judge"
+    judge: str = JUDGE
     judge_tokens: int = VERDICT_TOKENS
     _entrants: list[_Entrant] = field(default_factory=list, init=False)
     _round: int = field(default=0, init=False)

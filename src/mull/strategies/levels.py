@@ -36,7 +36,7 @@ from mull.strategies.choice import Select, choose, path_score
 from mull.strategies.levels_lane import Lane
 from mull.strategies.levels_rule import Rule
 from mull.strategies.levels_tree import AHEAD, Batch, Node
-from mull.types import GREEDY, Branch, Candidate, Completion, StopReason, Unanswered
+from mull.types import GREEDY, Candidate, Completion, StopReason, Unanswered
 
 WIDTH = 16
 """Paths side by side where neither the strategy nor the budget says."""
@@ -169,7 +169,7 @@ class LevelSearch:
         """Ask for children of a node: one step each, or the finish of ``owed`` tokens at most."""
         branch = parent.there
         nodes = tuple(Node((*parent.key, i), parent) for i in range(first, first + count))
-        steps, left = (None, owed) if owed else (1, self.tokens_left(branch))
+        steps, left = (None, owed) if owed else (1, self.start.tokens_left(branch))
         until = replace(self.start.limit, steps=steps, max_tokens=left)
         action = Generate(
             self._id(),
@@ -190,7 +190,7 @@ class LevelSearch:
         """Ask for a node's rollout, or for its score where it has none or that has come."""
         branch = node.there
         if self.lookahead and node.rollout is None and not node.finished:
-            left = self.tokens_left(branch)
+            left = self.start.tokens_left(branch)
             until = replace(self.start.limit, steps=self.lookahead, max_tokens=left)
             ahead = Generate(
                 self._id(),
@@ -224,10 +224,6 @@ class LevelSearch:
         turns = tuple((id, i) for id, span in gone.items() if id not in unasked for i in span)
         if turns:
             self._queue.append(Cancel(turns))
-
-    def tokens_left(self, branch: Branch) -> int:
-        """Tokens that a path may still have; 0 or less: none."""
-        return self.start.limit.max_tokens - sum(step.tokens for step in branch.steps)
 
     # Inside --------------------------------------------------------------------------------
 

@@ -52,8 +52,6 @@ class Desk(Protocol):
 
     def cancel(self, actions: Iterable[tuple[int, range]]) -> None: ...
 
-    def tokens_left(self, branch: Branch) -> int: ...
-
 
 @dataclass(eq=False)
 class Lane:
@@ -119,7 +117,7 @@ class Lane:
         if isinstance(outcome.value, Completion) and node.parent is not None:
             node.branch = node.parent.there.child(outcome.value)
         long = node.there.depth >= self.search.max_steps
-        over = long or self.search.tokens_left(node.there) < 1
+        over = long or self.search.start.tokens_left(node.there) < 1
         node.capped = over and not node.there.finished
         if node.wanted and not self.search.merge and not self._pays_dear():
             self._want(node)
@@ -352,7 +350,7 @@ class Lane:
         best = max(counts, key=lambda node: -math.inf if node.score is None else node.score)
         if not finish_is_due(self.budget, self.spent, length_of(best.there)):
             return False
-        owed = self.search.tokens_left(best.there)
+        owed = self.search.start.tokens_left(best.there)
         batch = self.search.step(self, best, best.taken, 1, guess=False, owed=owed)
         best.taken += 1
         self._last = best

@@ -67,8 +67,7 @@ class LevelOptions:
 def check_level_options(name: str, select: str, max_steps: int) -> None:
     """Raise ``SpecError`` for a selection or a number of steps that there is not."""
     check_select(name, select)
-    if max_steps < 1:
-        raise SpecError(f"{name}(max_steps={max_steps}): must be at least 1")
+    check_positive(name, max_steps=max_steps)
 
 
 def check_positive(name: str, **options: int | None) -> None:

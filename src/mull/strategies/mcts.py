@@ -134,7 +134,7 @@ class MctsSearch(TreeSearch):
         if not leaves:
             return False
         best = max(leaves, key=_promise)
-        self._expand(best, owed=self._left(best.branch))
+        self._expand(best, owed=self.start.tokens_left(best.branch))
         return True
 
     def came(self, outcome: Outcome) -> None:
@@ -202,7 +202,7 @@ class MctsSearch(TreeSearch):
         """Have a new child valued: by its own score, or by that of a rollout."""
         if not self.config.rollout or child.branch.finished:
             self.judge(child)
-        elif self._left(child.branch) < 1:
+        elif self.start.tokens_left(child.branch) < 1:
             self._settle(child, 0.0)
         else:
             # A rollout's index is none of the children's, so it draws on its own.
@@ -250,7 +250,7 @@ class MctsSearch(TreeSearch):
         """Let a node be extended, if it can be."""
         branch = node.branch
         open_end = not branch.finished and branch.depth < self.config.max_steps
-        if open_end and self._left(branch) > 0 and self._room(branch.depth) > 0:
+        if open_end and self.start.tokens_left(branch) > 0 and self._room(branch.depth) > 0:
             self._leaves[branch.depth].add(node)
             self._refresh(node)
 
@@ -270,16 +270,11 @@ class MctsSearch(TreeSearch):
         """
         return self.n - (sum(self._asked.values()) if self.config.rollout else self._asked[depth])
 
-    def _left(self, branch: Branch) -> int:
-        """Tokens that a path may still have."""
-        return self.start.limit.max_tokens - length_of(branch)
-
     def _until(self, branch: Branch, steps: int | None) -> Until:
         """One step, or the whole rest; the last step that a path may have is the whole rest."""
         last = branch.depth + 1 >= self.config.max_steps
-        return replace(
-            self.start.limit, steps=None if last else steps, max_tokens=self._left(branch)
-        )
+        left = self.start.tokens_left(branch)
+        return replace(self.start.limit, steps=None if last else steps, max_tokens=left)
 
 
 def _promise(node: Node) -> tuple[float, int, tuple[int, ...]]:

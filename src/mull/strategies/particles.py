@@ -16,7 +16,7 @@ from mull.errors import SpecError
 from mull.rng import derive
 from mull.strategies.base import Search, Start
 from mull.strategies.levels import level_width
-from mull.strategies.levels_options import LevelOptions
+from mull.strategies.levels_options import LevelOptions, check_positive
 from mull.strategies.levels_rule import Entry, Level, Shares, softmax
 
 Mode = Literal["incremental", "product", "odds"]
@@ -121,8 +121,7 @@ class Particles(LevelOptions):
             raise SpecError(f"particles(mode={self.mode!r}): incremental, product or odds")
         if not 0 <= self.threshold <= 1:
             raise SpecError(f"particles(threshold={self.threshold}): must lie in 0..1")
-        if self.iterations < 1:
-            raise SpecError(f"particles(iterations={self.iterations}): must be at least 1")
+        check_positive(self.name, iterations=self.iterations)
 
     def start(self, start: Start) -> Search:
         n = level_width(self.name, self.n, start.budget, self.iterations)

@@ -118,8 +118,7 @@ class SynthesisSearch(SampleSearch):
     def _synthesise(self) -> None:
         answered = [c for c in self.candidates if c.answer is not None]
         over = self.ended is not Ended.UNFINISHED
-        enough = len(self.candidates) >= self.quorum * self._came
-        if self._action is not None or not over or not enough:
+        if self._action is not None or not over or not self.enough:
             return
         if len(group(answered, self.start.same)) < 2:
             return  # nothing to weigh
