@@ -62,18 +62,8 @@ class VerifyRanking:
         self._fresh: list[Verify] = []
         self._next_round()
 
-    @property
-    def done(self) -> bool:
-        """Whether nothing is left to ask."""
-        return not self._live
-
-    @property
-    def asked(self) -> int:
-        """Questions asked so far."""
-        return sum(self._asked)
-
     def ask(self) -> list[Verify]:
-        """The questions of this round that were not asked before."""
+        """The questions of this round that were not asked before; none at the end."""
         fresh, self._fresh = self._fresh, []
         return fresh
 
@@ -156,18 +146,8 @@ class PairwiseSelection:
         self._fresh: list[Match] = []
         self._next_round()
 
-    @property
-    def done(self) -> bool:
-        """Whether nothing is left to ask."""
-        return not self._open
-
-    @property
-    def asked(self) -> int:
-        """Matches asked for so far."""
-        return self._number
-
     def ask(self) -> list[Match]:
-        """The matches of this round that were not asked for before."""
+        """The matches of this round that were not asked for before; none at the end."""
         fresh, self._fresh = self._fresh, []
         return fresh
 
