@@ -102,15 +102,7 @@ def against_compute(study: Study, others: Sequence[Study], unit: str) -> Any | N
             names.append(_label(other.line.label))
             xs = [*xs, cost[unit]]
     if names:
-        figure.legend(
-            handles,
-            names,
-            loc="outside lower left",
-            ncols=3,
-            frameon=False,
-            fontsize=9,
-            labelcolor=INK,
-        )
+        _legend(figure, "lower left", handles, names)
     _log_axis(axes, xs, counts=unit == "samples", ticks=[p.cost[unit] for p in points])
     axes.set_xlabel(UNITS[unit])
     _percent_axis(axes, "problems right")
@@ -160,13 +152,8 @@ def vote_against_coverage(study: Study) -> Any:
 
 def difficulty(panels: Sequence[Panel]) -> Any:
     """Small multiples, one a difficulty, on one scale."""
-    columns = min(len(panels), 5)
-    rows = -(-len(panels) // columns)
-    figure, grid = _figure(
-        max(2.08 * columns, 5.2), 2.5 * rows + 0.6, columns=columns, rows=rows, shared=True
-    )
-    flat = [axes for row in grid for axes in row]
-    for i, (axes, panel) in enumerate(zip(flat, panels, strict=False)):
+    figure, drawn = _multiples(len(panels), 5, (2.08, 2.5), "", "samples a problem")
+    for axes, panel in zip(drawn, panels, strict=True):
         xs = [point.n for point in panel.points]
         for key in STRATEGIES:
             if key != "best":
@@ -174,30 +161,14 @@ def difficulty(panels: Sequence[Panel]) -> Any:
                 _curve(
                     axes, xs, values, COLOURS[key], MARKERS[key], dashed=key == "accuracy", size=3.5
                 )
-        axes.set_title(_label(panel.title), fontsize=9, color=INK, loc="left", pad=14)
-        under = {"transform": axes.transAxes, "fontsize": 8, "color": MUTED, "va": "bottom"}
-        axes.text(0, 1.02, f"{panel.problems:,} problems", **under)
+        _head(axes, _label(panel.title), f"{panel.problems:,} problems")
         _log_axis(axes, xs, counts=True, ticks=[x for j, x in enumerate(xs) if j % 2 == 0])
-        axes.set_ylim(-3, 103)
-        if i % columns == 0:
-            _percent_axis(axes, "")
-    for axes in flat[len(panels) :]:
-        axes.set_visible(False)
-    figure.supxlabel("samples a problem", fontsize=9, color=MUTED)
     handles = [
         _handle(COLOURS[key], MARKERS[key], dashed=key == "accuracy")
         for key in ("pass_n", "vote", "accuracy")
     ]
     names = [STRATEGIES[key] for key in ("pass_n", "vote", "accuracy")]
-    figure.legend(
-        handles,
-        names,
-        loc="outside upper right",
-        ncols=3,
-        frameon=False,
-        fontsize=9,
-        labelcolor=INK,
-    )
+    _legend(figure, "upper right", handles, names)
     return figure
 
 
@@ -214,29 +185,16 @@ class Reliability:
 
 def reliability(panels: Sequence[Reliability]) -> Any:
     """Share right against the score, a panel each, on one scale; below it, where scores lie."""
-    columns = min(len(panels), 4)
-    rows = -(-len(panels) // columns)
-    figure, grid = _figure(
-        max(2.6 * columns, 5.2), 2.9 * rows + 0.6, columns=columns, rows=rows, shared=True
-    )
-    flat = [axes for row in grid for axes in row]
-    for i, (axes, panel) in enumerate(zip(flat, panels, strict=False)):
+    figure, drawn = _multiples(len(panels), 4, (2.6, 2.9), "candidates right", "score")
+    for axes, panel in zip(drawn, panels, strict=True):
         axes.plot([0, 1], [0, 100], color=MUTED, linewidth=1.0, dashes=(4, 3), zorder=1)
         _heaps(axes, panel)
         xs = [each.score for each in panel.curve]
         _curve(axes, xs, [each.right for each in panel.curve], COLOURS["vote"], "o", size=4)
         title = f"{_label(panel.score, 18)} · {len(panel.right) + len(panel.wrong):,} candidates"
-        axes.set_title(title, fontsize=9, color=INK, loc="left", pad=14)
-        under = {"transform": axes.transAxes, "fontsize": 8, "color": MUTED, "va": "bottom"}
-        axes.text(0, 1.02, _label(panel.label, 36 if columns > 1 else 48), **under)
+        _head(axes, title, _label(panel.label, 36 if len(panels) > 1 else 48))
         axes.set_xlim(-0.02, 1.02)
         axes.set_xticks([0, 0.25, 0.5, 0.75, 1], ["0", "", "0.5", "", "1"])
-        axes.set_ylim(-3, 103)
-        if i % columns == 0:
-            _percent_axis(axes, "candidates right")
-    for axes in flat[len(panels) :]:
-        axes.set_visible(False)
-    figure.supxlabel("score", fontsize=9, color=MUTED)
     return figure
 
 
@@ -338,6 +296,35 @@ def _figure(
     if rows == columns == 1 and not shared:
         return figure, grid[0][0]
     return figure, grid if shared else grid[0]
+
+
+def _multiples(
+    count: int, most: int, size: tuple[float, float], left: str, below: str
+) -> tuple[Any, list[Any]]:
+    """A figure of small multiples in percent, at most ``most`` a row, and their ``count`` axes."""
+    columns = min(count, most)
+    rows = -(-count // columns)
+    width, height = max(size[0] * columns, 5.2), size[1] * rows + 0.6
+    figure, grid = _figure(width, height, columns=columns, rows=rows, shared=True)
+    flat = [axes for row in grid for axes in row]
+    for i, axes in enumerate(flat):
+        axes.set_visible(i < count)
+        axes.set_ylim(-3, 103)
+        if i % columns == 0:
+            _percent_axis(axes, left)
+    figure.supxlabel(below, fontsize=9, color=MUTED)
+    return figure, flat[:count]
+
+
+def _head(axes: Any, title: str, under: str) -> None:
+    """A small multiple's title and the line below it."""
+    axes.set_title(title, fontsize=9, color=INK, loc="left", pad=14)
+    axes.text(0, 1.02, under, transform=axes.transAxes, fontsize=8, color=MUTED, va="bottom")
+
+
+def _legend(figure: Any, place: str, handles: Sequence[Any], names: Sequence[str]) -> None:
+    look = {"ncols": 3, "frameon": False, "fontsize": 9, "labelcolor": INK}
+    figure.legend(handles, names, loc=f"outside {place}", **look)
 
 
 def _curve(
