@@ -74,14 +74,4 @@ def fine_tune(
     final = fit_watched(trainer, folder, watch, on_progress)
     save_model(model, folder)
     save_tokenizer(tokenizer, folder, config.context)
-    return FineTuned(
-        folder=folder,
-        parameters=model.shape.parameters,
-        tokens=trainer.seen,
-        examples=len(corpus),
-        epochs=trainer.seen / corpus.tokens,
-        seconds=trainer.seconds,
-        loss=final.loss,
-        config=config.facts(),
-        validation=tuple(watch.losses),
-    )
+    return FineTuned.of(trainer, folder, final, config, validation=tuple(watch.losses))

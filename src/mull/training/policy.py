@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from mull.engines.torch.places import Marks
 from mull.errors import ConfigError, ModelLoadError
@@ -73,6 +73,23 @@ class Trained:
     loss: float
     config: dict[str, object] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls, trainer: Trainer, folder: Path, final: Progress, config: TrainingOptions, **more: Any
+    ) -> Self:
+        """What a trainer that is done has to say; ``more`` are a subclass's own fields."""
+        return cls(
+            folder=folder,
+            parameters=sum(weight.numel() for weight in trainer.model.parameters()),
+            tokens=trainer.seen,
+            examples=len(trainer.corpus),
+            epochs=trainer.seen / trainer.corpus.tokens,
+            seconds=trainer.seconds,
+            loss=final.loss,
+            config=config.facts(),
+            **more,
+        )
+
 
 def train_policy(
     config: TrainPolicy,
@@ -100,16 +117,7 @@ def train_policy(
     final = fit(trainer, folder, on_progress=on_progress)
     save_model(model, folder)
     save_tokenizer(tokenizer, folder, config.context)
-    return Trained(
-        folder=folder,
-        parameters=model.shape.parameters,
-        tokens=trainer.seen,
-        examples=len(corpus),
-        epochs=trainer.seen / corpus.tokens,
-        seconds=trainer.seconds,
-        loss=final.loss,
-        config=config.facts(),
-    )
+    return Trained.of(trainer, folder, final, config)
 
 
 def check_size(size: str) -> None:

@@ -263,15 +263,5 @@ def train_reward(
     final = fit_watched(trainer, folder, watch, on_progress)
     save_model(model, folder)
     save_tokenizer(tokenizer, folder, model.shape.context)
-    return TrainedReward(
-        folder=folder,
-        parameters=sum(weight.numel() for weight in model.parameters()),
-        tokens=trainer.seen,
-        examples=len(corpus),
-        epochs=trainer.seen / corpus.tokens,
-        seconds=trainer.seconds,
-        loss=final.loss,
-        best=watch.best,
-        validation=tuple(watch.losses),
-        config=config.facts(),
-    )
+    losses = tuple(watch.losses)
+    return TrainedReward.of(trainer, folder, final, config, best=watch.best, validation=losses)
