@@ -21,15 +21,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from measure_shipped_models import SHIPPED, percent, triple
+
 from mull.fileio import write_atomic
-from mull.metrics import Interval, mean_interval, paired_difference
+from mull.metrics import mean_interval, paired_difference
 from mull.report.arc import SolvedCell, solved_of
 from mull.report.load import Runs
 from mull.tasks.arc.data import load
 from mull.tasks.arc.grids import Grid, Puzzle, as_json
 from mull.tasks.arc.one_d import KINDS
 
-SHIPPED = Path(__file__).parent.parent / "src" / "mull" / "models"
 STEPS = {
     "greedy": "greedy",
     "vote": "airv(n=8)",
@@ -139,14 +140,14 @@ def size(grid: Grid) -> int:
 
 
 def _score(solved: Mapping[str, float], ids: Sequence[str]) -> list[float]:
-    return _triple(mean_interval([solved.get(id, 0.0) for id in ids]))
+    return triple(mean_interval([solved.get(id, 0.0) for id in ids]))
 
 
 def _difference(
     new: Mapping[str, float], old: Mapping[str, float], ids: Sequence[str]
 ) -> list[float]:
     pairs = [(new.get(id, 0.0), old.get(id, 0.0)) for id in ids]
-    return _triple(paired_difference([a for a, _ in pairs], [b for _, b in pairs]))
+    return triple(paired_difference([a for a, _ in pairs], [b for _, b in pairs]))
 
 
 def readme(card: dict[str, Any]) -> str:
@@ -175,7 +176,7 @@ def readme(card: dict[str, Any]) -> str:
     ]
     for name, found in card["measured"].items():
         steps = found["steps"]
-        shown = " | ".join(_shown(steps[step]) if step in steps else "" for step in STEPS)
+        shown = " | ".join(percent(steps[step]) if step in steps else "" for step in STEPS)
         lines.append(f"| {sets[name].says} | {found['puzzles']} | {shown} |")
     lines += [
         "",
@@ -186,7 +187,7 @@ def readme(card: dict[str, Any]) -> str:
     ]
     for name, found in card["measured"].items():
         tuned = found["tuned"]
-        shown = " | ".join(_shown(tuned[key]) for key in ("before", "after", "added"))
+        shown = " | ".join(percent(tuned[key]) for key in ("before", "after", "added"))
         lines.append(f"| {sets[name].says} | {tuned['puzzles']} | {shown} |")
     unfit = {sets[n].says: f["too_long"] for n, f in card["measured"].items() if f["too_long"]}
     if unfit:
@@ -203,15 +204,6 @@ def write_card(folder: Path, card: dict[str, Any], found: dict[str, Any] | None 
     card["measured"] = {each.name: measured[each.name] for each in SETS if each.name in measured}
     write_atomic(file, json.dumps(card, indent=1) + "\n")
     write_atomic(folder / "README.md", readme(card))
-
-
-def _triple(interval: Interval) -> list[float]:
-    return [round(value, 5) for value in (interval.value, interval.low, interval.high)]
-
-
-def _shown(triple: list[float]) -> str:
-    value, low, high = (100 * number for number in triple)
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def main() -> None:

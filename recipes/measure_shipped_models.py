@@ -120,22 +120,19 @@ def summary(measured: Measured) -> dict[str, Any]:
         "samples": n,
         "split": "test",
         "temperature": 1.0,
-        "pass_at_1": _triple(mean_interval(rates)),
+        "pass_at_1": triple(mean_interval(rates)),
         "by_level": {
-            str(level): _triple(mean_interval(rates[levels == level]))
-            for level in np.unique(levels)
+            str(level): triple(mean_interval(rates[levels == level])) for level in np.unique(levels)
         },
         "by_fifth": {
-            str(5 - b): _triple(mean_interval(held_out[bins == b]))
+            str(5 - b): triple(mean_interval(held_out[bins == b]))
             for b in reversed(range(5))
             if (bins == b).any()
         },
-        "pass_at_k": {str(k): _triple(mean_interval(covered[k])) for k in ks},
-        "vote_at_k": {str(k): _triple(mean_interval(votes[k])) for k in ks},
-        "coverage_minus_vote": _triple(paired_difference(covered[n], votes[n]))
-        if n in ks
-        else None,
-        "vote_minus_single": _triple(paired_difference(votes[n], rates)) if n in ks else None,
+        "pass_at_k": {str(k): triple(mean_interval(covered[k])) for k in ks},
+        "vote_at_k": {str(k): triple(mean_interval(votes[k])) for k in ks},
+        "coverage_minus_vote": triple(paired_difference(covered[n], votes[n])) if n in ks else None,
+        "vote_minus_single": triple(paired_difference(votes[n], rates)) if n in ks else None,
         "unanswered": round(measured.unanswered, 4),
         "generated_tokens_per_sample": round(measured.generated / (len(pools) * n), 1),
     }
@@ -190,35 +187,37 @@ def readme(facts: dict[str, Any]) -> str:
         "",
         "| measure | percent |",
         "|---|---|",
-        *(f"| pass@{k} | {_shown(v)} |" for k, v in m["pass_at_k"].items()),
-        *(f"| vote@{k} | {_shown(v)} |" for k, v in m["vote_at_k"].items() if k != "1"),
+        *(f"| pass@{k} | {percent(v)} |" for k, v in m["pass_at_k"].items()),
+        *(f"| vote@{k} | {percent(v)} |" for k, v in m["vote_at_k"].items() if k != "1"),
     ]
     if m["coverage_minus_vote"] is not None:
         lines += [
-            f"| pass@{m['samples']} - vote@{m['samples']} | {_shown(m['coverage_minus_vote'])} |",
-            f"| vote@{m['samples']} - pass@1 | {_shown(m['vote_minus_single'])} |",
+            f"| pass@{m['samples']} - vote@{m['samples']} | {percent(m['coverage_minus_vote'])} |",
+            f"| vote@{m['samples']} - pass@1 | {percent(m['vote_minus_single'])} |",
         ]
     lines += [
         f"| without an answer | {100 * m['unanswered']:.1f} |",
         "",
         "| level | pass@1 |",
         "|---|---|",
-        *(f"| {level} | {_shown(v)} |" for level, v in m["by_level"].items()),
+        *(f"| {level} | {percent(v)} |" for level, v in m["by_level"].items()),
         "",
         "| fifth of the problems, easiest first | pass@1 on held-out samples |",
         "|---|---|",
-        *(f"| {number} | {_shown(v)} |" for number, v in m["by_fifth"].items()),
+        *(f"| {number} | {percent(v)} |" for number, v in m["by_fifth"].items()),
         "",
     ]
     return "\n".join(lines)
 
 
-def _triple(interval: Interval) -> list[float]:
+def triple(interval: Interval) -> list[float]:
+    """An interval as cards have it: value, low, high."""
     return [round(interval.value, 5), round(interval.low, 5), round(interval.high, 5)]
 
 
-def _shown(triple: list[float]) -> str:
-    value, low, high = (100 * x for x in triple)
+def percent(numbers: list[float]) -> str:
+    """Such a triple for a page."""
+    value, low, high = (100 * x for x in numbers)
     return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 

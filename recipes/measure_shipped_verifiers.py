@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measure_shipped_models import SHIPPED, percent, triple
 
 from mull.fileio import write_atomic
-from mull.metrics import Interval, mean_interval, paired_difference
+from mull.metrics import mean_interval, paired_difference
 from mull.runs import make_config, run
 from mull.runs.records import Records
 from mull.runs.result import GradedCandidate
 from mull.verifiers.calibration import Labelled, auc_pooled, auc_within, errors_at
 
-SHIPPED = Path(__file__).parent.parent / "src" / "mull" / "models"
 SAMPLES, TURNS = 16, 8
 
 
@@ -67,17 +67,17 @@ def verifier(card: dict[str, Any], folder: Path, problems: int, cache: Path) -> 
         "split": "validation",
         "problems": problems,
         "samples": SAMPLES,
-        "auc_within": _triple(auc_within(labelled)),
+        "auc_within": triple(auc_within(labelled)),
         "problems_with_both": auc_within(labelled).n,
         "auc_pooled": round(auc_pooled(labelled).value, 4),
-        "false_positive": _triple(rates.false_positive),
-        "false_negative": _triple(rates.false_negative),
-        "single": _triple(mean_interval(single)),
-        "vote": _triple(mean_interval(vote)),
-        "weighted_vote": _triple(mean_interval(weighted)),
-        "best_of_n": _triple(mean_interval(best)),
-        "weighted_vote_minus_vote": _triple(paired_difference(weighted, vote)),
-        "best_of_n_minus_single": _triple(paired_difference(best, single)),
+        "false_positive": triple(rates.false_positive),
+        "false_negative": triple(rates.false_negative),
+        "single": triple(mean_interval(single)),
+        "vote": triple(mean_interval(vote)),
+        "weighted_vote": triple(mean_interval(weighted)),
+        "best_of_n": triple(mean_interval(best)),
+        "weighted_vote_minus_vote": triple(paired_difference(weighted, vote)),
+        "best_of_n_minus_single": triple(paired_difference(best, single)),
     }
 
 
@@ -100,8 +100,8 @@ def reviser(card: dict[str, Any], folder: Path, problems: int, cache: Path) -> d
         "split": "validation",
         "problems": problems,
         "chains": len(whole),
-        "by_turn": [_triple(mean_interval(whole[:, turn])) for turn in range(TURNS)],
-        "last_minus_first": _triple(paired_difference(whole[:, -1], whole[:, 0])),
+        "by_turn": [triple(mean_interval(whole[:, turn])) for turn in range(TURNS)],
+        "last_minus_first": triple(paired_difference(whole[:, -1], whole[:, 0])),
         "right_to_wrong": round(float((before * (1 - after)).sum() / max(1, before.sum())), 4),
         "wrong_to_right": round(
             float(((1 - before) * after).sum() / max(1, (1 - before).sum())), 4
@@ -136,21 +136,12 @@ def readme(card: dict[str, Any]) -> str:
     ]
     for name, value in m.items():
         if name == "by_turn":
-            lines += [f"| turn {at} | {_shown(v)} |" for at, v in enumerate(value, 1)]
+            lines += [f"| turn {at} | {percent(v)} |" for at, v in enumerate(value, 1)]
         elif isinstance(value, list):
-            lines.append(f"| {name.replace('_', ' ')} | {_shown(value)} |")
+            lines.append(f"| {name.replace('_', ' ')} | {percent(value)} |")
         elif isinstance(value, float):
             lines.append(f"| {name.replace('_', ' ')} | {100 * value:.1f} |")
     return "\n".join(lines) + "\n"
-
-
-def _triple(interval: Interval) -> list[float]:
-    return [round(interval.value, 5), round(interval.low, 5), round(interval.high, 5)]
-
-
-def _shown(triple: list[float]) -> str:
-    value, low, high = (100 * x for x in triple)
-    return f"{value:.1f} [{low:.1f}, {high:.1f}]"
 
 
 def main() -> None:
