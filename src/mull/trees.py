@@ -21,10 +21,11 @@ class Fate(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TreeNode:
-    """One node of the tree that a search grew, as it is recorded and drawn.
+    """One node of the tree that a search grew, as it is recorded and drawn: a step, or an attempt.
 
-    ``key`` is the branch's key (its parent's key and the child index); ``text`` is this step alone;
-    ``score`` the verifier's, ``None`` where none was asked; ``visits`` counts the simulations
+    ``key`` is the branch's key (its parent's key and the child index; between an attempt and its
+    revision a -1, for which a node stands only where a criticism parts them); ``text`` is this step
+    alone; ``score`` the verifier's, ``None`` where none was asked; ``visits`` counts simulations
     through it (tree searches), or how many equal siblings it stands for.
     """
 

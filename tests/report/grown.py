@@ -41,7 +41,7 @@ def grown(spec: str, samples: int, problems: int = 6, steps: int = 8) -> Cell:
                 at, problem, TASK, solved.result, solved.ledger, solved.samples, lambda _: None
             )
             asked = ProblemRecord(at, problem.id, problem.prompt.plain, problem.answer, {})
-            yield _problem(asked, record)
+            yield _problem(asked, record, spec)
 
     return Cell(spec, f"samples={samples}", 0, tuple(rows()), independent=False)
 

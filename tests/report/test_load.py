@@ -13,6 +13,7 @@ from mull.report import Runs, contents, study_all, write_report
 from mull.report.browser import TextBudget
 from mull.runs.records import Records
 from mull.runs.run import run
+from mull.types import Fate
 
 
 def made(directory: Path, faults: Faults | None = None, slots: int = 8, **fields: object) -> Path:
@@ -110,6 +111,28 @@ def test_samples_that_did_not_come_count_as_unanswered_and_are_listed(tmp_path: 
     assert digest.reasons["failed"] >= len(digest.failures)
     assert digest.samples == 12 * 4
     assert study.points[-1].scores["vote"].n == 12
+
+
+def test_an_attempt_that_did_not_come_is_unanswered_though_a_tree_has_it(tmp_path: Path) -> None:
+    """No other path stood in for it, as one does in a search over steps."""
+    given = small(
+        strategies=[
+            "revise(chains=2, reviser=policy, verifier=prm)",
+            "self-refine",
+            "speculative-rejection(alpha=0, chunk=20)",
+        ],
+        verifiers={"prm": "simulated"},
+    )
+    broken = engine(faults=Faults(rates={Fault.CONNECTION: 0.2}))
+    run(given, tmp_path, engine=broken, task=Steps(), virtual=True)
+    with Runs([tmp_path]) as opened:
+        cells = [list(cell.problems) for cell in opened.runs[0].cells]
+    for problems in cells:
+        assert any(problem.failures for problem in problems)
+        for problem in problems:
+            assert len(problem.samples) == problem.asked == 4
+            came = {node.key for node in problem.tree if node.fate is Fate.FINISHED}
+            assert came == {s.key for s in problem.samples if s.unanswered != "failed"}
 
 
 def test_two_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:

@@ -13,7 +13,9 @@ from tests.report.grown import searched
 from tests.runs.world import Steps, engine, small
 from tests.strategies.common import TASK
 
+from mull.engines.replay import ReplayEngine
 from mull.report import Runs
+from mull.report.trees import parents_of
 from mull.runs import Records, run
 from mull.runs.result import ResultRecord, kept_tree, record_of
 from mull.strategies.drive import Solved
@@ -33,13 +35,29 @@ def record(solved: Solved) -> ResultRecord:
     return record_of(0, problem, TASK, solved.result, solved.ledger, solved.samples, lambda _: None)
 
 
-@pytest.mark.parametrize("spec", ["mcts", "ab-mcts(reviser=policy)"])
+CHAINS = ["revise(chains=2, reviser=policy, verifier=prm)", "self-refine"]
+SPECS = ["mcts", "ab-mcts(reviser=policy)", *CHAINS, "speculative-rejection(chunk=20)"]
+
+
+@pytest.mark.parametrize("spec", SPECS)
 def test_a_tree_comes_back_as_it_was(spec: str) -> None:
     for solved in searched(spec, 8, 2, steps=4):
         made = record(solved)
         assert made.tree == solved.result.tree != ()
         assert made.left_out == 0
         assert ResultRecord.unpack(made.pack()) == made
+
+
+@pytest.mark.parametrize("spec", CHAINS)
+def test_what_is_kept_of_a_chain_is_its_beginning(spec: str) -> None:
+    """The keys of revisions have a -1 in them for which no node need stand."""
+    for solved in searched(spec, 8, 2, steps=4):
+        tree = solved.result.tree
+        for nodes in range(len(tree) + 1):
+            kept = kept_tree(tree, nodes)
+            keys, whole = ([node.key for node in given] for given in (kept, tree))
+            assert len(kept) == nodes
+            assert parents_of(keys) == {key: parents_of(whole)[key] for key in keys}
 
 
 def test_a_record_without_a_tree_does_not_mention_it() -> None:
@@ -52,20 +70,37 @@ def test_a_record_without_a_tree_does_not_mention_it() -> None:
 
 
 def test_a_run_keeps_its_trees_for_the_export_and_the_report(tmp_path: Path) -> None:
-    config = small(strategies=["mcts", "vote"], problems=3, samples=8)
+    searches = ["mcts", *CHAINS, "speculative-rejection(chunk=20)"]
+    config = small(strategies=[*searches, "vote"], problems=3, samples=8)
     verifiers = {"prm": SimulatedVerifier()}
     run(config, tmp_path, engine=engine(), task=Steps(), virtual=True, verifiers=verifiers)
     with Records(tmp_path) as records:
         by_name = {cell.strategy: list(records.results(cell)) for cell in records.cells}
-        assert all(record.tree for record in by_name["mcts"])
+        assert all(record.tree for name in searches for record in by_name[name])
         assert not any(record.tree for record in by_name["vote"])
         rows = [json.loads(line) for line in records.export()]
-    assert sum("tree" in row.get("result", {}) for row in rows) == 3
+    assert sum("tree" in row.get("result", {}) for row in rows) == 3 * len(searches)
     with Runs([tmp_path]) as opened:
         problems = [p for cell in opened.runs[0].cells for p in cell.problems if p.tree]
-        assert [p.tree for p in problems] == [record.tree for record in by_name["mcts"]]
+        recorded = [record.tree for name in searches for record in by_name[name]]
+        assert [p.tree for p in problems] == recorded
         assert all(p.chosen in {node.key for node in p.tree} for p in problems)
-        assert {row.purpose for p in problems for row in p.spent} == {"policy", "verifier"}
+        spent = {row.purpose for p in problems for row in p.spent}
+        assert spent == {"policy", "revision", "judge", "verifier"}
+
+
+def test_a_replay_on_other_slots_grows_the_same_trees(tmp_path: Path) -> None:
+    specs = [*CHAINS, "speculative-rejection(chunk=20)"]
+    config = small(strategies=specs, problems=3, verifiers={"prm": "simulated"})
+    run(config, tmp_path / "made", engine=engine(slots=3), task=Steps(), virtual=True)
+    again = ReplayEngine.open(tmp_path / "made")
+    run(config, tmp_path / "again", engine=again, task=Steps(), virtual=True)
+    trees = []
+    for name in ("made", "again"):
+        with Records(tmp_path / name) as records:
+            trees.append([r.tree for cell in records.cells for r in records.results(cell)])
+    assert trees[0] == trees[1]
+    assert all(trees[0])
 
 
 @given(given=NODES, nodes=st.integers(0, 20), text=st.integers(0, 60))

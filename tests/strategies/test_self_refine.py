@@ -88,6 +88,19 @@ def test_the_next_attempt_sees_the_criticism_and_no_verdict() -> None:
     assert [request.until.max_tokens for request in judged] == [512] * 3
 
 
+def test_the_tree_has_each_criticism_between_the_attempts_that_it_parts() -> None:
+    strategy = SelfRefine(n=4, judge="judge")
+    grades = ["Step one is off.\n[[2]]", "[[4]]", "No verdict here.", "Still off.\n[[1]]"]
+    solved, _, _ = attempts(TEXTS, grades, strategy)
+    assert [(n.key, n.text, n.score, n.fate.value) for n in solved.result.tree] == [
+        ((0,), "answer 1", 0.2, "finished"),
+        ((0, -1), "Step one is off.", None, "kept"),
+        ((0, -1, 0), "answer 2", 0.4, "finished"),
+        ((0, -1, 0, -1, 0), "answer 3", None, "finished"),
+        ((0, -1, 0, -1, 0, -1, 0), "answer 4", 0.1, "finished"),
+    ]
+
+
 def test_a_judge_without_a_verdict_approves_nothing() -> None:
     strategy = SelfRefine(n=4, judge="judge", approve=0.1)
     solved, _, _ = attempts(["answer 1", "answer 2"], ["Well done! [[10]] maybe"], strategy)
@@ -122,6 +135,9 @@ def test_a_failed_attempt_is_drawn_again_and_counts() -> None:
     assert solved.samples == 6
     assert [f.error for f in solved.result.failures] == ["EngineConnectionError"] * 3
     assert len(solved.result.candidates) == 3
+    assert [n.fate.value for n in solved.result.tree if n.key[-1] != -1] == [
+        *["failed", "finished"] * 3
+    ]
 
 
 def test_an_attempt_that_exists_is_the_first() -> None:

@@ -18,7 +18,7 @@ from mull.strategies.best_of_n import BestOfN
 from mull.strategies.chains import chunk_of
 from mull.strategies.drive import Job
 from mull.strategies.speculative_rejection import SpeculativeRejection
-from mull.types import Branch, StopReason, Until
+from mull.types import Branch, Fate, StopReason, Until
 
 LETTERS = "abcdefghijklmnop"
 
@@ -49,6 +49,10 @@ def test_the_field_halves_with_every_chunk() -> None:
     assert solved.ledger.total.generated == 20 * (16 + 8 + 4 + 2 + 1)
     assert solved.samples == 16
     assert solved.result.ended is Ended.COMPLETE
+    levels = [[n for n in solved.result.tree if len(n.key) == depth] for depth in range(1, 6)]
+    dropped = [sum(node.fate is Fate.PRUNED for node in level) for level in levels]
+    assert [len(level) for level in levels] == [16, 8, 4, 2, 1]
+    assert dropped == [8, 4, 2, 1, 0]
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 64, 500])

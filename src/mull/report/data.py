@@ -44,7 +44,7 @@ class ProblemResult:
     task's difficulty, ``None`` without one; ``failure`` is the first recorded error, ``failures``
     the number of errors by type. ``asked`` and ``paid`` are the samples that the strategy asked
     for and its whole bill, judges and verifiers included; ``None`` where only the samples' own
-    usage is known. Of a tree search: the ``tree`` in key order, how many nodes of it were
+    usage is known. Where a tree was recorded: the ``tree`` in key order, how many nodes of it were
     ``left_out``, the key of the ``chosen`` end, and what was ``spent`` on this problem. ``meta``
     are the task's own facts.
     """

@@ -19,6 +19,9 @@ from mull.types import EngineInfo, GradeOutcome, Unanswered, Usage
 INDEPENDENT = frozenset({"sample", "vote", "best-of-n"})
 """Strategies whose candidates are independent samples of one distribution."""
 
+CHAINS = frozenset({"revise", "mixed", "self-refine", "speculative-rejection"})
+"""Strategies whose tree is made of samples: no other path stands in for one that did not come."""
+
 NO_SAMPLES = frozenset({"ScoreError", "NoVerdict"})
 """Failures of what was to be said of a sample: the sample itself came."""
 
@@ -138,15 +141,16 @@ class _Results:
 
     def __iter__(self) -> Iterator[data.ProblemResult]:
         for result in self.records.results(self.cell):
-            yield _problem(self.problems[result.position], result)
+            yield _problem(self.problems[result.position], result, self.cell.strategy)
 
 
-def _problem(problem: ProblemRecord, result: ResultRecord) -> data.ProblemResult:
+def _problem(problem: ProblemRecord, result: ResultRecord, strategy: str) -> data.ProblemResult:
     samples = [_sample(candidate) for candidate in result.candidates]
     errors = Counter(failure.partition(":")[0] for failure in result.failures)
     # A sample that did not come counts as one without an answer: it was asked for. Paths of a
-    # search that were asked for and are no candidates were pruned.
-    lost = 0 if result.tree else sum(n for name, n in errors.items() if name not in NO_SAMPLES)
+    # search over steps that were asked for and are no candidates were pruned.
+    counts = not result.tree or strategy.partition("(")[0] in CHAINS
+    lost = sum(n for name, n in errors.items() if counts and name not in NO_SAMPLES)
     missing = min(lost, max(result.samples - len(samples), 0))
     samples += [_failed(i, problem.answer is not None) for i in range(missing)]
     return data.ProblemResult(

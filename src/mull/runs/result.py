@@ -74,7 +74,7 @@ class ResultRecord:
     several parts. ``failures`` are ``Type: message`` of samples, scores and verdicts that did not
     come. ``spent`` is what the search costs without interruptions; what those cost is in the
     store's ``waste``.
-    ``tree`` are the nodes that a tree search grew, in key order; of a very large one ``left_out``
+    ``tree`` are the nodes that the search grew, in key order; of a very large one ``left_out``
     nodes are not kept, and every node that is has its parent. Records without a tree do not
     mention it.
     """

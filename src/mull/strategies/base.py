@@ -169,7 +169,8 @@ class Ended(StrEnum):
 class Result:
     """The best answer so far: one selection per part of the problem, and all that it rests on.
 
-    ``tree`` holds the nodes that a tree search grew, in key order; empty for other strategies.
+    ``tree`` holds the nodes that a search over steps, chunks or attempts grew, in key order; empty
+    for other strategies.
     """
 
     parts: tuple[Selection, ...]

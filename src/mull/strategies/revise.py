@@ -21,6 +21,7 @@ from mull.selection import (
     exact,
     weighted,
 )
+from mull.strategies.attempts_tree import attempts_tree
 from mull.strategies.base import Failure, Outcome, Result, Search, Start
 from mull.strategies.chains import ChainSearch
 from mull.strategies.needs import POLICY, Needs
@@ -235,6 +236,7 @@ class RevisionSearch(ChainSearch):
     _in_vain: list[int] = field(default_factory=list, init=False)
     _about: dict[int, tuple[int, ...]] = field(default_factory=dict, init=False)
     _scores: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
+    _lost: list[tuple[int, ...]] = field(default_factory=list, init=False)
 
     def begin(self) -> None:
         root = Branch.root(self.start.problem)
@@ -261,11 +263,12 @@ class RevisionSearch(ChainSearch):
             branch = self.child(outcome)
             self._attempted(at, branch, self.start.candidate(branch))
         else:
+            self._lost.append((*self.child(outcome).key, outcome.index))
             self._attempted(at)
 
     def result(self) -> Result:
         """The selection so far, by whatever came so far."""
-        scores, failures = dict(self._scores), list(self.failed())
+        scores, failures, lost = dict(self._scores), list(self.failed()), list(self._lost)
         for _, outcome in self.held():
             key = self._about.get(outcome.action)
             reading = None if key is None else self._read(outcome)
@@ -273,6 +276,8 @@ class RevisionSearch(ChainSearch):
                 scores[key] = reading
             elif isinstance(reading, Failure) and reading is not outcome.value:
                 failures.append(reading)
+            elif key is None and isinstance(outcome.value, Failure):
+                lost.append((*self.child(outcome).key, outcome.index))
         name = self.config.verifier or "verifier"
         candidates = tuple(self.found())
         select: Selector = self.start.majority
@@ -280,7 +285,8 @@ class RevisionSearch(ChainSearch):
             candidates = tuple(with_score(c, name, scores.get(c.key)) for c in candidates)
             select = ByScore(name, Hierarchical(name, self.count), select)
         selection = select(candidates, self.start.same)
-        return Result((selection,), candidates, tuple(failures), self.ended)
+        tree = attempts_tree(candidates, name, lost)
+        return Result((selection,), candidates, tuple(failures), self.ended, tree)
 
     def _read(self, outcome: Outcome) -> float | Failure:
         return score_of(self.config.verifier or "", outcome.value, "identity")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from mull.budget import Purpose
 from mull.errors import SpecError
+from mull.strategies.attempts_tree import attempts_tree
 from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result, Search, Start
 from mull.strategies.judge import (
     JUDGE_CHILD,
@@ -64,18 +65,21 @@ class RefineSearch(OrderedSearch):
 
     A failed attempt is drawn again; an attempt without an answer is judged like any other, and so
     told what is missing. Without a number of its own the chain gives up after ``WINDOW`` attempts
-    in a row that cost nothing.
+    in a row that cost nothing. In the tree a criticism stands between two attempts: it is why the
+    second differs from the first.
     """
 
     n: int
     config: SelfRefine
     candidates: list[Candidate] = field(default_factory=list, init=False)
     ended: Ended = field(default=Ended.COMPLETE, init=False)
-    _head: Branch | None = field(default=None, init=False)
+    _head: Branch = field(init=False)
     _tries: int = field(default=0, init=False)
     _attempts: int = field(default=0, init=False)
     _in_vain: int = field(default=0, init=False)
     _judged: dict[int, Branch] = field(default_factory=dict, init=False)
+    _lost: list[tuple[int, ...]] = field(default_factory=list, init=False)
+    _criticism: dict[tuple[int, ...], str] = field(default_factory=dict, init=False)
 
     def begin(self) -> None:
         self._head = Branch.root(self.start.problem)
@@ -89,11 +93,12 @@ class RefineSearch(OrderedSearch):
         judged = self._judged.get(outcome.action)
         if judged is not None:
             self._heard(judged, outcome)
-        elif isinstance(outcome.value, Completion) and self._head is not None:
+        elif isinstance(outcome.value, Completion):
             self._in_vain = 0 if outcome.usage.generated else self._in_vain + 1
             branch = self._head.child(outcome.value)
             self._landed(branch, self.start.candidate(branch))
         else:
+            self._lost.append((*self._head.key, outcome.index))
             self._in_vain += 1
             self._attempt()
 
@@ -102,7 +107,8 @@ class RefineSearch(OrderedSearch):
         select = ByScore("judge", FirstBest("judge"), self.start.majority)
         selection = select(self.candidates, self.start.same)
         ended = self.ended if self.done else Ended.UNFINISHED
-        return Result((selection,), tuple(self.candidates), tuple(self.failures), ended)
+        tree = attempts_tree(self.candidates, "judge", self._lost, self._criticism.items())
+        return Result((selection,), tuple(self.candidates), tuple(self.failures), ended, tree)
 
     def _attempt(self) -> None:
         budget = self.start.budget
@@ -110,8 +116,6 @@ class RefineSearch(OrderedSearch):
             return
         if budget is not None and budget.exhausted(self.spent):
             self.ended = Ended.BUDGET
-            return
-        if self._head is None:
             return
         purpose = Purpose.REVISION if self._head.history else Purpose.POLICY
         self.generate(self._head, self.start.limit, first=self._tries, purpose=purpose)
@@ -161,3 +165,5 @@ class RefineSearch(OrderedSearch):
         self._head = replace(revision, history=revision.history[-self.config.window :])
         self._tries = 0
         self._attempt()
+        if criticism and self._tries:  # an attempt was asked for that sees it
+            self._criticism[revision.key] = criticism

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from mull.errors import SpecError
@@ -13,7 +13,9 @@ from mull.strategies.needs import Needs
 from mull.strategies.owed import finish_is_due
 from mull.strategies.sample import FAR, UNSAID, branch_of, samples_of
 from mull.strategies.scored import ByScore, FirstBest, score_of
-from mull.types import Branch, Candidate, Completion
+from mull.types import Branch, Candidate, Completion, Fate, TreeNode
+
+Key = tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +55,18 @@ class SpeculativeRejection:
 class RejectionSearch(OrderedSearch):
     """The race: rounds of a chunk each, the scores asked as the chunks take effect.
 
-    Equal texts are scored once.
+    Equal texts are scored once. The tree has a node a chunk, whose score is the one that its round
+    was decided by.
     """
 
     n: int
     config: SpeculativeRejection
     ended: Ended = field(default=Ended.COMPLETE, init=False)
     _owes: bool = field(default=True, init=False)
-    _racing: dict[tuple[int, ...], Branch] = field(default_factory=dict, init=False)
-    _finished: dict[tuple[int, ...], Candidate] = field(default_factory=dict, init=False)
+    _came: dict[Key, Branch] = field(default_factory=dict, init=False)
+    _lost: list[Key] = field(default_factory=list, init=False)
+    _racing: dict[Key, Branch] = field(default_factory=dict, init=False)
+    _finished: dict[Key, Candidate] = field(default_factory=dict, init=False)
     _scores: dict[Hashable, float] = field(default_factory=dict, init=False)
     _parents: dict[int, Branch] = field(default_factory=dict, init=False)
     _about: dict[int, Hashable] = field(default_factory=dict, init=False)
@@ -83,15 +88,18 @@ class RejectionSearch(OrderedSearch):
 
     def take(self, outcome: Outcome) -> None:
         self._waiting -= 1
-        if outcome.action in self._about:
+        what = self._about.pop(outcome.action, None)
+        if what is not None:
             reading = score_of(self.config.verifier, outcome.value)
             if not isinstance(reading, Failure):
-                self._scores[self._about[outcome.action]] = reading
+                self._scores[what] = reading
             elif reading is not outcome.value:
                 self.failures.append(reading)
         elif isinstance(outcome.value, Completion):
             branch = self._parents[outcome.action].child(outcome.value)
             self._landed(branch, self.start.candidate(branch) if branch.finished else None)
+        else:
+            self._lost.append((*self._parents[outcome.action].key, outcome.index))
         if not self._waiting:
             self._check()
 
@@ -99,6 +107,7 @@ class RejectionSearch(OrderedSearch):
         """The best finished solution so far; what is still being written has no answer yet."""
         name = self.config.verifier
         finished, scores, failures = dict(self._finished), dict(self._scores), list(self.failures)
+        came, lost = dict(self._came), list(self._lost)
         for outcome in self._inbox.held():
             if outcome.action in self._about:
                 reading = score_of(name, outcome.value)
@@ -108,10 +117,12 @@ class RejectionSearch(OrderedSearch):
                     scores[self._about[outcome.action]] = reading
             elif isinstance(outcome.value, Completion):
                 branch = self._parents[outcome.action].child(outcome.value)
+                came[branch.key] = branch
                 if branch.finished:
                     finished[branch.key] = self.start.candidate(branch)
             elif isinstance(outcome.value, Failure):
                 failures.append(outcome.value)
+                lost.append((*self._parents[outcome.action].key, outcome.index))
         candidates = tuple(
             replace(c, scores={**c.scores, name: scores[c.text, True]})
             if (c.text, True) in scores
@@ -121,11 +132,34 @@ class RejectionSearch(OrderedSearch):
         select = ByScore(name, FirstBest(name), self.start.majority)
         selection = select(candidates, self.start.same)
         ended = self.ended if self.done else Ended.UNFINISHED
-        return Result((selection,), candidates, tuple(failures), ended)
+        tree = self._tree(came, lost, finished, scores)
+        return Result((selection,), candidates, tuple(failures), ended, tree)
+
+    def _tree(
+        self,
+        came: Mapping[Key, Branch],
+        lost: Sequence[Key],
+        finished: Container[Key],
+        scores: Mapping[Hashable, float],
+    ) -> tuple[TreeNode, ...]:
+        """Every chunk that came, and those that did not."""
+        extended = {parent.key for parent in self._parents.values()}
+        silent = self._asked - scores.keys() - set(self._about.values())
+        nodes = [TreeNode(key, "", None, Fate.FAILED) for key in lost]
+        for key, branch in came.items():
+            what = _said(branch)
+            if key in finished:
+                fate = Fate.FINISHED
+            elif key in extended:
+                fate = Fate.KEPT
+            else:
+                fate = Fate.FAILED if what in silent else Fate.PRUNED
+            nodes.append(TreeNode(key, branch.steps[-1].text, scores.get(what), fate))
+        return tuple(sorted(nodes, key=lambda node: node.key))
 
     def _landed(self, branch: Branch, candidate: Candidate | None) -> None:
         """A branch came to the end of its chunk, or (a candidate) to its own end."""
-        self._racing[branch.key] = branch
+        self._came[branch.key] = self._racing[branch.key] = branch
         what = _said(branch)
         if candidate is not None:
             self._finished[branch.key] = candidate
