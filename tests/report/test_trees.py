@@ -17,6 +17,7 @@ from tests.report.grown import grown
 from tests.report.invented import run
 
 from mull.report import Cell, ProblemResult, write_report
+from mull.report.data import Sample
 from mull.report.trees import Grove, depths, draw, isotonic, parents_of, place, tone
 from mull.types import Fate, TreeNode
 
@@ -27,6 +28,12 @@ KEYS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4).map(tuple), 
 @pytest.fixture(scope="module")
 def cells() -> tuple[Cell, Cell]:
     return grown("mcts", 8, steps=4), grown("ab-mcts(reviser=policy)", 8, steps=4)
+
+
+@pytest.fixture(scope="module")
+def chains() -> tuple[Cell, Cell]:
+    revised = grown("revise(chains=2, reviser=policy, verifier=prm)", 8, steps=4)
+    return revised, grown("speculative-rejection(chunk=16)", 8, steps=4)
 
 
 def page(out: Path, *cells: Cell) -> str:
@@ -65,10 +72,35 @@ def test_a_revision_hangs_below_the_attempt_that_it_revises() -> None:
     assert depths(parents)[0, -1, 0, -1, 1] == 3
 
 
+@pytest.mark.parametrize("length", [1, 2, 8, 24, 64, 120])
+def test_a_chain_of_any_length_can_be_read(length: int) -> None:
+    """Attempts keep apart, and what stands above them is no wider than their column."""
+    keys = [(0, *(-1, 0) * turn) for turn in range(length)]
+    tree = tuple(TreeNode(key, "s", 0.5, Fate.FINISHED) for key in keys)
+    samples = tuple(
+        Sample(key, "s", "123456"[: 1 + turn % 6], 0, turn % 2 == 0, "correct")
+        for turn, key in enumerate(keys)
+    )
+    chosen = keys[length // 2]
+    problem = ProblemResult("p", "q", "1", None, samples, "1", True, tree=tree, chosen=chosen)
+    picture = draw("solved", problem)
+    assert len({mark.y for mark in picture.marks}) == 1
+    assert [mark.way for mark in picture.marks] == [turn <= length // 2 for turn in range(length)]
+    assert [mark.chosen for mark in picture.marks].index(True) == length // 2
+    for before, after in pairwise(picture.marks):
+        gap = after.x - before.x + 0.11  # places are rounded
+        assert before.r + after.r <= gap
+        assert 6 * len(before.note) + 12 * (before.right is not None) <= gap
+    assert all(b - a >= 18 for (a, _), (b, _) in pairwise(picture.columns))
+    assert picture.marks[-1].note == samples[-1].answer, "behind the last there is room"
+    if length <= 8:
+        assert [mark.note for mark in picture.marks] == [sample.answer for sample in samples]
+
+
 def test_every_node_is_drawn_once_with_its_fate_and_the_way_to_the_answer(
-    cells: tuple[Cell, Cell],
+    cells: tuple[Cell, Cell], chains: tuple[Cell, Cell]
 ) -> None:
-    for cell in cells:
+    for cell in (*cells, *chains):
         for problem in cell.problems:
             picture = draw("solved", problem)
             assert len(picture.marks) == len(picture.rows) == len(problem.tree) > 4

@@ -22,6 +22,8 @@ NODES = 800
 TITLE, TEXT, PROMPT, ANSWER = 200, 600, 400, 14
 """Characters of a node's text on hover and in the list, of a problem, of an answer at its node."""
 WIDTH, LEFT, RIGHT, TOP = 880.0, 26.0, 92.0, 20.0
+LETTER = 6.0
+"""Width of a letter at a node."""
 TONES = 9
 Key = tuple[int, ...]
 
@@ -32,8 +34,8 @@ class Mark:
 
     ``tone`` is 0..8 by the score, -1 without one; ``way`` marks the way to the selected answer,
     ``chosen`` its end. ``note`` stands at (``note_x``, ``note_y``): behind a node that nothing
-    follows or that has little room, else above it. ``right`` is the verdict on an end; ``title``
-    shows on hover.
+    follows or that has little room, else above it; what is wider than its column is left out there.
+    ``right`` is the verdict on an end; ``title`` shows on hover.
     """
 
     x: float
@@ -69,7 +71,8 @@ class Row:
 class Picture:
     """One problem's tree, drawn; ``root`` is the place of the root.
 
-    ``dense`` pictures have small letters; ``spent`` are the ledger's rows: purpose, completions,
+    ``dense`` pictures have small letters; ``columns`` are the depths that have room for a number,
+    each with its place; ``spent`` are the ledger's rows: purpose, completions,
     new prompt tokens, generated tokens.
     """
 
@@ -159,7 +162,9 @@ def draw(why: str, problem: ProblemResult, low: float = 0.0, high: float = 1.0) 
     places = {key: (x, y + shift) for key, (x, y) in places.items()}
     ends = {sample.key: sample for sample in problem.samples}
     root, extended = (LEFT, shift), frozenset(parents.values())
-    pen = _Pen(problem, ends, pitch, low, high, parents, places, root, extended)
+    gap = _column(2, len(columns)) - _column(1, len(columns))
+    every = math.ceil(3 * LETTER / gap)
+    pen = _Pen(problem, ends, pitch, gap, low, high, parents, places, root, extended)
     omitted = problem.left_out + len(problem.tree) - len(tree)
     return Picture(
         why,
@@ -170,7 +175,7 @@ def draw(why: str, problem: ProblemResult, low: float = 0.0, high: float = 1.0) 
         shift + max(bottom, pitch / 2) + 16.0,
         root,
         pitch < 12,
-        tuple((_column(i + 1, len(columns)), i + 1) for i in range(len(columns))),
+        tuple((_column(at, len(columns)), at) for at in range(every, len(columns) + 1, every)),
         tuple(pen.mark(node) for node in tree),
         tuple(_row(node, depth[node.key] - 1, node.key == problem.chosen) for node in tree),
         {fate.value: sum(n.fate is fate for n in tree) for fate in Fate},
@@ -252,6 +257,7 @@ class _Pen:
     problem: ProblemResult
     ends: Mapping[Key, Sample]
     pitch: float
+    gap: float
     low: float
     high: float
     parents: Mapping[Key, Key]
@@ -263,11 +269,11 @@ class _Pen:
         x, y = self.places[node.key]
         chosen = node.key == self.problem.chosen
         way = self.problem.chosen is not None and self.problem.chosen[: len(node.key)] == node.key
-        radius = min(max(self.pitch * 0.3, 2.6), 6.5)
+        radius = min(max(min(self.pitch, self.gap) * 0.3, 2.6), 6.5)
         from_x, from_y = self.places.get(self.parents[node.key], self.root)
         bend, end = f"{(from_x + x) / 2:.1f}", f"{x:.1f} {y:.1f}"
-        note, right = self._note(node)
         above = node.key in self.extended and self.pitch >= 18
+        note, right = self._note(node, self.gap if above else math.inf)
         beside = x + radius + (8 if chosen else 3.5)
         return Mark(
             round(x, 1),
@@ -287,14 +293,17 @@ class _Pen:
             self._title(node, chosen),
         )
 
-    def _note(self, node: TreeNode) -> tuple[str, bool | None]:
+    def _note(self, node: TreeNode, room: float) -> tuple[str, bool | None]:
         """What stands beside a node, if there is room: an end's answer, else the score."""
-        end = self.ends.get(node.key)
+        end, note, right = self.ends.get(node.key), "", None
         if end is not None and self.pitch >= 8:
-            return cut(end.answer or "no answer", ANSWER), end.correct
-        if self.pitch >= 20 and node.score is not None:
-            return f"{node.score:.2f}", None
-        return "", None
+            note, right = cut(end.answer or "no answer", ANSWER), end.correct
+        elif end is None and self.pitch >= 20 and node.score is not None:
+            note = f"{node.score:.2f}"
+        verdict = 2 * LETTER * (right is not None)
+        if len(note) * LETTER + verdict <= room:
+            return note, right
+        return "", right if verdict <= room else None
 
     def _title(self, node: TreeNode, chosen: bool) -> str:
         parts = [node.fate.value, f"score {_score(node.score)}", f"visits {node.visits}"]
