@@ -19,9 +19,11 @@ from mull.errors import ConfigError, InputError, ModelLoadError
 from mull.tasks.demonstrations import demonstrations
 from mull.tasks.words import WordsTask
 from mull.training import policy, reward
-from mull.training.data import Labelled, batches
+from mull.training.data import Batch, Labelled, batches
+from mull.training.loop import next_token
 from mull.training.model import Shape
 from mull.training.reward import (
+    RewardLoss,
     RewardModel,
     TrainReward,
     encode_labelled,
@@ -114,6 +116,28 @@ def test_a_head_that_knows_nothing_says_one_half(tokenizer_folder: Path) -> None
     assert value_loss(model, batch).item() == pytest.approx(math.log(2))
 
 
+def test_a_language_modelling_loss_of_right_solutions_alone_is_added(
+    tokenizer_folder: Path,
+) -> None:
+    tokenizer = reward.load_tokenizer(tokenizer_folder)
+    model = RewardModel(Shape(tokenizer.get_vocab_size(), context=512, **TINY))
+    model.initialise(0)
+    shown = examples(40)
+    right = [each for each in shown if each.labels[-1] == 1.0]
+    wrong = [each for each in shown if each.labels[-1] == 0.0]
+    assert right and wrong
+
+    def one(those: list[Labelled]) -> Batch:
+        (batch,) = islice(batches(encode_labelled(those, tokenizer), 1_000_000, 0), 1)
+        return batch
+
+    for those in (right, wrong, shown):
+        batch = one(those)
+        added = RewardLoss(0.5)(model, batch) - value_loss(model, batch)
+        expected = 0.5 * next_token(model, one(right)) if those is not wrong else torch.zeros(())
+        assert added.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.usefixtures("tiny")
 def test_it_learns_and_the_engine_reads_what_training_read(
@@ -157,3 +181,6 @@ def test_a_bad_config_is_refused() -> None:
         TrainReward(base=Path("nowhere"))
     with pytest.raises(ConfigError, match="patience must be at least 1"):
         TrainReward(patience=0)
+    for weight in (-0.1, math.nan, math.inf):
+        with pytest.raises(ConfigError, match="lm_weight must be 0 or more"):
+            TrainReward(lm_weight=weight)

@@ -34,6 +34,7 @@ BUILTIN: Mapping[str, str] = {
     "checker": "mull.verifiers.checker:CheckerVerifier",
     "code": "mull.verifiers.code:CodeVerifier",
     "generative": "mull.verifiers.generative:GenerativeVerifier",
+    "likelihood": "mull.verifiers.likelihood:LikelihoodVerifier",
     "lowest-group": "mull.verifiers.confidence:LowestGroup",
     "mean-logprob": "mull.verifiers.confidence:MeanLogprob",
     "self-certainty": "mull.verifiers.confidence:SelfCertainty",

@@ -14,11 +14,6 @@ from mull.cli import options
 from mull.cli.train import directory, say_trained, training_bar
 from mull.errors import MissingExtraError, UsageError
 
-Patience = Annotated[
-    int, typer.Option(min=1, help="Checks without a better loss that end the training.")
-]
-
-
 WITH_ATTEMPTS = 1024
 """Tokens of the longest text where attempts stand in context."""
 
@@ -58,9 +53,22 @@ class Training:
         return taken | {"base": model_folder(self.base)} if self.base else taken
 
 
+@dataclass(frozen=True, kw_only=True)
+class RewardTraining(Training):
+    """What the training of a reward model is told besides."""
+
+    patience: Annotated[
+        int, typer.Option(min=1, help="Checks without a better loss that end the training.")
+    ] = 4
+    lm_weight: Annotated[
+        float,
+        typer.Option(min=0.0, help="Weight of the language-modelling loss of right solutions."),
+    ] = 0.0
+
+
 @options.shared
 def prm(
-    given: Training,
+    given: RewardTraining,
     labels: Annotated[
         str, typer.Option(help="soft or hard (rollouts), search (bisection), exact (checker).")
     ] = "soft",
@@ -73,26 +81,24 @@ def prm(
             min=0.0, max=1.0, help="Share of the samples that is rolled out; default: all."
         ),
     ] = None,
-    patience: Patience = 4,
 ) -> None:
     """Train a process reward model: a value at the end of every step."""
     if labels not in ("soft", "hard", "search", "exact"):
         raise UsageError(f"--labels {labels}: expected soft, hard, search or exact")
-    _verifier(given, labels, patience, rollouts, share)
+    _verifier(given, labels, rollouts, share)
 
 
 @options.shared
 def orm(
-    given: Training,
+    given: RewardTraining,
     history: Annotated[
         bool, typer.Option("--history", help="Learn recorded chains, earlier attempts in context.")
     ] = False,
-    patience: Patience = 4,
 ) -> None:
     """Train an outcome reward model: a value at the end of a solution."""
     if history and given.context is None:
         given = replace(given, context=WITH_ATTEMPTS)
-    _verifier(given, "outcome", patience, history=history)
+    _verifier(given, "outcome", history=history)
 
 
 @options.shared
@@ -135,9 +141,8 @@ def revision(
 
 
 def _verifier(
-    given: Training,
+    given: RewardTraining,
     labels: str,
-    patience: int,
     rollouts: int | None = None,
     share: float | None = None,
     history: bool = False,
@@ -151,7 +156,7 @@ def _verifier(
     from mull.training.reward import TrainReward
 
     policy = model_folder(recorded.policy.model)
-    config = TrainReward(**({"base": policy} | given.options()), patience=patience)
+    config = TrainReward(**({"base": policy} | given.options()))
 
     async def work(on_progress: Any) -> Any:
         needs_engine = labels not in ("exact", "outcome")

@@ -137,9 +137,11 @@ class Trainer:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What two trainings must share to be one: the recipe (but the device), and the data."""
+        """What two trainings must share to be one: recipe (but the device), data and objective."""
         recipe = {name: value for name, value in asdict(self.recipe).items() if name != "device"}
-        return {**recipe, "examples": len(self.corpus), "corpus_tokens": self.corpus.tokens}
+        objective = getattr(self.objective, "__name__", None) or repr(self.objective)
+        data = {"examples": len(self.corpus), "corpus_tokens": self.corpus.tokens}
+        return {**recipe, **data, "objective": objective}
 
     def state(self) -> dict[str, Any]:
         """Everything that :meth:`restore` needs to go on as if nothing had happened."""
@@ -154,8 +156,8 @@ class Trainer:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Take over a state that :meth:`state` gave."""
-        before = state.get("recipe", self.identity)  # written since it is compared
-        changed = [n for n, value in self.identity.items() if before.get(n) != value]
+        before = {**self.identity, **state.get("recipe", {})}  # older states hold less
+        changed = [n for n, value in self.identity.items() if before[n] != value]
         if changed:
             was = ", ".join(f"{n} {before.get(n)} -> {self.identity[n]}" for n in changed)
             raise ValueError(f"another recipe: {was}")

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mull.errors import ConfigError, InputError
-from mull.training.data import Batch, Corpus, Labelled, corpus_of, encoded, fitting
+from mull.training.data import IGNORED, Batch, Corpus, Labelled, corpus_of, encoded, fitting
 from mull.training.loop import Progress, Trainer
 from mull.training.model import Llama, Shape, load_as, load_model, save_model
 from mull.training.options import TrainingOptions
@@ -133,15 +133,45 @@ def value_loss(model: Llama, batch: Batch) -> Tensor:
 
     Solutions that end in the middle of a batch weigh by their labels: every label counts once.
     """
-    if not isinstance(model, RewardModel) or batch.labels is None:
-        raise TypeError("a value loss needs a reward model and labelled examples")
-    device = model.value_head.weight.device
-    inputs = torch.from_numpy(batch.inputs).to(device)
-    labels = torch.from_numpy(batch.labels).to(device)
-    known = ~labels.isnan()
-    hidden = model.hidden(inputs)[known]
-    logits = model.value_head(hidden).squeeze(-1)
-    return F.binary_cross_entropy_with_logits(logits.float(), labels[known])
+    return RewardLoss()(model, batch)
+
+
+@dataclass(frozen=True)
+class RewardLoss:
+    """``value_loss``, plus ``lm_weight`` times the language-modelling loss of the right solutions.
+
+    A trunk that only learns values forgets how its policy writes, which is most of what it can
+    judge by; the second loss (nats a token that a right solution says, its last label above one
+    half) keeps it (Yang et al. 2024, arXiv 2406.10216).
+    """
+
+    lm_weight: float = 0.0
+
+    def __call__(self, model: Llama, batch: Batch) -> Tensor:
+        if not isinstance(model, RewardModel) or batch.labels is None:
+            raise TypeError("a value loss needs a reward model and labelled examples")
+        device = model.value_head.weight.device
+        inputs = torch.from_numpy(batch.inputs).to(device)
+        labels = torch.from_numpy(batch.labels).to(device)
+        known = ~labels.isnan()
+        hidden = model.hidden(inputs)
+        logits = model.value_head(hidden[known]).squeeze(-1)
+        loss = F.binary_cross_entropy_with_logits(logits.float(), labels[known])
+        if not self.lm_weight:
+            return loss
+        targets = torch.from_numpy(batch.targets).to(device)
+        said = (targets != IGNORED) & (_last(labels) > 0.5)[:, None]
+        if not said.any():
+            return loss
+        written = model.logits(hidden[said]).float()
+        return loss + self.lm_weight * F.cross_entropy(written, targets[said])
+
+
+def _last(labels: Tensor) -> Tensor:
+    """The last label that is known [B] of labels [B, T]; NaN in a row without one."""
+    places = torch.arange(1, labels.shape[1] + 1, device=labels.device)
+    last = (~labels.isnan() * places).argmax(1, keepdim=True)
+    return labels.gather(1, last).squeeze(1)
 
 
 @torch.no_grad()
@@ -185,8 +215,8 @@ class TrainReward(TrainingOptions):
     are not given are those of the size, for a base of another shape those of the largest, which are
     the smallest. ``tokens`` is the most that is seen, examples repeated where they are fewer;
     training ends early once the validation loss has not fallen for ``patience`` checks, ``checks``
-    of them to a training, and the best weights are kept. The other options are those of
-    ``TrainingOptions``.
+    of them to a training, and the best weights are kept. ``lm_weight`` is that of ``RewardLoss``.
+    The other options are those of ``TrainingOptions``.
     """
 
     base: Path | None = None
@@ -194,6 +224,7 @@ class TrainReward(TrainingOptions):
     context: int | None = None
     patience: int = 4
     checks: int = 20
+    lm_weight: float = 0.0
 
     def _check(self) -> None:
         if self.base is not None and self.size is not None:
@@ -207,6 +238,8 @@ class TrainReward(TrainingOptions):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"train: {name} must be at least 1, not {value}")
+        if not 0.0 <= self.lm_weight < math.inf:
+            raise ConfigError(f"train: lm_weight must be 0 or more, not {self.lm_weight}")
 
     @property
     def good_rates(self) -> tuple[float, float]:
@@ -256,7 +289,7 @@ def train_reward(
         nn.init.zeros_(model.value_head.weight)
     corpus = fitting(encode_labelled(examples, tokenizer), model.shape.context)
     held_out = fitting(encode_labelled(validation, tokenizer), model.shape.context)
-    trainer = Trainer(model, corpus, config.recipe(), value_loss)
+    trainer = Trainer(model, corpus, config.recipe(), RewardLoss(config.lm_weight))
     watch = Watch(
         held_out, config, checks=config.checks, patience=config.patience, objective=value_loss
     )
