@@ -92,9 +92,10 @@ class Forgetful(Driver):
                 self.asked.discard((work.verifier, branch.key, job.index))
 
 
-def begin(spec: str, budget: Budget | None = None) -> LevelSearch:
+def begin(spec: str, budget: Budget | None = None, speculate: bool = True) -> LevelSearch:
     task = ToyTask()
-    search = load_strategy(spec).start(Start(task.problem("how many?"), task, budget))
+    start = Start(task.problem("how many?"), task, budget, speculate=speculate)
+    search = load_strategy(spec).start(start)
     assert isinstance(search, LevelSearch)
     return search
 
@@ -103,9 +104,7 @@ def solve(
     spec: str, world: int, slots: dict[str, int], schedule: int, speculate: bool = True
 ) -> tuple[Result, Forgetful]:
     driver = Forgetful(Repetitive(world), slots, random.Random(schedule))
-    search = begin(spec)
-    search.speculate = speculate
-    return driver.run(search), driver
+    return driver.run(begin(spec, speculate=speculate)), driver
 
 
 @pytest.mark.parametrize("spec", SPECS)
@@ -130,6 +129,14 @@ def test_most_worlds_have_an_answer_and_right_guesses(spec: str) -> None:
     assert sum(result.answer is not None for result, _ in runs) >= 16
     assert sum(driver.commits for _, driver in runs) > 0
     assert any(driver.ledger.of(Purpose.SPECULATIVE).tokens for _, driver in runs)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_a_search_that_must_not_guess_asks_for_no_step_and_no_score_ahead(spec: str) -> None:
+    for world in range(20):
+        _, driver = solve(spec, world, MANY_SLOTS, world, speculate=False)
+        assert driver.commits == 0
+        assert driver.ledger.of(Purpose.SPECULATIVE) == Usage()
 
 
 # On the real driver ---------------------------------------------------------------------------

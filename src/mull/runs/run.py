@@ -284,7 +284,14 @@ class _Runner:
             if self.stopping:
                 return
             problem = self.plan.problems[position]
-            start = Start(problem, self.plan.task, cell.budget, sampling, self.plan.until)
+            start = Start(
+                problem,
+                self.plan.task,
+                cell.budget,
+                sampling,
+                self.plan.until,
+                speculate=self.plan.config.speculate,
+            )
             yield Job(strategy, start, cell.seed, position)
 
     def _record(self, solved: Solved) -> ResultRecord:

@@ -195,7 +195,8 @@ class Start:
     """What a search begins with.
 
     ``candidates`` exist already (samples spent on judging difficulty) and are not paid for again;
-    they are samples ``0 ..`` of the root. ``until`` is the task's, or the caller's own.
+    they are samples ``0 ..`` of the root. ``until`` is the task's, or the caller's own. Without
+    ``speculate`` a search makes no guesses, whatever its own options say.
     """
 
     problem: Problem
@@ -204,6 +205,7 @@ class Start:
     sampling: Sampling = Sampling()
     until: Until | None = None
     candidates: tuple[Candidate, ...] = ()
+    speculate: bool = True
 
     @property
     def limit(self) -> Until:

@@ -100,6 +100,7 @@ class LevelSearch:
 
     def __post_init__(self) -> None:
         self.dear = self.lookahead > 0
+        self.speculate = self.speculate and self.start.speculate
 
     def ask(self, room: Room) -> list[Action]:
         self._wake()
