@@ -130,13 +130,13 @@ def test_nothing_to_learn_from_is_an_error(folder: Path, mull: Mull) -> None:
 
 def test_test_outputs_change_nothing(mull: Mull) -> None:
     made = []
-    for answer in ([[1]], [[2, 3]], None):
+    for out, answer in (("a", [[1]]), ("b", [[2, 3]]), ("c", None)):
         Path("puzzles.json").write_text(json.dumps(puzzles(3, answer)))
         assert (
-            mull("arc", "adapt", "puzzles.json", "--model", "./base", "--out", "out", *QUICK).code
+            mull("arc", "adapt", "puzzles.json", "--model", "./base", "--out", out, *QUICK).code
             == 0
         )
-        made.append(Path("out/model.safetensors").read_bytes())
+        made.append(Path(out, "model.safetensors").read_bytes())
     assert len(set(made)) == 1
 
 
@@ -148,10 +148,16 @@ def test_test_outputs_change_nothing(mull: Mull) -> None:
         (("--format", "chat"), "format"),
         (("--model", "nowhere"), "nowhere"),
         (("--out", "puzzles.json"), "is a file"),
-        (("--out", "base"), "is the model itself"),
+        (("--out", "base"), "holds a finished model"),
     ],
 )
 def test_bad_input_is_refused(mull: Mull, folder: Path, arguments: Any, says: str) -> None:
     given = {"--model": "./base", "--out": "out", **dict([arguments])}
     flat = [word for pair in given.items() for word in pair]
     assert says in refused(folder, mull, "arc", "adapt", "puzzles.json", *flat, *QUICK).err
+
+
+def test_the_models_of_groups_are_not_overwritten_either(mull: Mull, folder: Path) -> None:
+    asked = ("arc", "adapt", "puzzles.json", "--model", "./base", "--out", "out", "--groups", 2)
+    assert mull(*asked, *QUICK).code == 0
+    assert "out/group-0 holds a finished model" in refused(folder, mull, *asked, *QUICK).err

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.cli.command import Mull
+from tests.cli.command import Mull, refused
 
 from mull.catalog import load_engine, load_task, load_verifier
 from mull.verifiers.reward import RewardVerifier
@@ -92,13 +92,15 @@ def test_an_orm_of_chains_sees_the_attempts_before_and_its_card_says_so(
         (("revision", "--pairing", "random"), "reviser"),
     ],
 )
-def test_a_run_becomes_a_model(
-    mull: Mull, run_folder: Path, command: tuple[str, ...], kind: str
+def test_a_run_becomes_a_model_which_no_other_overwrites(
+    mull: Mull, folder: Path, run_folder: Path, command: tuple[str, ...], kind: str
 ) -> None:
     said = mull("train", *command, "--run", str(run_folder), "--out", "m", "--tokens", "3000")
     assert said.code == 0, said.err
     assert "parameters" in said.out
     assert json.loads(Path("m/card.json").read_text())["kind"] == kind
+    said = refused(folder, mull, "train", "orm", "--run", str(run_folder), "--out", "m")
+    assert "--out m holds a finished model (model.safetensors)" in said.err
 
 
 @pytest.mark.slow

@@ -30,7 +30,9 @@ def base(folder: Path) -> Path:
 
 
 @pytest.mark.timeout(60)
-def test_prompts_and_answers_become_an_adapter_and_a_model(mull: Mull, base: Path) -> None:
+def test_prompts_and_answers_become_an_adapter_and_a_model(
+    mull: Mull, folder: Path, base: Path
+) -> None:
     jsonl(Path("sums.jsonl"), *ROWS[:50])
     jsonl(Path("held.jsonl"), *ROWS[50:60])
     said = mull(
@@ -51,6 +53,10 @@ def test_prompts_and_answers_become_an_adapter_and_a_model(mull: Mull, base: Pat
     assert again.code == 0, again.err
     weights = "model.safetensors"
     assert Path("m", weights).read_bytes() == Path("m2", weights).read_bytes()
+    merging = ("train", "merge", "--model", base, "--adapter", "a", "--out")
+    training = ("train", "lora", "--model", base, "--data", "sums.jsonl", *FEW, "--out")
+    for out, command in ((base, merging), ("a", merging), (base, training), ("a", training)):
+        assert "holds a finished model" in refused(folder, mull, *command, out).err
 
 
 @pytest.mark.timeout(60)

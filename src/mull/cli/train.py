@@ -21,6 +21,7 @@ from mull.fileio import write_atomic
 from mull.tasks.base import GeneratedTask, ProcessTask
 
 VOCABULARY_EXAMPLES = 4000
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
 
 app = typer.Typer(help="Train what a strategy needs.")
 
@@ -105,8 +106,18 @@ def say_trained(parameters: int, tokens: int, seconds: float, loss: float, folde
     )
 
 
-def directory(out: str) -> Path:
-    """The directory of a model to be written; ``UsageError`` where a file stands there."""
-    if Path(out).exists() and not Path(out).is_dir():
+def directory(out: str | Path) -> Path:
+    """The directory of a model to be written; ``UsageError`` where a file or a model stands there.
+
+    What an unfinished training left is no model yet: the same command goes on from it.
+    """
+    folder = Path(out)
+    if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {out} is a file; expected a directory, made where there is none")
-    return Path(out)
+    for name in WEIGHTS:
+        if (folder / name).exists():
+            raise UsageError(
+                f"--out {out} holds a finished model ({name}), which would be overwritten; name "
+                "another directory, or delete this one"
+            )
+    return folder

@@ -18,7 +18,7 @@ from mull.cli.arc.shared import Puzzles, puzzles_of
 from mull.cli.arc.solving import task_of, task_spec
 from mull.cli.train import directory, say_trained, training_bar
 from mull.engines.adapt import AdaptRecipe, TrainStep
-from mull.errors import MissingExtraError, UnsupportedError, UsageError
+from mull.errors import MissingExtraError, UnsupportedError
 from mull.fileio import write_atomic
 from mull.tasks.arc.adapt import pooled
 
@@ -46,13 +46,16 @@ def adapt(
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
 ) -> int:
     """Fine-tune a model at test time on all puzzles' demonstrations, never on a test output."""
-    folder, start = directory(out), model_folder(model)
+    start = model_folder(model)
+    folders = (
+        [directory(out)]
+        if groups == 1
+        else [directory(directory(out) / f"group-{number}") for number in range(groups)]
+    )
     try:
         from mull.training.adapt import adapt_model, trainable
     except ModuleNotFoundError as error:
         raise MissingExtraError.of("mull arc adapt", "torch") from error
-    if folder.resolve() == start.resolve():
-        raise UsageError(f"--out {out} is the model itself: name another directory")
     if not trainable(start):
         raise UnsupportedError(
             f"{start} is no model of the shape that mull train policy writes, the only one whose "
@@ -68,8 +71,7 @@ def adapt(
         for puzzle in asked
         if len(puzzle.train) < 2
     ]
-    for number, group in enumerate(parts):
-        into = folder if groups == 1 else folder / f"group-{number}"
+    for into, group in zip(folders, parts, strict=True):
         steps_done: list[TrainStep] = []
         with training_bar(steps * batch_tokens) as on_progress:
 
