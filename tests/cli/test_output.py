@@ -160,6 +160,32 @@ def test_a_file_and_its_text_are_the_same_problem(folder: Path, mull: Mull) -> N
     assert texts("2 + 2?", "--seed", "1") != texts("2 + 2?", "--seed", "2")
 
 
+def test_a_long_answer_stays_on_its_line(folder: Path, mull: Mull) -> None:
+    long = " ".join(["word"] * 60)
+    (folder / "long.py").write_text(f"def extract(text):\n    return {long!r}\n")
+    said = mull("solve", "say", "--model", "simulated", "--task", "long.py", "--price", "1,0.1,2")
+    answer, status = said.out.splitlines()
+    assert answer == long
+    assert " · cost " in status
+
+
+def test_no_answer_has_its_reasons(mull: Mull) -> None:
+    said = mull("solve", "2 + 2?", "--model", "simulated", "--task", "json", "--samples", 3)
+    assert said.out.splitlines()[0] == "no answer"
+    assert said.out.splitlines()[2].startswith("unanswered: 3 × ")
+
+
+@pytest.mark.parametrize("command", ["models", "strategies", "verifiers", "tasks"])
+def test_no_name_is_cut_off_in_a_narrow_terminal(
+    command: str, mull: Mull, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    names = mull(command, "--json").json
+    said = mull(command).out
+    assert "…" not in said.replace("attempt, …;", "")
+    assert {line.split()[0] for line in said.splitlines() if line[1:2].strip()} >= set(names)
+
+
 def test_listings_in_json(mull: Mull) -> None:
     strategies = mull("strategies", "--json").json
     assert {"greedy", "sample", "vote", "best-of-n", "token-beam"} <= set(strategies)

@@ -65,6 +65,18 @@ def test_a_terminal_shows_every_cell_and_reads_no_markup() -> None:
     assert "[bold]T" in shown
 
 
+def test_a_narrow_terminal_folds_what_is_long_and_cuts_nothing_off() -> None:
+    rows = tuple((f"best-of-n(verifier=prm{i})", 1234567, 0.5) for i in range(2))
+    columns = (Column("strategy"), Column("samples"), Column("accuracy"))
+    wide = Table("t", "T", columns, rows)
+    console = Console(width=30, record=True, file=io.StringIO())
+    console.print(terminal(wide))
+    shown = console.export_text()
+    assert "…" not in shown
+    first = "".join(line[:12].split(" " * 3)[0].strip() for line in shown.splitlines())
+    assert "best-of-n(verifier=prm0)best-of-n(verifier=prm1)" in first
+
+
 @given(st.text(st.characters(codec=None), max_size=60))
 def test_safe_text_has_no_control_character_left_and_keeps_plain_text(text: str) -> None:
     safe = safe_terminal(text)

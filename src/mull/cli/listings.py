@@ -29,7 +29,7 @@ def models(as_json: options.AsJson = False) -> None:
     if as_json:
         options.print_json(cards)
         return
-    heads = ("model", "kind", "task", "parameters", "pass@1", "trained on", "for policy")
+    heads = ("model", "kind", "task", "parameters", "pass@1", "tokens", "for policy")
     table = Table(*heads, box=None)
     for name, card in cards.items():
         table.add_row(name, *_card_cells(card))
@@ -96,7 +96,7 @@ def _card_cells(card: dict[str, Any]) -> tuple[str, ...]:
         str(card.get("task", "")),
         f"{card.get('parameters', 0):,}",
         shown,
-        f"{tokens / 1e6:.1f}M tokens" if isinstance(tokens, int) else "",
+        f"{tokens / 1e6:.1f}M" if isinstance(tokens, int) else "",
         (*trained_for(card), "")[0],
     )
 
@@ -112,4 +112,8 @@ def _about(thing: type[Any]) -> str:
 
 
 def _show(table: Table) -> None:
+    """Print a table: names, which are to be typed again, in one piece, the rest as it fits."""
+    for column in table.columns:
+        column.overflow = "fold"
+    table.columns[0].no_wrap = True
     Console(highlight=False, markup=False).print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -115,20 +116,26 @@ def as_dict(solution: Solution, trace: bool) -> dict[str, Any]:
 
 def _print(solution: Solution, trace: bool) -> None:
     console = Console(highlight=False, markup=False)
+    say = partial(console.print, soft_wrap=True)  # a line break in an answer would be part of it
     answer = "no answer" if solution.answer is None else safe_terminal(solution.answer)
-    console.print(answer, style="bold")
+    say(answer, style="bold")
     spent = solution.spent
-    console.print(
+    money = f"cost {spent.cost:.4g} · " if spent.cost else ""
+    say(
         f"confidence {solution.confidence:.2f} · {solution.samples} samples · "
         f"{spent.generated:,} tokens generated, {spent.prompt - spent.cached:,} read · "
-        f"{spent.flops:.3g} FLOPs · {solution.seconds:.2f} s · {solution.ended.value}",
+        f"{spent.flops:.3g} FLOPs · {money}{solution.seconds:.2f} s · {solution.ended.value}",
         style="dim",
     )
+    if solution.answer is None:
+        why = Counter(str(each.unanswered) for each in solution.candidates if each.unanswered)
+        for reason, count in why.most_common():
+            say(f"unanswered: {count} × {reason}", style="dim")
     for error, count in Counter(failure.error for failure in solution.failures).most_common():
         said = Counter(each.message for each in solution.failures if each.error == error)
         (message, _), *others = said.most_common()
-        more = f" (and {len(others)} other messages)" if others else ""
-        console.print(f"failed: {count} × {error}: {safe_terminal(message)}{more}", style="red")
+        more = f" (and {len(others)} more, worded otherwise)" if others else ""
+        say(f"failed: {count} × {error}: {safe_terminal(message)}{more}", style="red")
     if trace:
         given = {name for candidate in solution.candidates for name in candidate.scores}
         verifiers = sorted(given - {"logprob", "mean_logprob"})

@@ -14,7 +14,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mull.metrics import Interval
 
@@ -212,7 +212,9 @@ def terminal(table: Table) -> RichTable:
     )
     for i, column in enumerate(table.columns):
         heading = Text(safe_terminal(column.title))
-        shown.add_column(heading, justify="right" if _numeric(table, i) else "left")
+        side: Literal["left", "right"] = "right" if _numeric(table, i) else "left"
+        # In a narrow terminal a long word goes on in the next line: nothing is cut off.
+        shown.add_column(heading, justify=side, overflow="fold")
     for row in table.rows:
         pairs: Sequence[tuple[Value, Column]] = list(zip(row, table.columns, strict=True))
         shown.add_row(*(Text(safe_terminal(display(v, c))) for v, c in pairs))
