@@ -314,7 +314,7 @@ def test_a_dry_run_writes_nothing(folder: Path, mull: Mull) -> None:
 def test_failed_samples_are_exit_code_3(folder: Path, mull: Mull, refusing: str) -> None:
     said = mull("run", toml(folder / "run.toml", model=refusing))
     assert said.code == 3
-    assert "2 problems have failures; run again to retry them" in said.out
+    assert "2 results have failures; run again to retry them" in said.out
 
 
 @pytest.mark.slow

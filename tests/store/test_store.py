@@ -164,3 +164,9 @@ async def test_after_a_failed_commit_nothing_is_taken_any_more(tmp_path: Path) -
         with pytest.raises(StoreError, match="cannot write"):
             await store.add_sample(KEY, made(2))
     assert in_file(tmp_path) == [0]
+
+
+def test_a_file_is_no_place_for_a_run(tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text("")
+    with pytest.raises(StoreError, match=r"run\.toml is a file; expected a directory"):
+        Store.open(tmp_path / "run.toml")

@@ -183,6 +183,8 @@ def test_a_beam_that_does_not_divide_its_budget_uses_all_of_it() -> None:
         level = [node for node in solved.result.tree if len(node.key) == depth]
         assert sum(node.visits for node in level) <= 11
     assert solved.samples == 11
+    with pytest.raises(BudgetError, match=r"beam\(keep=9\) contradicts the budget of 8"):
+        beam_size("beam", 9, None, 8)
     with pytest.raises(BudgetError, match=r"keep=3"):
         solve(Beam(3), 11)
 

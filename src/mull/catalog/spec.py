@@ -53,7 +53,8 @@ def parse(text: str) -> Spec:
             raise SpecError(
                 f"{text!r} is no spec: cannot read {inside[at:].strip()!r}; expected "
                 "parameter=value, …, where a value is a number, true, false, none, a word or "
-                "quoted text"
+                "quoted text: what has brackets of its own is quoted, as in "
+                "verifier='lowest-group(size=4)'"
             )
         if found[1] in parameters:
             raise SpecError(f"{text!r} is no spec: {found[1]} is given twice")

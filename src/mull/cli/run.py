@@ -146,7 +146,7 @@ def say_end(console: Console, ended: Summary) -> None:
     if ended.dropped:
         console.print(f"{ended.dropped} damaged rows were found, dropped and made again")
     if ended.failed:
-        console.print(f"{ended.failed} problems have failures; run again to retry them")
+        console.print(f"{ended.failed} results have failures; run again to retry them")
     if ended.interrupted:
         console.print(f"interrupted: {ended.stored} of {ended.total} kept; run again to go on")
     console.print(f"run: {ended.directory}", soft_wrap=True)

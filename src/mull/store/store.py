@@ -89,6 +89,8 @@ class Store:
         not writable, not durable, or holds something else.
         """
         path = Path(directory)
+        if path.exists() and not path.is_dir():
+            raise StoreError(f"{path} is a file; expected a directory for the run's records")
         with store_errors(f"cannot open {path / FILE}"):
             path.mkdir(parents=True, exist_ok=True)
             lock = FileLock(path / LOCK).acquire()

@@ -81,6 +81,11 @@ def beam_size(
                 "least one path for every child"
             )
         return n, branch
+    if samples is not None and keep > samples:
+        raise BudgetError(
+            f"{name}({keep_is}={keep}) contradicts the budget of {samples} samples: each of the "
+            f"{keep} has at least one path; leave out {keep_is}, or give a larger budget"
+        )
     branch = branch or (samples // keep if samples else BRANCH)
     if samples is not None and keep * branch != samples:
         raise BudgetError(

@@ -50,7 +50,8 @@ class TokenDfs:
         if start.budget and start.budget.samples not in (None, self.samples):
             raise BudgetError(
                 f"token-dfs(threshold={self.threshold:g}) contradicts the budget of "
-                f"{start.budget.samples} samples: the search costs {self.samples}"
+                f"{start.budget.samples} samples: the search costs {self.samples}, one for "
+                "each solution that can be so likely; give that budget, or another threshold"
             )
         n = self.best_of or self.samples
         # One request brings all solutions: a window would cut the search into several.

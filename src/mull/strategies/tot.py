@@ -55,6 +55,12 @@ class Tot:
     def __post_init__(self) -> None:
         check_beam("tot", self.keep, self.branch, self.finished)
         check_positive("tot", votes=self.votes, judge_tokens=self.judge_tokens)
+        asked = (self.judge, self.judge_tokens) != (JUDGE, VERDICT_TOKENS)
+        if self.verifier is not None and asked:
+            raise SpecError(
+                f"tot(verifier={self.verifier}) asks no judge: leave out judge and judge_tokens, "
+                "or the verifier"
+            )
         if self.verifier is not None and self.votes != 1:
             raise SpecError(f"tot(votes={self.votes}): a verifier gives one score; leave out votes")
         check_level_options("tot", self.select, self.max_steps)

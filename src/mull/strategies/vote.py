@@ -10,6 +10,8 @@ from mull.strategies.base import Search, Start
 from mull.strategies.sample import WINDOW, SampleSearch, check_options, samples_of
 from mull.strategies.stopping import Beta, Dirichlet, StopRule
 
+CONFIDENCE = 0.95
+
 
 @dataclass(frozen=True, slots=True)
 class Vote:
@@ -24,7 +26,7 @@ class Vote:
 
     n: int | None = None
     stop: Literal["beta", "dirichlet"] | None = None
-    confidence: float = 0.95
+    confidence: float = CONFIDENCE
     window: int = WINDOW
     quorum: float = 0.5
 
@@ -33,6 +35,11 @@ class Vote:
             raise SpecError(f"vote(stop={self.stop!r}): stop is beta or dirichlet")
         if not 0.5 < self.confidence < 1.0:
             raise SpecError(f"vote(confidence={self.confidence}): must lie between 0.5 and 1")
+        if self.stop is None and self.confidence != CONFIDENCE:
+            raise SpecError(
+                f"vote(confidence={self.confidence}): only a stopping rule asks for it; add "
+                "stop=beta or stop=dirichlet, or leave it out"
+            )
         check_options("vote", self.window, self.quorum)
 
     def start(self, start: Start) -> Search:
