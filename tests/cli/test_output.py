@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.cli.command import Mull, jsonl, parse, toml
+from tests.cli.command import Mull, jsonl, parse, refused, toml
 
 from mull.cli.main import app
 
@@ -236,6 +236,26 @@ def test_select_json_has_these_keys(folder: Path, mull: Mull) -> None:
         "correct": True,
     }
     assert "accuracy 100.0" in mull("select", folder / "rows.jsonl", "--task", "gsm8k").out
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"answer": "5"}, "r.jsonl:2: answer (gold) '5' contradicts '4'"),
+        ({"problem": "3 + 3?"}, "r.jsonl:2: id '1' was another problem before"),
+    ],
+)
+def test_rows_of_one_problem_must_agree(
+    folder: Path, mull: Mull, other: dict[str, str], message: str
+) -> None:
+    jsonl(folder / "r.jsonl", ROW, {**ROW, **other})
+    said = refused(folder, mull, "select", "r.jsonl", "--task", "gsm8k")
+    assert message in said.err
+
+
+def test_any_row_may_bring_the_gold_of_its_problem(folder: Path, mull: Mull) -> None:
+    jsonl(folder / "r.jsonl", {**ROW, "answer": None}, ROW)
+    assert mull("select", "r.jsonl", "--task", "gsm8k", "--json").json["correct"] is True
 
 
 def test_select_weighs_by_a_logit_about_a_neutral_score(folder: Path, mull: Mull) -> None:

@@ -56,7 +56,10 @@ def select_responses(path: str, task: Task, select: Selector) -> Iterator[Chosen
     for row in read_rows(path, unique=False):
         problem = problem_of(task, row)
         name = row.id if row.value.get("id") is not None else problem.prompt.plain
-        problems.setdefault(name, replace(problem, id=name))
+        before = problems.get(name)
+        problems[name] = (
+            _same_problem(row, before, problem) if before else replace(problem, id=name)
+        )
         group = candidates.setdefault(name, [])
         text = _response(row)
         read = _extract(task, problem, text)
@@ -66,6 +69,20 @@ def select_responses(path: str, task: Task, select: Selector) -> Iterator[Chosen
         selection = select(candidates[name], partial(task.same, problem))
         grade = grade_answer(task, problem, selection.answer)
         yield Chosen(problem, selection, grade, len(candidates[name]))
+
+
+def _same_problem(row: Row, before: Problem, now: Problem) -> Problem:
+    """The problem of earlier rows, with the gold of this one where none of them had it."""
+    if now.prompt.plain != before.prompt.plain:
+        raise row.error(f"id {before.id!r} was another problem before; expected one problem an id")
+    if before.answer is None:
+        return replace(before, answer=now.answer)
+    if now.answer not in (None, before.answer):
+        raise row.error(
+            f"answer (gold) {now.answer!r} contradicts {before.answer!r} of an earlier row of the "
+            "same problem; expected one gold a problem"
+        )
+    return before
 
 
 def _extract(task: Task, problem: Problem, text: str) -> Extraction:
