@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 import mull.engines.torch.open  # noqa: F401  (loads slowly, and here no test's time runs)
 from mull.catalog import load_engine
+from mull.catalog.models import model_folder
 from mull.engines.torch.adapter import WEIGHTS
 from mull.errors import ConfigError, InputError, ModelLoadError
 from mull.training.adapters import LoraShape, base_model, load_adapter, with_adapter
@@ -299,6 +301,24 @@ def test_the_merged_model_has_the_logits_of_the_adapted_one(
     engine = load_engine(str(tmp_path / "merged"), device="cpu")
     assert engine.info.dtype == "float32"
     assert engine.info.tokenizer == load_engine(str(base), device="cpu").info.tokenizer
+
+
+def test_a_merged_model_keeps_the_task_that_the_adapter_or_else_the_base_was_trained_for(
+    base: Path, tmp_path: Path
+) -> None:
+    whole = shutil.copytree(base, tmp_path / "base")
+    (whole / "card.json").write_text('{"task": "words"}')
+    for task, expected in (("", "words"), ("countdown", "countdown")):
+        adapter = tmp_path / f"adapter-{task}"
+        train_lora(config(whole, steps=1), SUMS, adapter, task=task)
+        merge(whole, adapter, tmp_path / f"merged-{task}")
+        card = json.loads((tmp_path / f"merged-{task}" / "card.json").read_text())
+        assert card["task"] == expected
+
+
+def test_a_grid_model_is_sent_to_the_command_that_adapts_it() -> None:
+    with pytest.raises(ModelLoadError, match="mull arc adapt"):
+        base_model(model_folder("arc-m"), "float32", "cpu")
 
 
 def test_merging_onto_itself_and_without_an_adapter_is_refused(base: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from mull.engines.torch.adapter import WEIGHTS, adapter_config
+from mull.engines.torch.config import is_grid_model
 from mull.engines.torch.load import weight_files
 from mull.errors import ConfigError, MissingExtraError, ModelLoadError
 from mull.fileio import write_atomic
@@ -85,6 +86,10 @@ def base_model(folder: Path, precision: Precision, device: str, four_bit: bool =
         options["quantization_config"] = _four_bit(device)
         options["device_map"] = {"": device}
     weight_files(folder)  # unsafe or missing weights are the first thing to hear of
+    if is_grid_model(folder):
+        raise ModelLoadError(
+            f"{folder}: a grid model is none of transformers' own; mull arc adapt trains it on"
+        )
     try:
         with _quiet():
             model = AutoModelForCausalLM.from_pretrained(
@@ -187,7 +192,7 @@ def merge(base: Path, adapter: Path, folder: Path, device: str = "cpu") -> None:
     card = {
         "name": folder.name,
         "kind": "policy",
-        **_task_of(adapter),
+        **(_task_of(adapter) or _task_of(base)),
         "base": base.resolve().name,
         "adapter": adapter.resolve().name,
         "rank": settings.get("r"),
@@ -202,11 +207,11 @@ def recompute(model: Any) -> None:
     (enable or model.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
-def _task_of(adapter: Path) -> dict[str, str]:
-    """The task on an adapter's card, where it has a card that names one."""
+def _task_of(folder: Path) -> dict[str, str]:
+    """The task on a model's or an adapter's card, where it has a card that names one."""
     try:
-        task = json.loads((adapter / "card.json").read_text(encoding="utf-8")).get("task")
-    except (OSError, ValueError, AttributeError):  # peft's own adapters have none
+        task = json.loads((folder / "card.json").read_text(encoding="utf-8")).get("task")
+    except (OSError, ValueError, AttributeError):  # models from elsewhere have none
         return {}
     return {"task": task} if isinstance(task, str) else {}
 

@@ -19,7 +19,8 @@ from mull.errors import ModelLoadError
 PROCESS_REWARD = "Qwen2ForProcessRewardModel"
 """The one architecture whose own code is known and left aside: a Qwen2 with a head of two layers
 (Qwen2.5-Math-PRM)."""
-FAMILIES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", "mull_grid": "Mull grid"}
+GRID = "mull_grid"
+FAMILIES = {"llama": "Llama", "qwen2": "Qwen2", "qwen3": "Qwen3", GRID: "Mull grid"}
 ROPE_TYPES = ("default", "linear", "llama3")
 
 
@@ -61,6 +62,11 @@ class ModelConfig:
         return self.layers * (attention + 3 * self.hidden * self.intermediate) + (
             self.hidden * self.vocab
         )
+
+
+def is_grid_model(path: Path) -> bool:
+    """Whether ``config.json`` of a checkpoint directory names Mull's own family of grid models."""
+    return _object(path, "config.json").get("model_type") == GRID
 
 
 def read_config(path: Path, context: int | None = None) -> ModelConfig:
@@ -108,7 +114,7 @@ def _shape(path: Path, raw: dict[str, Any], family: str, context: int | None) ->
             raise ModelLoadError(f"{path}: context must lie in 1..{limit}, not {context}")
         limit = context
     llama_bias = bool(raw.get("attention_bias", False)) and family != "qwen2"
-    marks = Marks(**raw["grid_marks"]) if family == "mull_grid" else None
+    marks = Marks(**raw["grid_marks"]) if family == GRID else None
     rates = _frequencies(path, raw, head_dim)
     return ModelConfig(
         family=family,

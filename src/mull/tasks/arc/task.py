@@ -100,7 +100,10 @@ class ArcTask:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{id}: expected a puzzle as JSON: {error}") from None
+            raise InputError(
+                f"problem {id}: expected a puzzle as JSON, "
+                f'{{"train": [...], "test": [...]}}, not {text[:40]!r} ({error})'
+            ) from None
         return self._problem(checked(id, value), 0)
 
     def extract(self, problem: Problem, text: str) -> Extraction:
