@@ -1,6 +1,7 @@
 """Measure trained verifiers and revision models on unseen problems and complete their cards.
 
     python recipes/measure_shipped_verifiers.py words-s-prm words-s-reviser --problems 400
+    python recipes/measure_shipped_verifiers.py words-s --spec "likelihood(model=words-m)"
 
 A verifier ranks 16 samples of its policy on problems of the validation split: AUC within problems
 and over all, best-of-16, weighted vote and plain vote on the same samples, paired. A revision model
@@ -17,7 +18,7 @@ from typing import Any
 import numpy as np
 from measure_shipped_models import SHIPPED, percent, triple
 
-from mull.fileio import write_atomic
+from mull.fileio import safe_name, write_atomic
 from mull.metrics import mean_interval, paired_difference
 from mull.runs import make_config, run
 from mull.runs.records import Records
@@ -36,15 +37,22 @@ def records_of(name: str, fields: dict[str, Any], cache: Path) -> Records:
 
 def verifier(card: dict[str, Any], folder: Path, problems: int, cache: Path) -> dict[str, Any]:
     """What a reward model is worth on 16 samples of each problem."""
+    return judged(card["task"], card["policy"]["model"], str(folder), folder.name, problems, cache)
+
+
+def judged(
+    task: str, policy: str, spec: str, name: str, problems: int, cache: Path
+) -> dict[str, Any]:
+    """What the verifier of a spec is worth on 16 samples of the policy on each problem."""
     fields = {
-        "task": card["task"],
-        "model": card["policy"]["model"],
+        "task": task,
+        "model": policy,
         "problems": problems,
         "samples": SAMPLES,
         "strategies": ["sample", "vote", "weighted-vote", "best-of-n(verifier=prm)"],
-        "verifiers": {"prm": str(folder)},
+        "verifiers": {"prm": spec},
     }
-    with records_of(folder.name, fields, cache) as records:
+    with records_of(name, fields, cache) as records:
         right: dict[str, list[float]] = {}
         rated: list[tuple[float, bool, str]] = []
         single: list[float] = []
@@ -131,22 +139,28 @@ def readme(card: dict[str, Any]) -> str:
         f"({card['tokens']:,} tokens). Measured on {m['problems']} problems of the "
         f"{m['split']} split; percent, 95 % intervals over problems.",
         "",
-        "| measure | |",
-        "|---|---|",
+        *table(m),
     ]
-    for name, value in m.items():
+    return "\n".join(lines) + "\n"
+
+
+def table(measured: dict[str, Any]) -> list[str]:
+    """What was measured, in Markdown."""
+    lines = ["| measure | |", "|---|---|"]
+    for name, value in measured.items():
         if name == "by_turn":
             lines += [f"| turn {at} | {percent(v)} |" for at, v in enumerate(value, 1)]
         elif isinstance(value, list):
             lines.append(f"| {name.replace('_', ' ')} | {percent(value)} |")
         elif isinstance(value, float):
             lines.append(f"| {name.replace('_', ' ')} | {100 * value:.1f} |")
-    return "\n".join(lines) + "\n"
+    return lines
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="+", help="models to measure")
+    parser.add_argument("--spec", help="print what this verifier is worth to the named policies")
     parser.add_argument("--models", type=Path, default=SHIPPED)
     parser.add_argument("--cache", type=Path, default=Path("build/measured"))
     parser.add_argument("--problems", type=int, default=400)
@@ -154,6 +168,11 @@ def main() -> None:
     for name in given.names:
         folder = given.models / name
         card = json.loads((folder / "card.json").read_text())
+        if given.spec:
+            run_name = safe_name(f"{name}-{given.spec}")
+            found = judged(card["task"], name, given.spec, run_name, given.problems, given.cache)
+            print("\n".join([f"# {given.spec} for {name}", "", *table(found)]))
+            continue
         measure = reviser if card["kind"] == "reviser" else verifier
         card["measured"] = measure(card, folder, given.problems, given.cache)
         write_atomic(folder / "card.json", json.dumps(card, indent=1) + "\n")

@@ -18,11 +18,10 @@ import torch
 from study import ROWS
 
 from mull.catalog import load_strategy
+from mull.catalog.verifiers import BUILTIN
 from mull.report.cells import rows_of, save
 from mull.runs import make_config, run
 from mull.strategies.needs import POLICY, needs_of
-
-CHECKER = "checker"
 
 
 def shard(fields: dict[str, Any], skip: int, policy_seed: int) -> dict[str, Any]:
@@ -39,7 +38,9 @@ def shard(fields: dict[str, Any], skip: int, policy_seed: int) -> dict[str, Any]
     asked = {name: name for need in needs for name in need.verifiers} | fields.get("verifiers", {})
     made["model"] = f"{base}-seed{policy_seed}"
     made["verifiers"] = {
-        name: foreign(spec, base) for name, spec in asked.items() if name != CHECKER
+        name: told
+        for name, spec in asked.items()
+        if (told := foreign(spec, base)) != name  # a built-in one needs no entry
     }
     made["engines"] = {
         role: {"model": f"{base}-{role}", "any_policy": True}
@@ -51,9 +52,9 @@ def shard(fields: dict[str, Any], skip: int, policy_seed: int) -> dict[str, Any]
 
 
 def foreign(spec: str, base: str) -> str:
-    """A verifier's spec for a policy that it was not trained for."""
+    """A verifier's spec for a policy that it was not trained for; built-in ones fit any."""
     name, bracket, rest = spec.partition("(")
-    if name == CHECKER:
+    if name in BUILTIN:
         return spec
     name = name if name.startswith(base) else f"{base}-{name}"
     return f"{name}({rest.rstrip(')') + ', ' if bracket else ''}any_policy=true)"

@@ -46,7 +46,6 @@ class Plan:
     batch_tokens: int = 2048
     matrix_rate: float | None = None
     rate: float | None = None
-    lm_weight: float = 0.0
 
     @property
     def task(self) -> str:
@@ -57,14 +56,7 @@ class Plan:
 # are charged. Labels are the checker's; with "soft" a share of the samples is rolled out.
 PLANS = {
     "words-s-prm": Plan(
-        "words-s",
-        "words-m",
-        "exact",
-        12_000_000,
-        batch_tokens=4096,
-        matrix_rate=1.5e-3,
-        rate=7e-4,
-        lm_weight=0.3,
+        "words-s", "words-m", "exact", 12_000_000, batch_tokens=4096, matrix_rate=1.5e-3, rate=7e-4
     ),
     "words-s-prm-l": Plan(
         "words-s",
@@ -132,7 +124,6 @@ def train(name: str, out: Path, cache: Path, threads: int, slots: int) -> None:
         rate=plan.rate,
         precision="bfloat16",
         patience=6,
-        lm_weight=plan.lm_weight,
         threads=threads,
     )
     kind: Kind = plan.labels

@@ -140,9 +140,8 @@ def value_loss(model: Llama, batch: Batch) -> Tensor:
 class RewardLoss:
     """``value_loss``, plus ``lm_weight`` times the language-modelling loss of the right solutions.
 
-    A trunk that only learns values forgets how its policy writes, which is most of what it can
-    judge by; the second loss (nats a token that a right solution says, its last label above one
-    half) keeps it (Yang et al. 2024, arXiv 2406.10216).
+    The second loss (nats a token that a right solution says, its last label above one half) is to
+    keep what the trunk knows of writing (Yang et al. 2024, arXiv 2406.10216).
     """
 
     lm_weight: float = 0.0
