@@ -23,7 +23,7 @@ from study_rules import SESOI, SESOI_BIN, cells
 
 from mull.fileio import write_atomic
 from mull.report.cells import CellRow, load, rows_of, save
-from mull.report.compare import accuracy, agreeing, at_flops, column, contrast
+from mull.report.compare import accuracy, agreeing, at_flops, column, contrast, difference
 
 ROWS = Path(__file__).parent.parent / "docs" / "study" / "rows"
 PAGE = Path(__file__).parent.parent / "docs" / "study.md"
@@ -38,8 +38,20 @@ DRAWN = (
     ("mixed(ratio=1, verifier=prm)", "half revisions", "#cc79a7", "-"),
     ("weighted-vote(verifier=checker)", "weighted vote, exact checker", "#0072b2", "--"),
     ("beam(verifier=checker)", "beam, exact checker", "#d55e00", "--"),
+    ("beam(verifier=likelihood)", "beam, larger policy's likelihood", "#d55e00", ":"),
 )
 """Strategies in the plot: spec, label, colour (told apart by the colour-blind too), line."""
+
+LADDER = (
+    ("orm", "outcome reward model"),
+    ("prm", "process reward model"),
+    ("likelihood", "likelihood of the next larger policy"),
+    ("checker-30", "exact, but 30 % of its verdicts are turned around"),
+    ("checker-10", "exact, but 10 % are"),
+    ("checker-exploit", "exact, but it likes 2 % of what is wrong best"),
+    ("checker", "exact"),
+)
+"""Verifiers by the names of the configs, those that were trained first."""
 
 Rows = Sequence[CellRow]
 
@@ -88,7 +100,7 @@ def _family(task: str, family: str, rows: Rows, first: bool) -> list[str]:
         "",
         *_table(strategies, counts, lambda s, n: _cost(cells(rows, s, n)), rows),
     ]
-    lines += _by_policy(rows)
+    lines += [*_by_policy(rows), *_ladder(rows)]
     base = "weighted-vote" if "weighted-vote" in strategies else "vote"
     anchors = {n: cells(rows, base, n) for n in counts if n > 1 and cells(rows, base, n)}
     others = [s for s in strategies if s != base]
@@ -141,6 +153,40 @@ def _by_policy(rows: Rows) -> list[str]:
         if all(found):
             shown = " | ".join(accuracy(own).percent() for own in found)
             lines.append(f"| `{strategy}` | {shown} |")
+    return lines
+
+
+def _ladder(rows: Rows) -> list[str]:
+    """Vote and beam by the verifier's quality, on the problems that all of them were run on."""
+    specs = {
+        name: [s if name == "prm" else f"{s}(verifier={name})" for s in ("weighted-vote", "beam")]
+        for name, _ in LADDER
+    }
+    units = {name: {row.unit for row in rows if row.strategy in own} for name, own in specs.items()}
+    known = [name for name in specs if units[name]]
+    if "likelihood" not in known:
+        return []
+    shared = set.intersection(*(units[name] for name in known))
+    same = [row for row in rows if row.unit in shared]
+    counts = (16, 64)
+    heads = [f"{what}, N = {n}" for what in ("weighted vote", "beam") for n in counts]
+    heads += [f"beam - weighted vote, {n}" for n in counts]
+    lines = [
+        "",
+        f"By the verifier, on the {sum({r.unit: r.problems for r in same}.values()):,} problems "
+        "that all were run on:",
+        "",
+        "| verifier | " + " | ".join(heads) + " |",
+        "|---" * (len(heads) + 1) + "|",
+    ]
+    for name, label in LADDER:
+        found = {(s, n): cells(same, s, n) for s in specs[name] for n in counts}
+        vote, beam = specs[name]
+        shown = [accuracy(own).percent() if own else "" for own in found.values()]
+        gaps = [difference(found[beam, n], found[vote, n]) for n in counts]
+        shown += ["" if gap is None else gap.percent() for gap in gaps]
+        if any(shown):
+            lines.append(f"| {label} | " + " | ".join(shown) + " |")
     return lines
 
 
