@@ -1,6 +1,6 @@
 """Studies of trainings in the compact format: rates, checkpoints, sizes, augmentations, LoRA ranks.
 
-    MULL_REARC=<folder of reasoning_gym> python recipes/arc/trainings.py    # two hours of one core
+    MULL_REARC=<folder of reasoning_gym> python recipes/arc/trainings.py  # three hours of one core
 
 Puzzles are those of the encoder study. A finished cell is not made again.
 """
