@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -97,6 +97,16 @@ def of(rows: Sequence[Row], study: str, cell: str = "") -> list[Row]:
     return sorted(found, key=lambda row: (row.cell, row.seed))
 
 
+def by_cell(rows: Sequence[Row], study: str) -> list[tuple[str, list[Row]]]:
+    """The cells of a study by name, each with the rows of its seeds."""
+    return [(cell, list(own)) for cell, own in groupby(of(rows, study), key=lambda row: row.cell)]
+
+
+def averaged(rows: Sequence[Row], metric: str) -> Floats:
+    """A metric of each test pair, the mean over seeds."""
+    return np.mean([row.values[metric] for row in rows], axis=0, dtype=np.float64)
+
+
 def slope(values: Sequence[Floats], places: Sequence[float]) -> Interval:
     """The mean over test pairs of the least-squares slope of ``values`` [places][pairs]."""
     at = np.array(places) - np.mean(places)
@@ -112,30 +122,30 @@ def bend(values: Sequence[Floats], places: Sequence[float]) -> Interval:
 def d1(rows: Sequence[Row]) -> list[Finding]:
     """pass_n grows with the logarithm of n."""
     found = []
-    for row in of(rows, "temperature"):
-        logs = [math.log2(n) for n in powers_of_two(row.n)]
-        values = [row.passes(n) for n in powers_of_two(row.n)]
+    for cell, own in by_cell(rows, "temperature"):
+        counts = powers_of_two(own[0].n)
+        logs = [math.log2(n) for n in counts]
+        values = [np.mean([row.passes(n) for row in own], axis=0) for n in counts]
         rise, curve = slope(values, logs), bend(values, logs)
-        shown = f"{rise.percent()} a doubling; bend {curve.percent(2)}; accuracy {_mean(row)}"
-        found.append(Finding("D1", "pass_n grows with log n", row.cell, shown, verdict(rise)))
+        accuracy = mean_interval(averaged(own, "accuracy")).percent()
+        shown = f"{rise.percent()} a doubling; bend {curve.percent(2)}; accuracy {accuracy}"
+        found.append(Finding("D1", "pass_n grows with log n", cell, shown, verdict(rise)))
     return found
 
 
 def d2(rows: Sequence[Row]) -> list[Finding]:
     """Votes find a third to a half of what is there, and beat two at random."""
     found = []
-    for row in of(rows, "temperature"):
-        value = row.values
-        share = ratio_interval(value["vote_2"], value["pass_n"])
-        gain = paired_difference(value["vote_2"], value["random_2"])
+    for cell, own in by_cell(rows, "temperature"):
+        vote, there = averaged(own, "vote_2"), averaged(own, "pass_n")
+        share = ratio_interval(vote, there)
+        gain = paired_difference(vote, averaged(own, "random_2"))
         said = REPRODUCED if share.low <= 0.5 and share.high >= 0.3 else CONTRADICTED
         said += ", more" if share.low > 0.5 else ", less" if share.high < 0.3 else ""
-        found.append(
-            Finding("D2", "the vote finds 30–50 % of pass_n", row.cell, share.percent(), said)
-        )
+        found.append(Finding("D2", "the vote finds 30–50 % of pass_n", cell, share.percent(), said))
         found.append(
             Finding(
-                "D2", "the vote beats two at random", row.cell, gain.percent(), verdict(gain, SESOI)
+                "D2", "the vote beats two at random", cell, gain.percent(), verdict(gain, SESOI)
             )
         )
     return found
@@ -143,14 +153,15 @@ def d2(rows: Sequence[Row]) -> list[Finding]:
 
 def d3(rows: Sequence[Row]) -> list[Finding]:
     """With the temperature pass_n rises, accuracy falls, more stays unanswered."""
-    swept = sorted(of(rows, "temperature"), key=lambda row: float(row.cell.removeprefix("T=")))
+    swept = {float(name.removeprefix("T=")): own for name, own in by_cell(rows, "temperature")}
     if len(swept) < 2:
         return []
-    places = [float(row.cell.removeprefix("T=")) for row in swept]
+    places = sorted(swept)
     found = []
     for metric, sign in (("pass_n", 1), ("accuracy", -1), ("unanswered", 1)):
-        rise = slope([sign * row.values[metric] for row in swept], places)
-        means = " → ".join(f"{100 * row.mean(metric):.1f}" for row in swept)
+        values = [averaged(swept[place], metric) for place in places]
+        rise = slope([sign * each for each in values], places)
+        means = " → ".join(f"{100 * each.mean():.1f}" for each in values)
         says = f"temperature: {metric} {'rises' if sign > 0 else 'falls'}"
         where = f"T {places[0]:g} … {places[-1]:g}, by 1"
         found.append(Finding("D3", says, where, f"{rise.percent()} ({means})", verdict(rise)))
@@ -337,10 +348,6 @@ def d10(rows: Sequence[Row]) -> list[Finding]:
         *(Finding("D10", says, where, str(gap), gap.verdict()) for says, gap in gained),
         Finding("D10", "by less than accuracy", where, between.percent(), verdict(between)),
     ]
-
-
-def _mean(row: Row) -> str:
-    return mean_interval(row.values["accuracy"]).percent()
 
 
 CLAIMS: dict[str, tuple[str, Callable[[Sequence[Row]], list[Finding]]]] = {

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from claims import compared, findings, of
+from claims import averaged, compared, findings, of
 from rows import ROWS, Row, load
 
 from mull.fileio import write_atomic
@@ -102,7 +102,7 @@ def _section(rows: Sequence[Row], base: str, note: str) -> list[str]:
 
 def mean(rows: Sequence[Row], metric: str) -> Interval:
     """A metric's mean over test pairs, the seeds of a cell averaged first."""
-    return mean_interval(np.mean([row.values[metric] for row in rows], axis=0))
+    return mean_interval(averaged(rows, metric))
 
 
 def _place(rows: Sequence[Row], cell: str, base: str) -> tuple[bool, list[float], str]:

@@ -13,7 +13,7 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from pathlib import Path
 from statistics import median
 
@@ -86,8 +86,8 @@ class Bench:
 
 def temperature(bench: Bench) -> None:
     """D1, D2, D3: 32 views, at four temperatures."""
-    for t in TEMPERATURES:
-        bench.cell("temperature", f"T={t:g}", "airv(n=32)", temperature=t)
+    for seed, t in product(SEEDS, TEMPERATURES):
+        bench.cell("temperature", f"T={t:g}", f"airv(n=32, seed={seed})", temperature=t, seed=seed)
 
 
 def repeats(bench: Bench) -> None:
@@ -112,16 +112,18 @@ def fit(bench: Bench) -> None:
     sizes = [len(each.prompt.plain) for p in bench.puzzles for each in task.problems_of(p)]
     middle = int(median(sizes))
     limits = {"whole": max(sizes), "median": middle, "half the median": middle // 2}
-    for name, characters in limits.items():
+    for seed, (name, characters) in product(SEEDS, limits.items()):
         cut = sum(size > characters for size in sizes) / len(sizes)
         bench.cell(
-            "fit", name, "airv(n=8)", task=_with(bench.task, {"characters": characters}),
-            characters=characters, cut=cut,
+            "fit", name, f"airv(n=8, seed={seed})", seed=seed,
+            task=_with(bench.task, {"characters": characters}), characters=characters, cut=cut,
         )  # fmt: skip
 
 
 def beam(bench: Bench) -> None:
-    """D5: the likelihood of the best that beams find, how often it is right, and what they cost."""
+    """D5: the likelihood of the best that beams find, how often it is right, and what they cost;
+    nothing is drawn, so there are no seeds.
+    """
     bench.cell("beam", "greedy", "greedy")
     for width in WIDTHS:
         bench.cell("beam", f"beam of {width}", f"token-beam(width={width}, best_of=1)")
