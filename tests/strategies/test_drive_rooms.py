@@ -222,10 +222,10 @@ def test_guesses_are_paid_apart_and_change_nothing(monkeypatch: pytest.MonkeyPat
     ) -> tuple[list[Result], list[tuple[int, ...]], list[int]]:
         engine = SimulatedEngine(StepModel((12, 60)), latency=Latency(1), slots=slots)
         verifiers = {"verifier": SimulatedVerifier(batch_ms=15.0)}
-        starts = [Start(problem(i, steps=4), TASK) for i in range(4)]
+        starts = [Start(problem(i, steps=4), TASK, speculate=speculate) for i in range(4)]
         strategy = Starts(toys.SpeculativeBeam)
         jobs = [Job(strategy, start) for start in starts]
-        found = run(jobs, engine, verifiers=verifiers, speculate=speculate)
+        found = run(jobs, engine, verifiers=verifiers)
         made = sum(s.ledger.total.generated for s in found)
         assert made == engine.stats.generated
         assert idle(engine)

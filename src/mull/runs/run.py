@@ -262,7 +262,6 @@ class _Runner:
             recording,
             self.equipment.verifiers,
             cost_model=COST_MODELS[self.plan.config.cost_model],
-            speculate=self.plan.config.speculate,
         )
         loop = asyncio.get_running_loop()
         async with aclosing(solving) as stream:

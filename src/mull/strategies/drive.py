@@ -109,14 +109,13 @@ async def drive(
     *,
     cost_model: CostModel | None = None,
     max_active: int | None = None,
-    speculate: bool = True,
     on_delta: OnDelta | None = None,
 ) -> AsyncGenerator[Solved, None]:
     """Solve jobs; yield each as it finishes. ``jobs`` is read lazily: memory stays flat.
 
     ``engines`` maps the names that strategies use (``policy``, ``judge``) to engines, ``verifiers``
     likewise. At most ``max_active`` problems are open at a time (default: four for every slot).
-    Without ``speculate`` idle slots stay idle: no search is offered them for guesses.
+    A search that may not speculate (``Start.speculate``) is offered no idle slots for guesses.
     ``on_delta`` gets the pieces of final work from engines that give them. Closing the iterator
     cancels everything in flight. An ``EngineError`` becomes a ``Failure`` in its search; any other
     exception ends the drive with all work cancelled, as does an ``AuthError`` of an engine that has
@@ -126,9 +125,7 @@ async def drive(
         raise UsageError("drive needs an engine: give at least {'policy': engine}")
     if max_active is not None and max_active < 1:
         raise UsageError(f"max_active must be at least 1, not {max_active}")
-    driver = _Driver(
-        iter(jobs), engines, verifiers or {}, cost_model, max_active, speculate, on_delta
-    )
+    driver = _Driver(iter(jobs), engines, verifiers or {}, cost_model, max_active, on_delta)
     try:
         async with aclosing(driver.run()) as stream:
             async for solved in stream:
@@ -145,7 +142,6 @@ class _Driver:
         verifiers: Mapping[str, Verifier],
         cost_model: CostModel | None,
         max_active: int | None,
-        speculate: bool,
         on_delta: OnDelta | None,
     ) -> None:
         self.jobs: Iterator[Job] | None = jobs
@@ -155,7 +151,6 @@ class _Driver:
         }
         self.benches = {name: _Bench(verifier) for name, verifier in verifiers.items()}
         self.cost_model = cost_model
-        self.speculate = speculate
         self.on_delta = on_delta
         self.max_active = max_active or 4 * sum(lane.free for lane in self.lanes.values())
         # New problems feed the policy: an idle judge is no reason to open more of them.
@@ -275,9 +270,10 @@ class _Driver:
     def _offer(self) -> bool:
         """Offer the policy's idle slots to the searches in flight, oldest first, for guesses."""
         lane = self.lanes.get("policy")
-        if not self.speculate or lane is None or lane.free <= 0 or lane.queued:
+        if lane is None or lane.free <= 0 or lane.queued:
             return False
-        return any(self._ask(live, lane.free) for live in list(self.active.values()))
+        guessing = [live for live in self.active.values() if live.job.start.speculate]
+        return any(self._ask(live, lane.free) for live in guessing)
 
     # Asking and telling -------------------------------------------------------------------
 
