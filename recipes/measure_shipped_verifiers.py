@@ -26,6 +26,10 @@ from mull.runs.result import GradedCandidate
 from mull.verifiers.calibration import Labelled, auc_pooled, auc_within, errors_at
 
 SAMPLES, TURNS = 16, 8
+HEAD_ALONE = (
+    "Its head reads the hidden state alone, not how likely a solution is: an ordinary reward "
+    "model, kept for comparison."
+)
 
 
 def records_of(name: str, fields: dict[str, Any], cache: Path) -> Records:
@@ -134,6 +138,7 @@ def readme(card: dict[str, Any]) -> str:
         f"A {kind} of {card['parameters']:,} parameters for the policy "
         f"`{card['policy']['model']}` on the task `{card['task']}`, started from "
         f"`{card['base']}`. It is refused for other policies unless told.",
+        *([HEAD_ALONE] if card["recipe"].get("logprobs") is False else []),
         "",
         f"Recipe: `python recipes/train_shipped_verifiers.py {card['name']}` "
         f"({card['tokens']:,} tokens). Measured on {m['problems']} problems of the "

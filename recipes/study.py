@@ -5,7 +5,8 @@
     python recipes/study.py tables                                  # docs/study.md and its plot
 
 Rows and comparisons are ``mull.report.cells`` and ``mull.report.compare``; the claims stand in
-``study_claims.py``, the rules that decide them in ``study_rules.py`` and ``study_chains.py``.
+``study_claims.py``, the rules that decide them in ``study_rules.py`` and ``study_chains.py``, the
+verifiers that are compared in ``study_judges.py``.
 ``make study-quick`` does all three steps on few problems in at most half an hour.
 """
 
@@ -19,11 +20,12 @@ from typing import Any
 
 import numpy as np
 from study_claims import claims_table
+from study_judges import HEAD, as_if, ladder
 from study_rules import SESOI, SESOI_BIN, cells
 
 from mull.fileio import write_atomic
 from mull.report.cells import CellRow, load, rows_of, save
-from mull.report.compare import accuracy, agreeing, at_flops, column, contrast, difference
+from mull.report.compare import accuracy, agreeing, at_flops, column, contrast
 
 ROWS = Path(__file__).parent.parent / "docs" / "study" / "rows"
 PAGE = Path(__file__).parent.parent / "docs" / "study.md"
@@ -41,17 +43,6 @@ DRAWN = (
     ("beam(verifier=likelihood)", "beam, larger policy's likelihood", "#d55e00", ":"),
 )
 """Strategies in the plot: spec, label, colour (told apart by the colour-blind too), line."""
-
-LADDER = (
-    ("orm", "outcome reward model"),
-    ("prm", "process reward model"),
-    ("likelihood", "likelihood of the next larger policy"),
-    ("checker-30", "exact, but 30 % of its verdicts are turned around"),
-    ("checker-10", "exact, but 10 % are"),
-    ("checker-exploit", "exact, but it likes 2 % of what is wrong best"),
-    ("checker", "exact"),
-)
-"""Verifiers by the names of the configs, those that were trained first."""
 
 Rows = Sequence[CellRow]
 
@@ -73,6 +64,8 @@ def tables(rows: Rows) -> list[str]:
         for number, (family, own) in enumerate(by_family.items()):
             lines += ["", *_family(task, family, own, first=number == 0)]
         lines += ["", *_verdicts(by_family)]
+        if any(HEAD in row.models for row in known):
+            lines += ["", *_by_head_alone(by_family)]
         if older:
             lines += ["", f"Left out: {len(older)} cells of other weights than these."]
     return [*lines[1:], ""]
@@ -100,7 +93,7 @@ def _family(task: str, family: str, rows: Rows, first: bool) -> list[str]:
         "",
         *_table(strategies, counts, lambda s, n: _cost(cells(rows, s, n)), rows),
     ]
-    lines += [*_by_policy(rows), *_ladder(rows)]
+    lines += [*_by_policy(rows), *ladder(rows)]
     base = "weighted-vote" if "weighted-vote" in strategies else "vote"
     anchors = {n: cells(rows, base, n) for n in counts if n > 1 and cells(rows, base, n)}
     others = [s for s in strategies if s != base]
@@ -156,40 +149,6 @@ def _by_policy(rows: Rows) -> list[str]:
     return lines
 
 
-def _ladder(rows: Rows) -> list[str]:
-    """Vote and beam by the verifier's quality, on the problems that all of them were run on."""
-    specs = {
-        name: [s if name == "prm" else f"{s}(verifier={name})" for s in ("weighted-vote", "beam")]
-        for name, _ in LADDER
-    }
-    units = {name: {row.unit for row in rows if row.strategy in own} for name, own in specs.items()}
-    known = [name for name in specs if units[name]]
-    if "likelihood" not in known:
-        return []
-    shared = set.intersection(*(units[name] for name in known))
-    same = [row for row in rows if row.unit in shared]
-    counts = (16, 64)
-    heads = [f"{what}, N = {n}" for what in ("weighted vote", "beam") for n in counts]
-    heads += [f"beam - weighted vote, {n}" for n in counts]
-    lines = [
-        "",
-        f"By the verifier, on the {sum({r.unit: r.problems for r in same}.values()):,} problems "
-        "that all were run on:",
-        "",
-        "| verifier | " + " | ".join(heads) + " |",
-        "|---" * (len(heads) + 1) + "|",
-    ]
-    for name, label in LADDER:
-        found = {(s, n): cells(same, s, n) for s in specs[name] for n in counts}
-        vote, beam = specs[name]
-        shown = [accuracy(own).percent() if own else "" for own in found.values()]
-        gaps = [difference(found[beam, n], found[vote, n]) for n in counts]
-        shown += ["" if gap is None else gap.percent() for gap in gaps]
-        if any(shown):
-            lines.append(f"| {label} | " + " | ".join(shown) + " |")
-    return lines
-
-
 def _fewer(strategy: str, rows: Rows | None) -> str:
     """On how many problems a strategy was run, where others were run on more; a problem counts
     once for each policy.
@@ -221,6 +180,15 @@ def _verdicts(by_family: Mapping[str, Rows]) -> list[str]:
         "counted.",
         "",
         *claims_table(by_family),
+    ]
+
+
+def _by_head_alone(by_family: Mapping[str, Rows]) -> list[str]:
+    return [
+        "The same claims by an ordinary reward model, whose value head reads the hidden state "
+        "alone (`words-s-prm-head`: the same trunk, solutions and labels):",
+        "",
+        *claims_table({family: as_if(rows, HEAD) for family, rows in by_family.items()}),
     ]
 
 

@@ -46,6 +46,8 @@ class Plan:
     batch_tokens: int = 2048
     matrix_rate: float | None = None
     rate: float | None = None
+    checks: int = 6
+    logprobs: bool = True
 
     @property
     def task(self) -> str:
@@ -56,20 +58,36 @@ class Plan:
 # are charged. Labels are the checker's; with "soft" a share of the samples is rolled out.
 PLANS = {
     "words-s-prm": Plan(
-        "words-s", "words-m", "exact", 12_000_000, batch_tokens=4096, matrix_rate=1.5e-3, rate=7e-4
+        "words-s", "words-m", "exact", 4_000_000, batch_tokens=4096, matrix_rate=2.5e-4, rate=1e-4
     ),
-    "words-s-prm-l": Plan(
+    "words-s-prm-head": Plan(
         "words-s",
-        "words-l",
+        "words-m",
+        "exact",
+        12_000_000,
+        batch_tokens=4096,
+        matrix_rate=1.5e-3,
+        rate=7e-4,
+        checks=20,
+        logprobs=False,
+    ),
+    "words-s-orm": Plan(
+        "words-s", "words-m", "outcome", 4_000_000, batch_tokens=4096, matrix_rate=2.5e-4, rate=1e-4
+    ),
+    "words-s-reviser": Plan("words-s", "words-s", "revision", 6_000_000),
+    "countdown-s-prm": Plan(
+        "countdown-s",
+        "countdown-m",
         "exact",
         6_000_000,
         batch_tokens=4096,
-        matrix_rate=1e-3,
-        rate=5e-4,
+        matrix_rate=2.5e-4,
+        rate=1e-4,
+        checks=20,
     ),
-    "words-s-orm": Plan("words-s", "words-m", "outcome", 6_000_000),
-    "words-s-reviser": Plan("words-s", "words-s", "revision", 6_000_000),
-    "countdown-s-prm": Plan("countdown-s", "countdown-m", "exact", 6_000_000),
+    "countdown-s-prm-head": Plan(
+        "countdown-s", "countdown-m", "exact", 6_000_000, checks=20, logprobs=False
+    ),
     "countdown-s-orm": Plan("countdown-s", "countdown-m", "outcome", 6_000_000),
     "countdown-s-reviser": Plan("countdown-s", "countdown-s", "revision", 6_000_000),
 }
@@ -123,7 +141,9 @@ def train(name: str, out: Path, cache: Path, threads: int, slots: int) -> None:
         matrix_rate=plan.matrix_rate,
         rate=plan.rate,
         precision="bfloat16",
+        checks=plan.checks,
         patience=6,
+        logprobs=plan.logprobs,
         threads=threads,
     )
     kind: Kind = plan.labels

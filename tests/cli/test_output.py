@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from tests.cli.command import Mull, jsonl, parse, refused, toml
 
+from mull import __version__
 from mull.cli.main import app
 
 ROW = {"id": "1", "problem": "2 + 2?", "answer": "4", "response": "The answer is 4."}
@@ -374,3 +375,7 @@ def test_json_on_one_line_is_all_that_is_on_stdout(folder: Path, mull: Mull) -> 
     said = mull("solve", "x\ny", "--model", "simulated:echo", "--json")
     assert json.loads(said.out)["answer"] == "1"
     assert said.out.count("\n") == 1
+
+
+def test_the_version_is_said(mull: Mull) -> None:
+    assert mull("--version").out == f"mull {__version__}\n"

@@ -32,7 +32,8 @@ MODELS = {"policy": "torch:words-s@a1", "prm": "torch:words-s-prm@v1/last"}
 def recipe() -> Iterator[dict[str, ModuleType]]:
     """The recipe's files as modules; scripts import each other by name from their own folder."""
     found: dict[str, ModuleType] = {}
-    for name in ("study_rules", "study_chains", "study_claims", "study", "study_shards"):
+    names = ("study_rules", "study_chains", "study_claims", "study_judges", "study", "study_shards")
+    for name in names:
         spec = importlib.util.spec_from_file_location(name, RECIPES / f"{name}.py")
         assert spec is not None and spec.loader is not None
         found[name] = sys.modules[name] = importlib.util.module_from_spec(spec)
@@ -186,6 +187,35 @@ def test_seeds_of_training_are_one_family_and_older_verifiers_are_left_out(
     assert "Left out: 1 cells of other weights" in page
     assert "@v1/last" in page
     assert "@v0/last" not in page
+
+
+def test_claims_are_also_decided_with_another_verifier_in_the_prms_place(
+    recipe: dict[str, ModuleType],
+) -> None:
+    other = {"policy": "torch:words-s@a1", "head": "torch:words-s-prm-head@h1/last"}
+    read = {"policy": "torch:words-s@a1", "head-min": "torch:words-s-prm-head@h1/min"}
+    rows = [
+        row("vote", 4, models={"policy": "torch:words-s@a1"}),
+        row("beam", 4, models=MODELS),
+        row("beam(verifier=head)", 4, models=other),
+        row("best-of-n(verifier=head)", 4, models=other),
+        row("mixed(ratio=1, verifier=head)", 4, models=other),
+        row("beam(keep=2, verifier=head)", 4, models=other),
+        row("weighted-vote(verifier=head-min)", 4, models=read),
+    ]
+    placed = recipe["study_judges"].as_if(rows, "head")
+    assert [each.strategy for each in placed] == [
+        "vote",
+        "beam",
+        "best-of-n(verifier=prm)",
+        "mixed(ratio=1, verifier=prm)",
+        "beam(keep=2)",
+        "weighted-vote(verifier=prm-min)",
+    ]
+    assert placed[1].models["prm"] == "torch:words-s-prm-head@h1/last"
+    assert placed[5].models["prm-min"] == "torch:words-s-prm-head@h1/min"
+    page = "\n".join(recipe["study"].tables(rows))
+    assert page.count("| claim |") == 2
 
 
 def test_a_run_on_the_simulator_becomes_rows_and_tables(

@@ -252,6 +252,8 @@ def test_bad_options_are_refused() -> None:
         with pytest.raises(SpecError, match="policy or reviser"):
             kind(first="judge")  # type: ignore[arg-type]
         assert kind(verifier=None, select="majority").needs.verifiers == ()
+        with pytest.raises(SpecError, match="a majority asks no verifier"):
+            kind(verifier="prm", select="majority")
     with pytest.raises(SpecError, match="at least 1"):
         Revise(chains=0)
     with pytest.raises(SpecError, match="positive"):

@@ -12,7 +12,7 @@ from mull.training.checkpoint import pack
 from mull.training.data import IGNORED, Corpus, Example, encode
 from mull.training.loop import CHECKPOINT, LOG, Progress, Recipe, Trainer, fit, loss_of
 from mull.training.model import Llama, Shape
-from mull.training.reward import RewardLoss
+from mull.training.reward import ValueLoss
 from mull.training.tokenizer import build_tokenizer
 
 RECIPE = Recipe(tokens=2000, batch_tokens=160)
@@ -118,6 +118,6 @@ def test_a_checkpoint_of_another_recipe_is_refused(corpus: Corpus, tmp_path: Pat
     fewer = Trainer(trainer.model, corpus.rows(range(3)), trainer.recipe)
     with pytest.raises(ModelLoadError, match="examples"):
         fit(fewer, tmp_path)
-    aimed = Trainer(trainer.model, corpus, trainer.recipe, RewardLoss(0.5))
-    with pytest.raises(ModelLoadError, match=r"next_token -> RewardLoss\(lm_weight=0.5\)"):
+    aimed = Trainer(trainer.model, corpus, trainer.recipe, ValueLoss())
+    with pytest.raises(ModelLoadError, match=r"next_token -> ValueLoss\(logprobs=True\)"):
         fit(aimed, tmp_path)

@@ -9,10 +9,11 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import cast
+from typing import Annotated, cast
 
 import typer
 
+from mull import __version__
 from mull.cli import (
     arc,
     bench,
@@ -61,8 +62,14 @@ app.add_typer(arc.app, name="arc")
 
 
 @app.callback(invoke_without_command=True)
-def mull(context: typer.Context) -> None:
+def mull(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.")] = False,
+) -> None:
     """Spend an inference budget on a language model, so that a small one answers like a large."""
+    if version:
+        typer.echo(f"mull {__version__}")
+        raise typer.Exit
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
 

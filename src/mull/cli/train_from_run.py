@@ -60,10 +60,10 @@ class RewardTraining(Training):
     patience: Annotated[
         int, typer.Option(min=1, help="Checks without a better loss that end the training.")
     ] = 4
-    lm_weight: Annotated[
-        float,
-        typer.Option(min=0.0, help="Weight of the language-modelling loss of right solutions."),
-    ] = 0.0
+    logprobs: Annotated[
+        bool,
+        typer.Option(help="Read how likely the solution is beside the hidden state."),
+    ] = True
 
 
 @options.shared

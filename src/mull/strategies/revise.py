@@ -29,6 +29,9 @@ from mull.strategies.sample import FAR, UNSAID, WINDOW, branch_of, samples_of
 from mull.strategies.scored import ByScore, score_of, with_score
 from mull.types import Branch, Candidate, Completion
 
+VERIFIER = "orm"
+"""Who scores the attempts where nobody else is named."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hierarchical:
@@ -102,7 +105,7 @@ class Revise:
     chains: int = 1
     length: int | None = None
     reviser: str = "reviser"
-    verifier: str | None = "orm"
+    verifier: str | None = VERIFIER
     window: int = 4
     select: Literal["verifier", "majority"] = "verifier"
     first: Literal["policy", "reviser"] = "policy"
@@ -151,7 +154,7 @@ class Mixed:
     n: int | None = None
     ratio: float = 1.0
     reviser: str = "reviser"
-    verifier: str | None = "orm"
+    verifier: str | None = VERIFIER
     window: int = 4
     select: Literal["verifier", "majority"] = "verifier"
     first: Literal["policy", "reviser"] = "policy"
@@ -208,6 +211,11 @@ def _check(name: str, config: Revise | Mixed) -> None:
         raise SpecError(f"{name}(first={config.first!r}): first is policy or reviser")
     if config.select == "verifier" and config.verifier is None:
         raise SpecError(f"{name}(select=verifier) needs a verifier: name one, or select=majority")
+    if config.select == "majority" and config.verifier not in (None, VERIFIER):
+        raise SpecError(
+            f"{name}(select=majority, verifier={config.verifier}): a majority asks no verifier; "
+            "leave out one of the two"
+        )
 
 
 def _needs(config: Revise | Mixed) -> Needs:

@@ -5,6 +5,11 @@ the solution; both are the same weights and the same loss. Labels are probabilit
 (0 or 1) or shares of rollouts that came out right (Math-Shepherd, Wang et al. 2023, arXiv
 2312.08935; Snell et al. 2024, arXiv 2408.03314). The loss is the cross-entropy of the soft label.
 
+Beside the hidden state the head reads how likely the trunk finds the solution so far. A policy
+knows more of what is right than a head that starts from nothing, and keeps it so: the gradient of
+the values falls on the probabilities of the words, as in reward models that are likelihoods alone
+(Yuan et al. 2024, arXiv 2412.01981).
+
 Shapes: B rows, T tokens, D width.
 """
 
@@ -14,7 +19,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import torch
@@ -23,7 +28,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mull.errors import ConfigError, InputError
-from mull.training.data import IGNORED, Batch, Corpus, Labelled, corpus_of, encoded, fitting
+from mull.training.data import (
+    IGNORED,
+    Batch,
+    Corpus,
+    Labelled,
+    collate,
+    corpus_of,
+    encoded,
+    fitting,
+)
 from mull.training.loop import Progress, Trainer
 from mull.training.model import Llama, Shape, load_as, load_model, save_model
 from mull.training.options import TrainingOptions
@@ -34,8 +48,33 @@ from mull.training.watch import Watch, fit_watched
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+CALIBRATION: Final = 512
+"""Labelled solutions whose likelihood the head starts from."""
 # Fine-tuning from a policy wants smaller steps than training from nothing.
 _RATES: Final = {"s": (1e-3, 5e-4), "m": (1e-3, 5e-4), "l": (7e-4, 3e-4)}
+
+
+class ValueHead(nn.Linear):
+    """The logit of a value, of a hidden state and of the log-probability of what led to it.
+
+    ``logprob_weight`` is what a nat of the solution's summed log-probability weighs; 0 reads the
+    hidden state alone, as do checkpoints without this weight.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__(width, 1)
+        self.logprob_weight = nn.Parameter(torch.zeros(1))
+        self.clear()
+
+    @torch.no_grad()
+    def clear(self) -> None:
+        """Say one half to everything."""
+        for weight in self.parameters():
+            weight.zero_()
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        state_dict.setdefault(f"{prefix}logprob_weight", torch.zeros(1))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class RewardModel(Llama):
@@ -43,14 +82,50 @@ class RewardModel(Llama):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__(shape)
-        self.value_head = nn.Linear(shape.width, 1)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
+        self.value_head = ValueHead(shape.width)
 
-    def values(self, ids: Tensor) -> Tensor:
-        """[B, T] → logits [B, T] that the solution so far is right."""
-        out: Tensor = self.value_head(self.hidden(ids)).squeeze(-1)
-        return out
+    def initialise(self, seed: int) -> None:
+        """Draw the trunk anew; the head says one half to everything."""
+        super().initialise(seed)
+        self.value_head.clear()
+
+    def values(self, ids: Tensor, targets: Tensor | None) -> Tensor:
+        """Tokens [B, T] and the next ones, as in a batch → logits [B, T] that all is right so far.
+
+        ``targets`` are ``IGNORED`` where the next token is not of the solution; without them the
+        hidden state alone is read.
+        """
+        hidden = self.hidden(ids)
+        logits: Tensor = self.value_head(hidden).squeeze(-1).float()
+        if targets is None:
+            return logits
+        return logits + self.value_head.logprob_weight * self.likelihood(hidden, targets)
+
+    def likelihood(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Log-probability [B, T] of the solution up to and with each token, nats."""
+        said = targets != IGNORED
+        nats = F.cross_entropy(self.logits(hidden[said]).float(), targets[said], reduction="none")
+        each = torch.zeros(targets.shape, device=hidden.device)
+        each[said] = -nats
+        return F.pad(each.cumsum(1)[:, :-1], (1, 0))
+
+    def calibrate(self, batch: Batch) -> None:
+        """Start the head from the best that the likelihood alone says of labelled solutions."""
+        ids, targets, labels = _tensors(batch, self.value_head.weight.device)
+        known = ~labels.isnan()
+        with torch.no_grad():
+            likely = self.likelihood(self.hidden(ids), targets)[known]
+        given = [self.value_head.bias, self.value_head.logprob_weight]
+        fit = torch.optim.LBFGS(given, max_iter=50, line_search_fn="strong_wolfe")
+
+        def loss() -> float:
+            fit.zero_grad()
+            bias, weight = given
+            out = F.binary_cross_entropy_with_logits(bias + weight * likely, labels[known])
+            torch.autograd.backward(out)
+            return out.item()
+
+        fit.step(loss)  # type: ignore[no-untyped-call]
 
     @classmethod
     def of_policy(cls, folder: Path, context: int | None = None) -> RewardModel:
@@ -128,80 +203,30 @@ def _step_ends(pieces: Sequence[str], separator: str) -> list[int]:
     return ends
 
 
-def value_loss(model: Llama, batch: Batch) -> Tensor:
+@dataclass(frozen=True)
+class ValueLoss:
     """Mean cross-entropy of the value head against the labels, nats a label.
 
     Solutions that end in the middle of a batch weigh by their labels: every label counts once.
-    """
-    return RewardLoss()(model, batch)
-
-
-@dataclass(frozen=True)
-class RewardLoss:
-    """``value_loss``, plus ``lm_weight`` times the language-modelling loss of the right solutions.
-
-    The second loss (nats a token that a right solution says, its last label above one half) is to
-    keep what the trunk knows of writing (Yang et al. 2024, arXiv 2406.10216).
+    Without ``logprobs`` the head reads the hidden state alone, and goes on to.
     """
 
-    lm_weight: float = 0.0
+    logprobs: bool = True
 
     def __call__(self, model: Llama, batch: Batch) -> Tensor:
         if not isinstance(model, RewardModel) or batch.labels is None:
             raise TypeError("a value loss needs a reward model and labelled examples")
-        device = model.value_head.weight.device
-        inputs = torch.from_numpy(batch.inputs).to(device)
-        labels = torch.from_numpy(batch.labels).to(device)
+        ids, targets, labels = _tensors(batch, model.value_head.weight.device)
         known = ~labels.isnan()
-        hidden = model.hidden(inputs)
-        logits = model.value_head(hidden[known]).squeeze(-1)
-        loss = F.binary_cross_entropy_with_logits(logits.float(), labels[known])
-        if not self.lm_weight:
-            return loss
-        targets = torch.from_numpy(batch.targets).to(device)
-        said = (targets != IGNORED) & (_last(labels) > 0.5)[:, None]
-        if not said.any():
-            return loss
-        written = model.logits(hidden[said]).float()
-        return loss + self.lm_weight * F.cross_entropy(written, targets[said])
+        logits = model.values(ids, targets if self.logprobs else None)[known]
+        return F.binary_cross_entropy_with_logits(logits, labels[known])
 
 
-def _last(labels: Tensor) -> Tensor:
-    """The last label that is known [B] of labels [B, T]; NaN in a row without one."""
-    places = torch.arange(1, labels.shape[1] + 1, device=labels.device)
-    last = (~labels.isnan() * places).argmax(1, keepdim=True)
-    return labels.gather(1, last).squeeze(1)
-
-
-@torch.no_grad()
-def read_values(
-    model: RewardModel, corpus: Corpus, batch_tokens: int = 8192
-) -> list[NDArray[np.float32]]:
-    """The head's probabilities at every labelled token, a row an example, in order."""
-    out: list[NDArray[np.float32]] = [np.zeros(0, np.float32)] * len(corpus)
-    order = np.argsort(corpus.lengths, kind="stable")
-    at = 0
-    while at < len(order):
-        longest, end = 0, at
-        while end < len(order):
-            longest = max(longest, int(corpus.lengths[order[end]]))
-            if end > at and longest * (end + 1 - at) > batch_tokens:
-                break
-            end += 1
-        rows = order[at:end]
-        ids = np.zeros((len(rows), longest), dtype=np.int64)
-        for line, row in enumerate(rows):
-            span = corpus.ids[corpus.starts[row] : corpus.starts[row + 1]]
-            ids[line, : len(span)] = span
-        values = torch.sigmoid(model.values(torch.from_numpy(ids)).float()).numpy()
-        for line, row in enumerate(rows):
-            labels = corpus.labels
-            if labels is None:
-                raise TypeError("examples without labels have no places to read")
-            known = np.isfinite(labels[corpus.starts[row] : corpus.starts[row + 1]])
-            out[row] = values[line, : len(known)][known]
-        at = end
-    return out
+def _tensors(batch: Batch, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Inputs, targets and labels [B, T] of a labelled batch."""
+    arrays = (batch.inputs, batch.targets, batch.labels)
+    inputs, targets, labels = (torch.from_numpy(array).to(device) for array in arrays)
+    return inputs, targets, labels
 
 
 @dataclass(frozen=True)
@@ -214,8 +239,8 @@ class TrainReward(TrainingOptions):
     are not given are those of the size, for a base of another shape those of the largest, which are
     the smallest. ``tokens`` is the most that is seen, examples repeated where they are fewer;
     training ends early once the validation loss has not fallen for ``patience`` checks, ``checks``
-    of them to a training, and the best weights are kept. ``lm_weight`` is that of ``RewardLoss``.
-    The other options are those of ``TrainingOptions``.
+    of them to a training, and the best weights are kept.
+    ``logprobs`` is that of ``ValueLoss``. The other options are those of ``TrainingOptions``.
     """
 
     base: Path | None = None
@@ -223,7 +248,7 @@ class TrainReward(TrainingOptions):
     context: int | None = None
     patience: int = 4
     checks: int = 20
-    lm_weight: float = 0.0
+    logprobs: bool = True
 
     def _check(self) -> None:
         if self.base is not None and self.size is not None:
@@ -237,8 +262,6 @@ class TrainReward(TrainingOptions):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"train: {name} must be at least 1, not {value}")
-        if not 0.0 <= self.lm_weight < math.inf:
-            raise ConfigError(f"train: lm_weight must be 0 or more, not {self.lm_weight}")
 
     @property
     def good_rates(self) -> tuple[float, float]:
@@ -285,13 +308,14 @@ def train_reward(
         shape = TrainPolicy(size=size, context=context).shape(tokenizer)
         model = RewardModel(shape)
         model.initialise(config.seed)
-        nn.init.zeros_(model.value_head.weight)
     corpus = fitting(encode_labelled(examples, tokenizer), model.shape.context)
     held_out = fitting(encode_labelled(validation, tokenizer), model.shape.context)
-    trainer = Trainer(model, corpus, config.recipe(), RewardLoss(config.lm_weight))
-    watch = Watch(
-        held_out, config, checks=config.checks, patience=config.patience, objective=value_loss
-    )
+    loss = ValueLoss(config.logprobs)
+    if config.base is not None and config.logprobs:
+        rows = np.random.default_rng(config.seed).permutation(len(corpus))[:CALIBRATION]
+        model.calibrate(collate(corpus, rows))
+    trainer = Trainer(model, corpus, config.recipe(), loss)
+    watch = Watch(held_out, config, checks=config.checks, patience=config.patience, objective=loss)
     final = fit_watched(trainer, folder, watch, on_progress)
     save_model(model, folder)
     save_tokenizer(tokenizer, folder, model.shape.context)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,11 @@ from mull.errors import ContextError, EngineError, UnsupportedError
 from mull.types import Prompt, Request, Scored, ScoreRequest, Until
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from safetensors.torch import load_file, save_file  # noqa: E402
+from tests.engines.torch.conftest import make_checkpoint  # noqa: E402
+
 TEXT = "1+2=alpha beta.\n3+4="
 
 
@@ -28,8 +34,6 @@ def score(engine: Any, run: Any, *requests: ScoreRequest) -> list[Scored]:
 @pytest.fixture
 def judge(checkpoints: Callable[..., Path], tmp_path: Path) -> Any:
     """A checkpoint with a value head."""
-    from safetensors.torch import load_file, save_file
-
     target = tmp_path / "judge"
     shutil.copytree(checkpoints("qwen2"), target)
     tensors = load_file(str(target / "model.safetensors"))
@@ -83,8 +87,7 @@ def test_a_step_scored_once_is_not_encoded_again(judge: Any, run: Any) -> None:
         spent.append(result.usage.prompt - result.usage.cached)
         encoded.append(len(result.token_ids))
     assert spent[0] == prompt + encoded[0]
-    # One token is fed again at each border: its successor's probability needs its output.
-    assert spent[1:] == [encoded[1] - encoded[0] + 1, encoded[2] - encoded[1] + 1]
+    assert spent[1:] == [encoded[1] - encoded[0], encoded[2] - encoded[1]]
     (again,) = score(judge, run, request)
     assert again.usage.cached == again.usage.prompt
     assert again.values == result.values
@@ -107,13 +110,73 @@ def test_values_are_the_heads_reading_at_step_ends(judge: Any, run: Any) -> None
             rows.values[:, :1],
             len(ids),
         )[0]
-        values = judge.model.value(hidden).tolist()
+        values = torch.sigmoid(judge.model.value_head(hidden.float())[:, 0]).tolist()
     newline = judge.text.encode("\n")[0]
     given = len(judge.text.prompt(Prompt.of(TEXT)))
     ends = [k for k in range(given, len(ids)) if ids[k] == newline or k == len(ids) - 1]
     assert len(ends) == 3
     assert result.values == pytest.approx([values[k] for k in ends], abs=1e-5)
     assert all(0 < value < 1 for value in result.values)
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """``reader(one_row=…)``: engines whose value head reads log-probabilities too."""
+    path = make_checkpoint(tmp_path / "reader", "llama")
+    tensors = load_file(str(path / "model.safetensors"))
+    torch.manual_seed(1)
+    tensors["value_head.weight"] = torch.randn(1, 32)
+    tensors["value_head.bias"] = torch.tensor([2.0])
+    tensors["value_head.logprob_weight"] = torch.tensor([0.25])
+    save_file(tensors, str(path / "model.safetensors"))
+    made = []
+
+    def get(**options: Any) -> Any:
+        made.append(load_torch_engine(path, dtype="float32", memory_cap=1 << 26, **options))
+        return made[-1]
+
+    yield get
+    for engine in made:
+        asyncio.run(engine.aclose())
+
+
+def test_a_head_may_read_how_likely_the_text_is_up_to_each_end(
+    reader: Callable[..., Any], run: Any
+) -> None:
+    text = "7.\nalpha.\n8"
+    engine = reader()
+    (both,) = score(engine, run, ScoreRequest(Prompt.of(TEXT), text, values=True))
+    newline, ids = engine.text.encode("\n")[0], engine.text.encode(text)
+    ends = [k for k, token in enumerate(ids) if token == newline or k == len(ids) - 1]
+    engine.model.value_head = replace(engine.model.value_head, logprob_weight=0.0)
+    (alone,) = score(engine, run, ScoreRequest(Prompt.of(TEXT), text, values=True))
+    head = torch.logit(torch.tensor(alone.values))
+    added = torch.logit(torch.tensor(both.values)) - head
+    likely = 0.25 * torch.tensor(both.logprobs).cumsum(0)[ends]
+    torch.testing.assert_close(added, likely, atol=1e-4, rtol=1e-4)
+    assert likely.abs().min() > 0.1
+
+
+def test_such_a_head_reads_step_by_step_what_it_reads_at_once(
+    reader: Callable[..., Any], run: Any
+) -> None:
+    """Every token is encoded once, and a text's beginning may be another's prompt."""
+    engine, whole = reader(), reader(one_row=True)
+    texts = ["7.\n", "7.\nalpha.\n", "7.\nalpha.\n8", "7.\nbeta.\n", "7.\nbeta.\n9\n"]
+    spent = 0
+    for text in texts:
+        asked = ScoreRequest(Prompt.of(TEXT), text, values=True, logprobs=False)
+        (said,), (expected,) = score(engine, run, asked), score(whole, run, asked)
+        assert said.values == pytest.approx(expected.values, abs=1e-5)
+        spent += said.usage.prompt - said.usage.cached
+    new = len(engine.text.prompt(Prompt.of(TEXT)))
+    new += sum(len(engine.text.encode(t)) for t in ("7.\n", "alpha.\n", "8", "beta.\n", "9\n"))
+    assert spent == new
+    longer = ScoreRequest(Prompt.of(TEXT + texts[0]), "alpha.\n", values=True, logprobs=False)
+    (said,), (expected,) = score(engine, run, longer), score(whole, run, longer)
+    assert said.values == pytest.approx(expected.values, abs=1e-5)
+    (earlier,) = score(engine, run, ScoreRequest(Prompt.of(TEXT), texts[1], values=True))
+    assert abs(said.values[0] - earlier.values[1]) > 1e-3
 
 
 def test_values_are_read_in_float32_whatever_the_trunk_is_in(

@@ -187,7 +187,9 @@ def _value_head(weights: Weights, hidden: int) -> ValueHead | None:
         return Linear(weight[1:] - weight[:1], None if bias is None else bias[1:] - bias[:1])
 
     if "value_head.weight" in weights:
-        return ValueHead(Linear(*linear("value_head", 1)))
+        reads = "value_head.logprob_weight"
+        nat = weights.take(reads, 1).item() if reads in weights else 0.0
+        return ValueHead(Linear(*linear("value_head", 1)), logprob_weight=nat)
     if "score.weight" in weights:
         return ValueHead(difference("score"))
     if "score.2.weight" in weights:

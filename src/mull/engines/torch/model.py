@@ -55,10 +55,15 @@ def _pack(weight: Tensor) -> Tensor | None:
 
 @dataclass(frozen=True, slots=True)
 class ValueHead:
-    """The logit of a hidden state's value: one row, behind a ReLU layer where there is one."""
+    """The logit of a hidden state's value: one row, behind a ReLU layer where there is one.
+
+    A value is the sigmoid of it plus ``logprob_weight`` times the log-probability of the text up to
+    there, nats.
+    """
 
     row: Linear
     inner: Linear | None = None
+    logprob_weight: float = 0.0
 
     def __call__(self, hidden: Tensor) -> Tensor:
         return self.row(hidden if self.inner is None else F.relu(self.inner(hidden)))
@@ -177,12 +182,6 @@ class Model:
         if self.head is None:
             raise ValueError("this checkpoint has no output head")
         return self.head(hidden).float()
-
-    def value(self, hidden: Tensor) -> Tensor:
-        """Values in 0..1, [...], of hidden states [..., hidden]: the sigmoid of the value head."""
-        if self.value_head is None:
-            raise ValueError("this checkpoint has no value head")
-        return torch.sigmoid(self.value_head(hidden.float())).squeeze(-1)
 
     def _turns(self, angles: Tensor) -> tuple[Tensor, Tensor]:
         """Cosine and sine [..., head_dim] of angles [..., head_dim / 2], in the model's dtype.

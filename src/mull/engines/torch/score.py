@@ -92,10 +92,11 @@ class Scorer:
 
     def _known(self, job: ScoreJob) -> int:
         """Tokens that need not be encoded again: their keys and what is asked of them are in the
-        tree. For log-probabilities the one before the first new token is encoded again: its output
-        is the first new token's probability. The tree keeps no certainty: where it is asked, the
-        text is read anew from its first token on. Nor does it keep the end's probability, which
-        the last token's output gives: where it is asked, that token is encoded again.
+        tree. For log-probabilities the one before the first new token is encoded again unless its
+        output was kept, which is the first new token's probability. The tree keeps no certainty:
+        where it is asked, the text is read anew from its first token on. Nor does it keep the
+        end's probability, which the last token's output gives: where it is asked, that token is
+        encoded again.
         """
         if self.batch.one_row:
             return 0
@@ -103,7 +104,8 @@ class Scorer:
         if not match.length:
             return 0
         logprobs, scores = _joined(match.nodes)
-        missing = np.isnan(logprobs) if job.request.logprobs else np.zeros(match.length, np.bool_)
+        reads = self._reads_logprobs(job)
+        missing = np.isnan(logprobs) if reads else np.zeros(match.length, np.bool_)
         missing[: job.prompt] = False
         if job.request.values:
             needed = [end for end in job.ends if end < match.length]
@@ -115,9 +117,18 @@ class Scorer:
             known = min(known, len(job.ids) - 1)
         if job.request.certainty:
             return min(known, job.prompt - 1)
-        if known == len(job.ids) or not job.request.logprobs:
+        kept = known == match.length and match.tail is not None
+        if known == len(job.ids) or kept or not reads:
             return known
         return max(known - 1, 0)
+
+    def _reads_logprobs(self, job: ScoreJob) -> bool:
+        """Whether log-probabilities are asked, or the value head needs them."""
+        request = job.request
+        head = self.model.value_head
+        return request.logprobs or (
+            request.values and head is not None and head.logprob_weight != 0.0
+        )
 
     def _together(self, group: list[ScoreJob], starts: dict[ScoreJob, int]) -> bool:
         """Whether padding this group to one size stays inside the context and wastes little."""
@@ -144,6 +155,10 @@ class Scorer:
                 continue
             place = fresh.index(job)
             own = hidden[place, : len(job.ids) - start]
+            if start and self._reads_logprobs(job):
+                before = batch.tree.match(job.ids[:start]).tail
+                if before is not None:
+                    own, start = torch.cat([before[None], own]), start - 1
             logprobs, scores, certainty = self._read(job, start, own)
             end = self._end(own[-1:]) if job.request.end else None
             if batch.one_row:
@@ -154,8 +169,9 @@ class Scorer:
             if known.length < len(job.ids):
                 keys, values = batch.rows.read(first + place, known.length, len(job.ids))
                 batch.tree.insert(known, job.ids[known.length :], keys, values)
-            batch.tree.annotate(job.ids, start, logprobs, scores)
-            found[job] = replace(self._recall(job, start), certainty=certainty, end=end)
+            tail = own[-1].clone() if self._reads_logprobs(job) else None
+            batch.tree.annotate(job.ids, start, logprobs, scores, tail)
+            found[job] = replace(self._recall(job, starts[job]), certainty=certainty, end=end)
 
     def _read(
         self, job: ScoreJob, start: int, hidden: Tensor
@@ -168,7 +184,7 @@ class Scorer:
         scores = np.full(size, np.nan, np.float32)
         # Position i gives token i + 1; nothing before the text's first token is wanted.
         certain: list[float] | None = [] if job.request.certainty else None
-        asked = job.request.logprobs or certain is not None
+        asked = self._reads_logprobs(job) or certain is not None
         begin = max(job.prompt - 1 - start, 0) if asked else size
         step = max(1, LOGIT_CELLS // self.model.config.vocab)
         targets = torch.tensor(job.ids[start + 1 :], device=hidden.device)
@@ -180,7 +196,7 @@ class Scorer:
             if certain is not None:
                 certain += _from_uniform(table).tolist()
         if self.model.value_head is not None:
-            scores[:] = self.model.value(hidden).cpu().numpy()
+            scores[:] = self.model.value_head(hidden.float())[:, 0].cpu().numpy()
         wanted = logprobs[begin + 1 :]
         if np.isnan(wanted).any() or not np.isfinite(hidden.float().sum().item()):
             raise EngineError("the model's output is not a number: its weights are bad")
@@ -202,15 +218,27 @@ class Scorer:
         self, job: ScoreJob, logprobs: Floats, scores: Floats, cached: int, start: int
     ) -> ScoredText:
         """A result from arrays whose first entry belongs to token ``start``."""
-        values = tuple(float(scores[end - start]) for end in job.ends)
         wanted = logprobs[job.prompt - start :].tolist() if job.request.logprobs else ()
         return ScoredText(
             tuple(wanted),
-            values if job.request.values else (),
+            self._values(job, logprobs, scores, start) if job.request.values else (),
             len(job.ids),
             cached,
             0.0,
         )
+
+    def _values(
+        self, job: ScoreJob, logprobs: Floats, scores: Floats, start: int
+    ) -> tuple[float, ...]:
+        """The values at the ends, of arrays as for ``_result``."""
+        ends = np.array(job.ends, np.int64) - start
+        logits = scores[ends]
+        head = self.model.value_head
+        if head is not None and head.logprob_weight:
+            likely = logprobs[job.prompt - start :].cumsum(dtype=np.float64)
+            added = head.logprob_weight * likely[ends - (job.prompt - start)]
+            logits = (logits + added).astype(np.float32)
+        return tuple(torch.sigmoid(torch.from_numpy(logits)).tolist())
 
 
 def _from_uniform(table: Tensor) -> Tensor:

@@ -26,7 +26,9 @@ class Node:
 
     ``keys`` [layers, kv_heads, head_dim, n], ``values`` [layers, kv_heads, n, head_dim];
     ``logprobs`` and ``scores`` [n], NaN where they were never computed: the log-probability of
-    each token given all before it, and the value head's reading at it.
+    each token given all before it, and the logit of the value head at it. ``tail`` [hidden] is the
+    output at the last token, which tells the next one's probability; ``None`` where it was not
+    kept.
     """
 
     ids: Ids
@@ -36,6 +38,7 @@ class Node:
     scores: Floats
     parent: Node | None
     children: dict[int, Node] = field(default_factory=dict)
+    tail: Tensor | None = None
     used: int = 0
     alive: bool = True
 
@@ -46,6 +49,11 @@ class Match:
 
     nodes: tuple[Node, ...]
     length: int
+
+    @property
+    def tail(self) -> Tensor | None:
+        """The output [hidden] at the last token of the prefix, where it was kept."""
+        return self.nodes[-1].tail if self.nodes else None
 
 
 class PrefixTree:
@@ -109,10 +117,21 @@ class PrefixTree:
         self._push(node)
         return node
 
-    def annotate(self, ids: Ids, start: int, logprobs: Floats, scores: Floats) -> None:
-        """Write scores of tokens ``start`` on into the nodes that hold them."""
-        at = 0
-        for node in self.match(ids).nodes:
+    def annotate(
+        self,
+        ids: Ids,
+        start: int,
+        logprobs: Floats,
+        scores: Floats,
+        tail: Tensor | None = None,
+    ) -> None:
+        """Write scores of tokens ``start`` on into the nodes that hold them, and the last output
+        into the last.
+        """
+        at, nodes = 0, self.match(ids).nodes
+        if tail is not None:
+            nodes[-1].tail = tail
+        for node in nodes:
             end = at + len(node.ids)
             low, high = max(at, start), min(end, start + len(logprobs))
             for target, source in ((node.logprobs, logprobs), (node.scores, scores)):
@@ -154,7 +173,7 @@ class PrefixTree:
             node.scores[:at].copy(),
             parent,
             {node.ids[at]: node},
-            node.used,
+            used=node.used,
         )
         parent.children[head.ids[0]] = head
         node.parent, node.ids = head, node.ids[at:]
