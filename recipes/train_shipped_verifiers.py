@@ -86,9 +86,24 @@ PLANS = {
         checks=20,
     ),
     "countdown-s-prm-head": Plan(
-        "countdown-s", "countdown-m", "exact", 6_000_000, checks=20, logprobs=False
+        "countdown-s",
+        "countdown-m",
+        "exact",
+        6_000_000,
+        matrix_rate=1e-3,
+        rate=5e-4,
+        checks=20,
+        logprobs=False,
     ),
-    "countdown-s-orm": Plan("countdown-s", "countdown-m", "outcome", 6_000_000),
+    "countdown-s-orm": Plan(
+        "countdown-s",
+        "countdown-m",
+        "outcome",
+        4_000_000,
+        batch_tokens=4096,
+        matrix_rate=2.5e-4,
+        rate=1e-4,
+    ),
     "countdown-s-reviser": Plan("countdown-s", "countdown-s", "revision", 6_000_000),
 }
 

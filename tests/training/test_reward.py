@@ -205,10 +205,10 @@ def test_it_learns_and_the_engine_reads_what_training_read(
 
 @pytest.mark.parametrize(("name", "size"), [("words-s", "s"), ("words-m", "m"), ("words-l", "l")])
 def test_a_base_fixes_the_size_and_so_the_rates(name: str, size: str) -> None:
-    config = TrainReward(base=model_folder(name))
-    alone = TrainReward(size=size)
+    config, alone = TrainReward(base=model_folder(name)), TrainReward(size=size)
     assert config.facts()["size"] == alone.facts()["size"] == size
-    assert config.recipe() == alone.recipe()
+    assert alone.good_rates == policy.TrainPolicy(size=size).good_rates
+    assert config.good_rates[0] <= alone.good_rates[0] / 4
 
 
 def test_a_bad_config_is_refused() -> None:

@@ -50,8 +50,8 @@ if TYPE_CHECKING:
 
 CALIBRATION: Final = 512
 """Labelled solutions whose likelihood the head starts from."""
-# Fine-tuning from a policy wants smaller steps than training from nothing.
-_RATES: Final = {"s": (1e-3, 5e-4), "m": (1e-3, 5e-4), "l": (7e-4, 3e-4)}
+# From a policy the steps must be small: larger ones undo what its likelihood tells the head.
+_RATES: Final = {"s": (5e-4, 2e-4), "m": (2.5e-4, 1e-4), "l": (2.5e-4, 1e-4)}
 
 
 class ValueHead(nn.Linear):
@@ -236,11 +236,11 @@ class TrainReward(TrainingOptions):
     ``base`` is the policy's folder whose weights it starts from (it may be larger than the policy
     it will judge), and fixes its size; without one it starts from nothing in the given ``size``
     (default: ``s``). ``context`` is the longest text in tokens (default: the base's). Rates that
-    are not given are those of the size, for a base of another shape those of the largest, which are
-    the smallest. ``tokens`` is the most that is seen, examples repeated where they are fewer;
+    are not given are small ones for the base's size (for another shape those of the largest), from
+    nothing a policy's. ``tokens`` is the most that is seen, examples repeated where they are fewer;
     training ends early once the validation loss has not fallen for ``patience`` checks, ``checks``
-    of them to a training, and the best weights are kept.
-    ``logprobs`` is that of ``ValueLoss``. The other options are those of ``TrainingOptions``.
+    of them to a training, and the best weights are kept. ``logprobs`` is that of
+    ``ValueLoss``. The other options are those of ``TrainingOptions``.
     """
 
     base: Path | None = None
@@ -265,6 +265,8 @@ class TrainReward(TrainingOptions):
 
     @property
     def good_rates(self) -> tuple[float, float]:
+        if self.base is None:
+            return TrainPolicy(size=self.size or "s").good_rates
         return _RATES[self.in_size or "l"]
 
     @property
