@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from study_claims import claims_table
-from study_judges import HEAD, as_if, ladder
+from study_judges import HEAD, ladder, with_heads_alone
 from study_rules import SESOI, SESOI_BIN, cells
 
 from mull.fileio import write_atomic
@@ -34,13 +34,12 @@ MARK = "<!-- tables -->"
 DRAWN = (
     ("vote", "vote", "#7f7f7f", "-"),
     ("weighted-vote", "weighted vote", "#0072b2", "-"),
-    ("best-of-n(verifier=prm)", "best of n", "#56b4e9", "-"),
-    ("beam", "beam", "#d55e00", "-"),
     ("rebase", "REBASE", "#009e73", "-"),
-    ("mixed(ratio=1, verifier=prm)", "half revisions", "#cc79a7", "-"),
-    ("weighted-vote(verifier=checker)", "weighted vote, exact checker", "#0072b2", "--"),
+    ("beam", "beam", "#d55e00", "-"),
+    ("weighted-vote(verifier=head)", "weighted vote, hidden state alone", "#0072b2", "-."),
+    ("beam(verifier=head)", "beam, hidden state alone", "#d55e00", "-."),
+    ("beam(verifier=likelihood)", "beam, likelihood alone", "#d55e00", ":"),
     ("beam(verifier=checker)", "beam, exact checker", "#d55e00", "--"),
-    ("beam(verifier=likelihood)", "beam, larger policy's likelihood", "#d55e00", ":"),
 )
 """Strategies in the plot: spec, label, colour (told apart by the colour-blind too), line."""
 
@@ -185,10 +184,10 @@ def _verdicts(by_family: Mapping[str, Rows]) -> list[str]:
 
 def _by_head_alone(by_family: Mapping[str, Rows]) -> list[str]:
     return [
-        "The same claims by an ordinary reward model, whose value head reads the hidden state "
-        "alone (`words-s-prm-head`: the same trunk, solutions and labels):",
+        "The same claims by ordinary reward models, whose value heads read the hidden state alone "
+        "(`-prm-head`, `-orm-head`: the same trunk, solutions and labels):",
         "",
-        *claims_table({family: as_if(rows, HEAD) for family, rows in by_family.items()}),
+        *claims_table({family: with_heads_alone(rows) for family, rows in by_family.items()}),
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -12,10 +13,11 @@ from mull.report.compare import accuracy, difference
 
 Rows = Sequence[CellRow]
 
-PRM, HEAD = "prm", "head"
+PRM, HEAD, ORM, ORM_HEAD = "prm", "head", "orm", "orm-head"
 LADDER = (
-    ("orm", "outcome reward model"),
+    (ORM_HEAD, "outcome reward model, hidden state alone"),
     (HEAD, "process reward model, hidden state alone"),
+    (ORM, "outcome reward model"),
     (PRM, "process reward model"),
     ("likelihood", "likelihood of the next larger policy"),
     ("checker-30", "exact, but 30 % of its verdicts are turned around"),
@@ -28,36 +30,48 @@ NAMES_ITS_VERIFIER = ("best-of-n", "mixed", "revise")
 """Strategies that take no verifier by themselves; the others take the policy's PRM."""
 
 
-def as_if(rows: Rows, judge: str) -> list[CellRow]:
-    """Rows named as they would be were a verifier the policy's PRM, whose own rows are left out."""
+PLACES = {HEAD: PRM, ORM_HEAD: ORM}
+"""Ordinary reward models, by whom they stand in for."""
+
+
+def with_heads_alone(rows: Rows) -> list[CellRow]:
+    """Rows named as they would be were the ordinary reward models the policy's own, whose rows are
+    left out.
+    """
     kept: list[CellRow] = []
     for row in rows:
-        if any(_is(name, PRM) for name in row.models):
+        if any(_is(name, own) for name in row.models for own in PLACES.values()):
             continue
-        models = {
-            name.replace(judge, PRM, 1) if _is(name, judge) else name: who
-            for name, who in row.models.items()
-        }
-        kept.append(replace(row, strategy=_renamed(row.strategy, judge), models=models))
+        spec, models = row.strategy, dict(row.models)
+        for judge, own in PLACES.items():
+            spec = _renamed(spec, judge, own)
+            models = {
+                name.replace(judge, own, 1) if _is(name, judge) else name: who
+                for name, who in models.items()
+            }
+        kept.append(replace(row, strategy=spec, models=models))
     return kept
 
 
 def _is(name: str, judge: str) -> bool:
     """Whether a verifier is this one, in whatever reading (``prm``, ``prm-min``)."""
-    return name == judge or name.startswith(f"{judge}-")
+    return name == judge or (name.startswith(f"{judge}-") and name not in PLACES)
 
 
-def _renamed(spec: str, judge: str) -> str:
-    """A strategy's spec with the PRM in a verifier's place.
+def _renamed(spec: str, judge: str, own: str) -> str:
+    """A strategy's spec with one verifier in another's place, unnamed where it is by itself.
 
-    >>> _renamed("rebase(balance=0.1, verifier=head)", "head")
+    >>> _renamed("rebase(balance=0.1, verifier=head)", "head", "prm")
     'rebase(balance=0.1)'
-    >>> _renamed("weighted-vote(verifier=head-min)", "head")
+    >>> _renamed("weighted-vote(verifier=head-min)", "head", "prm")
     'weighted-vote(verifier=prm-min)'
     """
-    if f"verifier={judge}-" in spec or spec.startswith(NAMES_ITS_VERIFIER):
-        return spec.replace(f"verifier={judge}", f"verifier={PRM}")
-    return spec.replace(f", verifier={judge}", "").replace(f"(verifier={judge})", "")
+    if not re.search(rf"verifier={judge}\b", spec):
+        return spec
+    by_itself = own == PRM and not spec.startswith(NAMES_ITS_VERIFIER)
+    if by_itself and f"verifier={judge}-" not in spec:
+        return spec.replace(f", verifier={judge}", "").replace(f"(verifier={judge})", "")
+    return spec.replace(f"verifier={judge}", f"verifier={own}")
 
 
 def ladder(rows: Rows) -> list[str]:

@@ -74,6 +74,16 @@ PLANS = {
     "words-s-orm": Plan(
         "words-s", "words-m", "outcome", 4_000_000, batch_tokens=4096, matrix_rate=2.5e-4, rate=1e-4
     ),
+    "words-s-orm-head": Plan(
+        "words-s",
+        "words-m",
+        "outcome",
+        6_000_000,
+        matrix_rate=1e-3,
+        rate=5e-4,
+        checks=20,
+        logprobs=False,
+    ),
     "words-s-reviser": Plan("words-s", "words-s", "revision", 6_000_000),
     "countdown-s-prm": Plan(
         "countdown-s",
@@ -103,6 +113,16 @@ PLANS = {
         batch_tokens=4096,
         matrix_rate=2.5e-4,
         rate=1e-4,
+    ),
+    "countdown-s-orm-head": Plan(
+        "countdown-s",
+        "countdown-m",
+        "outcome",
+        6_000_000,
+        matrix_rate=1e-3,
+        rate=5e-4,
+        checks=20,
+        logprobs=False,
     ),
     "countdown-s-reviser": Plan("countdown-s", "countdown-s", "revision", 6_000_000),
 }

@@ -189,7 +189,7 @@ def test_seeds_of_training_are_one_family_and_older_verifiers_are_left_out(
     assert "@v0/last" not in page
 
 
-def test_claims_are_also_decided_with_another_verifier_in_the_prms_place(
+def test_claims_are_also_decided_by_ordinary_reward_models_in_place_of_the_policys_own(
     recipe: dict[str, ModuleType],
 ) -> None:
     other = {"policy": "torch:words-s@a1", "head": "torch:words-s-prm-head@h1/last"}
@@ -202,8 +202,10 @@ def test_claims_are_also_decided_with_another_verifier_in_the_prms_place(
         row("mixed(ratio=1, verifier=head)", 4, models=other),
         row("beam(keep=2, verifier=head)", 4, models=other),
         row("weighted-vote(verifier=head-min)", 4, models=read),
+        row("weighted-vote(verifier=orm)", 4, models={"orm": "torch:words-s-orm@o1/last"}),
+        row("best-of-n(verifier=orm-head)", 4, models={"orm-head": "torch:w@o0/last"}),
     ]
-    placed = recipe["study_judges"].as_if(rows, "head")
+    placed = recipe["study_judges"].with_heads_alone(rows)
     assert [each.strategy for each in placed] == [
         "vote",
         "beam",
@@ -211,6 +213,7 @@ def test_claims_are_also_decided_with_another_verifier_in_the_prms_place(
         "mixed(ratio=1, verifier=prm)",
         "beam(keep=2)",
         "weighted-vote(verifier=prm-min)",
+        "best-of-n(verifier=orm)",
     ]
     assert placed[1].models["prm"] == "torch:words-s-prm-head@h1/last"
     assert placed[5].models["prm-min"] == "torch:words-s-prm-head@h1/min"
