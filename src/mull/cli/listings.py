@@ -81,7 +81,8 @@ def _verifier(name: str) -> tuple[str, dict[str, Any]]:
     card = shipped_models().get(name)
     if card is not None:
         owner = (*trained_for(card), "any policy")[0]
-        return f"The {card['kind']} of {owner}.", verifier_parameters(name)
+        alone = ", the hidden state alone" if card["recipe"].get("logprobs") is False else ""
+        return f"The {card['kind']} of {owner}{alone}.", verifier_parameters(name)
     if name in KINDS:
         return f"The shipped {name} of the policy.", verifier_parameters(name)
     return _about(verifier_class(name)), verifier_parameters(name)
