@@ -185,7 +185,7 @@ def _verdicts(by_family: Mapping[str, Rows]) -> list[str]:
 def _by_head_alone(by_family: Mapping[str, Rows]) -> list[str]:
     return [
         "The same claims by ordinary reward models, whose value heads read the hidden state alone "
-        "(`-prm-head`, `-orm-head`: the same trunk, solutions and labels):",
+        "(`-prm-head`, and `-orm-head`, not shipped: the same trunk, solutions and labels):",
         "",
         *claims_table({family: with_heads_alone(rows) for family, rows in by_family.items()}),
     ]

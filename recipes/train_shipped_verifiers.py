@@ -55,7 +55,8 @@ class Plan:
 
 
 # A verifier reads better than the policy writes where it starts from a larger policy; its FLOPs
-# are charged. Labels are the checker's; with "soft" a share of the samples is rolled out.
+# are charged. Labels are the checker's; with "soft" a share of the samples is rolled out. The heads
+# that read the hidden state alone are for comparison; of outcome models they do not ship.
 PLANS = {
     "words-s-prm": Plan(
         "words-s", "words-m", "exact", 4_000_000, batch_tokens=4096, matrix_rate=2.5e-4, rate=1e-4

@@ -120,7 +120,7 @@ def test_the_record_has_what_was_asked_for_and_the_base_s_size(
     assert said.code == 0, said.err
     recipe = json.loads(Path("m/card.json").read_text())["recipe"]
     assert given.items() <= recipe.items()
-    assert (recipe["base"], recipe["size"], recipe["rate"]) == ("words-l", "l", 3e-4)
+    assert (recipe["base"], recipe["size"], recipe["rate"]) == ("words-l", "l", 1e-4)
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,7 @@ class RewardModel(Llama):
             return out.item()
 
         fit.step(loss)  # type: ignore[no-untyped-call]
+        fit.zero_grad()  # or the first step of a training would add it to its own
 
     @classmethod
     def of_policy(cls, folder: Path, context: int | None = None) -> RewardModel:
