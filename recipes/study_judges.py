@@ -28,8 +28,6 @@ LADDER = (
 """Verifiers by the names of the configs, those that were trained first."""
 NAMES_ITS_VERIFIER = ("best-of-n", "mixed", "revise")
 """Strategies that take no verifier by themselves; the others take the policy's PRM."""
-
-
 PLACES = {HEAD: PRM, ORM_HEAD: ORM}
 """Ordinary reward models, by whom they stand in for."""
 

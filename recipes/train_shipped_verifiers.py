@@ -13,7 +13,7 @@ import argparse
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from mull.catalog import load_engine
 from mull.catalog.models import model_folder
@@ -43,7 +43,7 @@ class Plan:
     share: float | None = None
     keep: float = 0.25
     seed: int = 0
-    batch_tokens: int = 2048
+    batch_tokens: int = 4096
     matrix_rate: float | None = None
     rate: float | None = None
     checks: int = 6
@@ -54,77 +54,33 @@ class Plan:
         return self.policy.split("-")[0]
 
 
+# What a judge had that reads the hidden state alone; the others have the small rates of a base.
+HEAD: dict[str, Any] = {
+    "batch_tokens": 2048,
+    "matrix_rate": 1e-3,
+    "rate": 5e-4,
+    "checks": 20,
+    "logprobs": False,
+}
 # A verifier reads better than the policy writes where it starts from a larger policy; its FLOPs
 # are charged. Labels are the checker's; with "soft" a share of the samples is rolled out. The heads
 # that read the hidden state alone are for comparison; of outcome models they do not ship.
 PLANS = {
-    "words-s-prm": Plan(
-        "words-s", "words-m", "exact", 4_000_000, batch_tokens=4096, matrix_rate=2.5e-4, rate=1e-4
-    ),
+    "words-s-prm": Plan("words-s", "words-m", "exact", 4_000_000),
     "words-s-prm-head": Plan(
         "words-s",
         "words-m",
         "exact",
         12_000_000,
-        batch_tokens=4096,
-        matrix_rate=1.5e-3,
-        rate=7e-4,
-        checks=20,
-        logprobs=False,
+        **{**HEAD, "batch_tokens": 4096, "matrix_rate": 1.5e-3, "rate": 7e-4},
     ),
-    "words-s-orm": Plan(
-        "words-s", "words-m", "outcome", 4_000_000, batch_tokens=4096, matrix_rate=2.5e-4, rate=1e-4
-    ),
-    "words-s-orm-head": Plan(
-        "words-s",
-        "words-m",
-        "outcome",
-        6_000_000,
-        matrix_rate=1e-3,
-        rate=5e-4,
-        checks=20,
-        logprobs=False,
-    ),
+    "words-s-orm": Plan("words-s", "words-m", "outcome", 4_000_000),
+    "words-s-orm-head": Plan("words-s", "words-m", "outcome", 6_000_000, **HEAD),
     "words-s-reviser": Plan("words-s", "words-s", "revision", 6_000_000),
-    "countdown-s-prm": Plan(
-        "countdown-s",
-        "countdown-m",
-        "exact",
-        6_000_000,
-        batch_tokens=4096,
-        matrix_rate=2.5e-4,
-        rate=1e-4,
-        checks=20,
-    ),
-    "countdown-s-prm-head": Plan(
-        "countdown-s",
-        "countdown-m",
-        "exact",
-        6_000_000,
-        matrix_rate=1e-3,
-        rate=5e-4,
-        checks=20,
-        logprobs=False,
-    ),
-    "countdown-s-orm": Plan(
-        "countdown-s",
-        "countdown-m",
-        "outcome",
-        4_000_000,
-        batch_tokens=4096,
-        matrix_rate=2.5e-4,
-        rate=1e-4,
-    ),
-    "countdown-s-orm-head": Plan(
-        "countdown-s",
-        "countdown-m",
-        "outcome",
-        6_000_000,
-        matrix_rate=1e-3,
-        rate=5e-4,
-        checks=20,
-        logprobs=False,
-    ),
+    "countdown-s-prm": Plan("countdown-s", "countdown-m", "exact", 6_000_000, checks=20),
+    "countdown-s-prm-head": Plan("countdown-s", "countdown-m", "exact", 6_000_000, **HEAD),
+    "countdown-s-orm": Plan("countdown-s", "countdown-m", "outcome", 4_000_000),
+    "countdown-s-orm-head": Plan("countdown-s", "countdown-m", "outcome", 6_000_000, **HEAD),
     "countdown-s-reviser": Plan("countdown-s", "countdown-s", "revision", 6_000_000),
 }
 
