@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from mull.catalog import load_engine
 from mull.catalog.models import model_folder
+from mull.labels.revisions import Pairing
 from mull.labels.samples import Recorded, read_run
 from mull.labels.steps import Kind
 from mull.labels.train import train_reviser, train_verifier
@@ -42,6 +43,7 @@ class Plan:
     rollouts: int | None = None
     share: float | None = None
     keep: float = 0.25
+    pairing: Pairing = "nearest"
     seed: int = 0
     batch_tokens: int = 4096
     matrix_rate: float | None = None
@@ -74,14 +76,19 @@ PLANS = {
         12_000_000,
         **{**HEAD, "batch_tokens": 4096, "matrix_rate": 1.5e-3, "rate": 7e-4},
     ),
+    "words-s-prm-soft": Plan("words-s", "words-m", "soft", 3_000_000, rollouts=4, share=0.15),
     "words-s-orm": Plan("words-s", "words-m", "outcome", 4_000_000),
     "words-s-orm-head": Plan("words-s", "words-m", "outcome", 6_000_000, **HEAD),
     "words-s-reviser": Plan("words-s", "words-s", "revision", 6_000_000),
+    "words-s-reviser-random": Plan("words-s", "words-s", "revision", 6_000_000, pairing="random"),
     "countdown-s-prm": Plan("countdown-s", "countdown-m", "exact", 6_000_000, checks=20),
     "countdown-s-prm-head": Plan("countdown-s", "countdown-m", "exact", 6_000_000, **HEAD),
     "countdown-s-orm": Plan("countdown-s", "countdown-m", "outcome", 4_000_000),
     "countdown-s-orm-head": Plan("countdown-s", "countdown-m", "outcome", 6_000_000, **HEAD),
     "countdown-s-reviser": Plan("countdown-s", "countdown-s", "revision", 6_000_000),
+    "countdown-s-reviser-random": Plan(
+        "countdown-s", "countdown-s", "revision", 6_000_000, pairing="random"
+    ),
 }
 
 
@@ -123,7 +130,8 @@ def train(name: str, out: Path, cache: Path, threads: int, slots: int) -> None:
             seed=plan.seed,
             threads=threads,
         )
-        print(train_reviser(recorded, tune, folder, keep=plan.keep, on_progress=show))
+        how: dict[str, Any] = {"keep": plan.keep, "pairing": plan.pairing}
+        print(train_reviser(recorded, tune, folder, **how, on_progress=show))
         return
     config = TrainReward(
         base=base,

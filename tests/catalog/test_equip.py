@@ -124,7 +124,7 @@ def _is_closed(engine: SimulatedEngine) -> bool:
     ("strategy", "tables", "said"),
     [
         (Asks(verifiers=("prm",)), {}, "verifier 'prm': no prm for policy .* verifiers.prm ="),
-        (Asks(("policy", "judge")), {}, "engine 'judge': unknown model 'judge'.* engines.judge ="),
+        (Asks(("policy", "judge")), {}, "an engine 'judge', and nothing says.* engines.judge ="),
         (Asks(("policy", "reviser")), {}, "engine 'reviser': no reviser for policy"),
         (Pick(), {"verifiers": {"prm": "chek"}}, "verifiers.prm: unknown verifier 'chek'"),
         (

@@ -114,6 +114,13 @@ def test_without_ids_rows_belong_together_by_their_problem(tmp_path: Path) -> No
     ]
     chosen = list(select_responses(file(tmp_path, *rows), load_task("text"), Majority()))
     assert [(each.responses, each.selection.answer) for each in chosen] == [(2, "1"), (1, "2")]
+    assert [each.problem.id for each in chosen] == ["0", "1"]  # their first rows' numbers
+
+
+def test_rows_belong_together_by_a_unique_id_too(tmp_path: Path) -> None:
+    rows = [{"unique_id": "x", "problem": "a?", "response": each} for each in "112"]
+    (chosen,) = select_responses(file(tmp_path, *rows), load_task("text"), Majority())
+    assert (chosen.problem.id, chosen.responses, chosen.selection.answer) == ("x", 3, "1")
 
 
 def test_scores_decide_where_the_selection_asks_for_them(tmp_path: Path) -> None:

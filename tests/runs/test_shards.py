@@ -36,6 +36,11 @@ def test_a_file_is_sharded_alike(tmp_path: Path) -> None:
         ids(Config(**fields, file=str(path), skip=3, problems=3), task)
 
 
+def test_far_behind_is_refused_before_anything_is_made() -> None:
+    with pytest.raises(ConfigError, match="skip = 1000000000: expected together at most"):
+        ids(small(problems=4, skip=10**9), Steps())
+
+
 def test_a_run_without_newer_fields_is_recognised_as_before() -> None:
     assert not {"skip", "speculate"} & set(small().portable)
     assert small(skip=2).portable["skip"] == 2

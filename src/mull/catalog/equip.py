@@ -17,6 +17,7 @@ from mull.catalog.models import (
     load_engine,
     model_card,
     shipped_for,
+    shipped_models,
     trained_for,
 )
 from mull.catalog.verifiers import KINDS, load_verifier
@@ -137,6 +138,11 @@ def _engine(role: str, spec: EngineSpec, named: bool, policy: EngineInfo) -> Eng
         raise SpecError(
             f"engines.{role}: expected a model's name, or a table with model = a name, "
             "any_policy = true or false, and the engine's own options"
+        )
+    if not named and role.isidentifier() and role not in (REVISER, *shipped_models()):
+        raise SpecError(
+            f"a strategy asks an engine {role!r}, and nothing says which model that is: "
+            f"engines.{role} = a model (--engine {role}=…)"
         )
     try:
         if named:

@@ -26,6 +26,9 @@ from mull.tasks.base import FileTask, GeneratedTask, Task
 from mull.types import Message, Problem, Prompt, Until
 from mull.verifiers.base import Verifier
 
+MOST_MADE = 1_000_000
+"""Problems that a run may have a task make, those that it skips included."""
+
 
 @dataclass(frozen=True, slots=True)
 class Plan:
@@ -132,6 +135,11 @@ def _problems(config: Config, task: Task) -> Iterator[Problem]:
         )
     if config.problems is None:
         raise ConfigError(f"problems is missing; expected how many problems of {task.name} to make")
+    if config.skip + config.problems > MOST_MADE:
+        raise ConfigError(
+            f"problems = {config.problems} behind skip = {config.skip}: expected together at most "
+            f"{MOST_MADE:,}, for every problem up to there is made anew"
+        )
     made = task.problems(config.split or "test", config.skip + config.problems)
     return islice(made, config.skip, None)
 

@@ -48,18 +48,17 @@ def grade_responses(path: str, task: Task) -> Iterator[Response]:
 def select_responses(path: str, task: Task, select: Selector) -> Iterator[Chosen]:
     """Select one answer a problem from rows with ``problem``, ``response`` and scores.
 
-    Rows belong together by ``id``, or where there is none by the problem's text. Scores are
-    ``scores`` (an object of numbers), ``logprob`` and ``mean_logprob``.
+    Rows belong together by ``id`` (or ``unique_id``), or where there is none by the problem's text;
+    the problem then has the number of its first row. Scores are ``scores`` (an object of numbers),
+    ``logprob`` and ``mean_logprob``.
     """
     problems: dict[str, Problem] = {}
     candidates: dict[str, list[Candidate]] = {}
     for row in read_rows(path, unique=False):
         problem = problem_of(task, row)
-        name = row.id if row.value.get("id") is not None else problem.prompt.plain
+        name = row.id if row.named else problem.prompt.plain
         before = problems.get(name)
-        problems[name] = (
-            _same_problem(row, before, problem) if before else replace(problem, id=name)
-        )
+        problems[name] = _same_problem(row, before, problem) if before else problem
         group = candidates.setdefault(name, [])
         text = _response(row)
         read = _extract(task, problem, text)

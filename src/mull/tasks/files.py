@@ -45,16 +45,24 @@ class Row:
         return InputError(f"{self.path}:{self.line}: {problem}")
 
     @property
+    def named(self) -> bool:
+        """Whether the row says its ``id`` (or ``unique_id``)."""
+        return self._name is not None
+
+    @property
     def id(self) -> str:
         """The row's ``id`` (or ``unique_id``) as text, else its number."""
-        found = self.value.get("id")
-        if found is None:
-            found = self.value.get("unique_id")
+        found = self._name
         if found is None:
             return str(self.index)
         if isinstance(found, bool | float | list | dict) or found == "":
             raise self.error(f"id must be a string or a whole number, not {_show(found)}")
         return str(found)
+
+    @property
+    def _name(self) -> Json:
+        found = self.value.get("id")
+        return self.value.get("unique_id") if found is None else found
 
     def text(self, *names: str) -> str:
         """The first of the named fields that is there, a string that is not blank."""
