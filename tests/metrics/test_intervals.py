@@ -83,6 +83,26 @@ def test_near_none_and_all_resampling_shows_nothing_and_wilson_stands_in() -> No
     assert mean_interval([0.01, 3.0, -2.0]).method == "percentile", "no proportion"
 
 
+@pytest.mark.parametrize("rare", [0.005, 0.02, 0.05])
+def test_rare_differences_are_covered_where_resampling_would_miss_them(rare: float) -> None:
+    chance = np.random.default_rng(3)
+    covered = 0
+    for _ in range(300):
+        drawn = chance.random(60)
+        gained, lost = drawn < 2 * rare, drawn > 1 - rare
+        found = paired_difference(gained.astype(float), lost.astype(float), 200)
+        covered += found.low <= rare <= found.high
+    assert covered >= 0.92 * 300
+
+
+def test_nothing_seen_is_no_certainty() -> None:
+    same = paired_difference([1.0, 0.0] * 100, [1.0, 0.0] * 100)
+    assert (same.value, same.method) == (0.0, "mover")
+    assert same.high == -same.low == pytest.approx(wilson(0, 200).high)
+    one = paired_difference([1.0] + [0.0] * 199, [0.0] * 200)
+    assert one.low < 0 < one.value < one.high
+
+
 def test_a_ratio_is_of_means_and_undefined_over_nothing() -> None:
     interval = ratio_interval([1, 0, 0, 1], [1, 1, 0, 1], resamples=500)
     assert interval.value == pytest.approx(2 / 3)

@@ -103,7 +103,7 @@ def _row(k: int, scores: Mapping[str, Floats], resamples: int, seed: int) -> Sca
         return boot.mean(at[name])
 
     def difference(a: str, b: str) -> Interval:
-        return boot.interval(lambda means: means[:, at[a]] - means[:, at[b]])
+        return boot.difference(at[a], at[b])
 
     return ScalingRow(
         n=k,

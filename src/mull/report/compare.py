@@ -166,7 +166,9 @@ def contrast(
     found = table([each for _, each in terms], bins)
     if not len(found):
         return None
-    return Bootstrap(found @ np.array([weight for weight, _ in terms])).interval()
+    weights = np.array([weight for weight, _ in terms])
+    sides = [found @ side.clip(min=0.0) for side in (weights, -weights)]
+    return Bootstrap(np.column_stack(sides)).difference(0, 1)
 
 
 def difference(

@@ -146,8 +146,8 @@ def _point(
         n=k,
         cost=dict(cost),
         scores={name: boot.mean(i) for name, i in at.items()},
-        gap=boot.interval(lambda m: m[:, at["pass_n"]] - m[:, at["vote"]]),
-        gain=boot.interval(lambda m: m[:, at["vote"]] - m[:, at["accuracy"]]),
+        gap=boot.difference(at["pass_n"], at["vote"]),
+        gain=boot.difference(at["vote"], at["accuracy"]),
         selection=ratio_interval(means["vote"], means["pass_n"], resamples, seed),
     )
 

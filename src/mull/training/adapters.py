@@ -24,6 +24,7 @@ from mull.engines.torch.config import is_grid_model
 from mull.engines.torch.load import weight_files
 from mull.errors import ConfigError, MissingExtraError, ModelLoadError
 from mull.fileio import write_atomic
+from mull.training.device import check_device
 
 Precision = Literal["float32", "bfloat16"]
 ATTENTION: Final = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -75,12 +76,13 @@ def base_model(folder: Path, precision: Precision, device: str, four_bit: bool =
     """A causal language model in ``transformers``, safetensors only, no remote code.
 
     Raises:
-        ConfigError: ``four_bit`` without a CUDA device.
+        ConfigError: no such device, or ``four_bit`` without a CUDA device.
         MissingExtraError: ``four_bit`` without bitsandbytes.
         ModelLoadError: no such model.
     """
     from transformers import AutoModelForCausalLM
 
+    check_device(device)
     options: dict[str, Any] = {"dtype": getattr(torch, precision)}
     if four_bit:
         options["quantization_config"] = _four_bit(device)

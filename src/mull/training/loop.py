@@ -24,6 +24,7 @@ from mull.errors import ConfigError, ModelLoadError
 from mull.fileio import write_atomic
 from mull.training.checkpoint import pack, unpack
 from mull.training.data import IGNORED, Batch, Corpus, batches
+from mull.training.device import check_device
 from mull.training.model import Llama
 from mull.training.muon import Muon
 from mull.training.schedule import linear
@@ -67,6 +68,7 @@ class Recipe:
             raise ConfigError(
                 f"train: precision must be bfloat16 or float32, not {self.precision!r}"
             )
+        check_device(self.device)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from mull.errors import ConfigError, InputError
 from mull.rng import derive
 from mull.training.adapters import LoraShape, Precision
 from mull.training.data import IGNORED
+from mull.training.device import check_device
 from mull.training.dialogue import Encoded, Encoder, Stream
 from mull.training.schedule import Schedule, schedule
 
@@ -130,6 +131,7 @@ class TrainLora:
             raise ConfigError(
                 f"train: precision must be bfloat16 or float32, not {self.precision!r}"
             )
+        check_device(self.device)
         if self.shape is not None and self.start is not None:
             raise ConfigError(
                 "train: the adapter to start from has its own rank, alpha, dropout and targets: "
