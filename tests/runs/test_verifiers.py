@@ -107,7 +107,7 @@ def test_a_users_verifier_is_known_by_its_content(tmp_path: Path) -> None:
         ({"verifiers": {"prm": "chek"}}, Pick(), SpecError, "verifiers.prm: unknown verifier"),
         ({"verifiers": {}}, Pick(), SpecError, "verifier 'prm': no prm for policy 'simulated'"),
         ({"verifiers": {"orm": "checker"}}, Pick(), SpecError, "'orm' is used by no strategy"),
-        ({"verifiers": {}}, Asks(("policy", "judge")), SpecError, "engine 'judge': unknown model"),
+        ({"verifiers": {}}, Asks(("policy", "judge")), SpecError, "asks an engine 'judge'"),
         (
             {"verifiers": {}, "engines": {"judge": "simulated"}, "flops": 1e9},
             Asks(("policy", "judge")),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
@@ -18,10 +18,13 @@ from mull.runs.cells import Cell
 from mull.runs.prepare import Plan
 from mull.strategies.base import Adapt, Adapted, Generate, Outcome, Room, Start
 from mull.strategies.needs import POLICY, needs_of
-from mull.types import Branch, Completion, Problem, Request, Sampling, Usage
+from mull.types import Branch, Completion, Request, Sampling, Usage
 
 CALIBRATION = 16
-"""Completions that a calibration makes, over as many problems as there are up to this."""
+"""Completions that a calibration makes at least."""
+
+QUICK = 5.0
+"""Seconds of measuring after which no wider round follows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +33,9 @@ class Estimate:
 
     ``samples`` counts distinct completions; searches that decide as they go, and votes that may
     stop early, are counted at their most, a search by steps as that many whole solutions. ``hours``
-    keeps all slots busy. ``measured`` is the number of completions that the figures rest on, 0
-    where ``max_tokens`` was assumed. ``left_out`` names what the run asks besides and no figure
-    counts: verifiers, other engines, adaptation.
+    keeps all slots busy, each as slow as so wide a batch makes it. ``measured`` is the number of
+    completions that the figures rest on, 0 where ``max_tokens`` was assumed. ``left_out`` names
+    what the run asks besides and no figure counts: verifiers, other engines, adaptation.
     """
 
     cells: int
@@ -63,18 +66,17 @@ async def estimate(plan: Plan, engine: Engine, completions: int = CALIBRATION) -
     for count, example in pools:
         kinds.setdefault((example.decoding, example.until), []).append((count, example))
     measured = 0
+    width = max(1, min(engine.info.slots, samples))
     for alike in kinds.values():
         each = max(1, completions // len(kinds)) if completions else 0
-        made, spent, elapsed = await _measure(plan, engine, alike[0][1], each)
+        made, spent, pace = await _measure(plan, engine, alike[0][1], each, width)
         share = sum(count for count, _ in alike) * problems / max(1, made)
         measured += made
         prompts += spent.prompt / max(1, made) * problems * len(alike)
         generated += spent.generated * share
         flops += spent.flops * share
         cost += spent.cost * share
-        # Few completions do not fill the slots: the time that each held its own is what scales.
-        busy += (spent.seconds or elapsed) * share
-    width = max(1, min(engine.info.slots, samples))
+        busy += pace * spent.generated * share
     return Estimate(
         cells=len(plan.cells),
         problems=problems,
@@ -159,42 +161,64 @@ def _first_actions(plan: Plan, cell: Cell, slots: int) -> Sequence[Generate]:
 
 
 async def _measure(
-    plan: Plan, engine: Engine, example: Generate, completions: int
+    plan: Plan, engine: Engine, example: Generate, completions: int, width: int
 ) -> tuple[int, Usage, float]:
-    """Completions like the example, one on each of the first problems, side by side.
+    """Completions like the example, over the first problems: a quarter of them side by side, then
+    all, then ever more of them up to ``width`` while that is quick.
 
-    Gives how many came, what they cost and how long they took; a guess for one where none is made.
+    Gives how many came, what they cost, and the seconds that a token takes in a slot where
+    ``width`` are busy; a guess for one completion where none is made.
     """
-    ledger = Ledger(COST_MODELS[plan.config.cost_model])
-    meter = Meter(ledger, Purpose.POLICY, engine.info)
+    meter = Meter(Ledger(COST_MODELS[plan.config.cost_model]), Purpose.POLICY, engine.info)
     if not completions:
         prompt = math.ceil(len(plan.problems[0].prompt.plain) / 4)
         meter.charge(0, prompt=prompt)
         meter.charge(0, generated=example.until.max_tokens, context=prompt)
         return 0, meter.total, 0.0
+    loop, ledger = asyncio.get_running_loop(), meter.ledger
+    began, made, paces = loop.time(), 0, dict[int, float]()
+    size = max(1, completions // 4)
+    while True:
+        before, started = ledger.total, loop.time()
+        seeds = range(made, made + size)
+        made += sum(await asyncio.gather(*(_one(plan, engine, example, ledger, i) for i in seeds)))
+        slots = min(size, width)
+        held = ledger.total.seconds - before.seconds or (loop.time() - started) * slots
+        paces[slots] = held / max(1, ledger.total.generated - before.generated)
+        if size < completions:
+            size = completions
+        elif size < width and loop.time() - began < QUICK:
+            size = min(4 * size, width)
+        else:
+            return made, ledger.total, _pace(paces, width)
+
+
+def _pace(paces: Mapping[int, float], width: int) -> float:
+    """Seconds a token at ``width``: what the two widest rounds say, on a straight line.
+
+    >>> _pace({4: 0.1, 16: 0.4}, 64)
+    1.6
+    """
+    (n, last), *others = sorted(paces.items(), reverse=True)
+    if not others or n >= width:
+        return last
+    fewer, before = others[0]
+    return last + max(0.0, last - before) / (n - fewer) * (width - n)
+
+
+async def _one(plan: Plan, engine: Engine, example: Generate, ledger: Ledger, seed: int) -> int:
+    """One request like the example, of a problem by turns; how many completions came."""
     decoding = example.decoding
-    n = 1 if isinstance(decoding, Sampling) else decoding.width
-    logprobs = engine.info.capabilities.logprobs
-
-    async def one(seed: int, problem: Problem) -> int:
-        root = Branch.root(problem)
-        request = Request(
-            root.prompt,
-            example.until,
-            root.text,
-            n=n,
-            decoding=decoding,
-            seed=seed,
-            logprobs=logprobs,
-        )
-        gauge, came = Meter(ledger, Purpose.POLICY, engine.info), 0
-        async with aclosing(engine.generate(request, gauge)) as stream:
-            async for item in stream:
-                came += isinstance(item, Completion)
-        return came
-
-    loop = asyncio.get_running_loop()
-    started = loop.time()
-    chosen = plan.problems[:completions]
-    came = await asyncio.gather(*(one(seed, problem) for seed, problem in enumerate(chosen)))
-    return sum(came), ledger.total, loop.time() - started
+    root = Branch.root(plan.problems[seed % len(plan.problems)])
+    request = Request(
+        root.prompt,
+        example.until,
+        root.text,
+        n=1 if isinstance(decoding, Sampling) else decoding.width,
+        decoding=decoding,
+        seed=seed,
+        logprobs=engine.info.capabilities.logprobs,
+    )
+    meter = Meter(ledger, Purpose.POLICY, engine.info)
+    async with aclosing(engine.generate(request, meter)) as stream:
+        return len([item async for item in stream if isinstance(item, Completion)])
