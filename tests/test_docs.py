@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").rglob("*.md")])
 BLOCK = re.compile(r"(<!-- long -->\n+)?^```(\w+)\n(.*?)^```$", re.M | re.S)
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)[^)]*\)")
+ANCHOR = re.compile(r"\[[^\]]*\]\(([^)#\s]*)#([^)\s]+)\)")
 
 
 def blocks(page: Path, language: str) -> list[tuple[bool, str]]:
@@ -77,6 +78,24 @@ def test_links_to_files_exist(page: Path) -> None:
     ]
     missing = [target for target in local if not (page.parent / target).exists()]
     assert not missing
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.is_file()], ids=name)
+def test_links_to_headings_exist(page: Path) -> None:
+    found = ANCHOR.findall(page.read_text(encoding="utf-8"))
+    missing = [
+        f"{target}#{anchor}"
+        for target, anchor in found
+        if "://" not in target and anchor not in headings(page.parent / target if target else page)
+    ]
+    assert not missing
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings: lower case, without signs, spaces as dashes."""
+    text = BLOCK.sub("", page.read_text(encoding="utf-8"))
+    titles = re.findall(r"^#+ (.+)$", text, re.M)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def test_every_room_is_on_the_map() -> None:
