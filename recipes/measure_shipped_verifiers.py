@@ -2,6 +2,7 @@
 
     python recipes/measure_shipped_verifiers.py words-s-prm words-s-reviser --problems 400
     python recipes/measure_shipped_verifiers.py words-s --spec "likelihood(model=words-m)"
+    python recipes/measure_shipped_verifiers.py words-s-reviser words-s-reviser-random --paired
 
 A verifier ranks 16 samples of its policy on problems of the validation split: AUC within problems
 and over all, best-of-16, weighted vote and plain vote on the same samples, paired. A revision model
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +95,10 @@ def judged(
     }
 
 
-def reviser(card: dict[str, Any], folder: Path, problems: int, cache: Path) -> dict[str, Any]:
-    """Accuracy by turn over chains, and what a turn does to right and wrong answers."""
+def chains(
+    card: dict[str, Any], folder: Path, problems: int, cache: Path
+) -> dict[str, list[float]]:
+    """Which attempts of a problem's chain are right, of whole chains."""
     fields = {
         "task": card["task"],
         "model": card["policy"]["model"],
@@ -105,8 +109,13 @@ def reviser(card: dict[str, Any], folder: Path, problems: int, cache: Path) -> d
     }
     with records_of(folder.name, fields, cache) as records:
         (cell,) = records.cells
-        chains = [_turns(result.candidates) for result in records.results(cell)]
-    whole = np.array([chain for chain in chains if len(chain) == TURNS], dtype=np.float64)
+        turns = {result.problem: _turns(result.candidates) for result in records.results(cell)}
+    return {problem: chain for problem, chain in turns.items() if len(chain) == TURNS}
+
+
+def revised(card: dict[str, Any], folder: Path, problems: int, cache: Path) -> dict[str, Any]:
+    """Accuracy by turn over chains, and what a turn does to right and wrong answers."""
+    whole = np.array(list(chains(card, folder, problems, cache).values()), dtype=np.float64)
     before, after = whole[:, :-1], whole[:, 1:]
     return {
         "split": "validation",
@@ -119,6 +128,20 @@ def reviser(card: dict[str, Any], folder: Path, problems: int, cache: Path) -> d
             float(((1 - before) * after).sum() / max(1, (1 - before).sum())), 4
         ),
     }
+
+
+def paired(folders: Sequence[Path], problems: int, cache: Path) -> str:
+    """How much oftener the first model's attempts behind the first are right than the second's."""
+    a, b = (chains(_card(folder), folder, problems, cache) for folder in folders)
+    both = [(np.mean(a[id][1:]), np.mean(b[id][1:])) for id in a if id in b]
+    found = paired_difference([x for x, _ in both], [y for _, y in both])
+    names = " - ".join(folder.name for folder in folders)
+    return f"turns 2 to {TURNS}, {names}: {found.percent()} points ({len(both)} problems)"
+
+
+def _card(folder: Path) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads((folder / "card.json").read_text())
+    return card
 
 
 def _turns(candidates: tuple[GradedCandidate, ...]) -> list[float]:
@@ -166,19 +189,24 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("names", nargs="+", help="models to measure")
     parser.add_argument("--spec", help="print what this verifier is worth to the named policies")
+    parser.add_argument("--paired", action="store_true", help="two revision models side by side")
     parser.add_argument("--models", type=Path, default=SHIPPED)
     parser.add_argument("--cache", type=Path, default=Path("build/measured"))
     parser.add_argument("--problems", type=int, default=400)
     given = parser.parse_args()
+    if given.paired:
+        folders = [given.models / name for name in given.names]
+        print(paired(folders, given.problems, given.cache))
+        return
     for name in given.names:
         folder = given.models / name
-        card = json.loads((folder / "card.json").read_text())
+        card = _card(folder)
         if given.spec:
             run_name = safe_name(f"{name}-{given.spec}")
             found = judged(card["task"], name, given.spec, run_name, given.problems, given.cache)
             print("\n".join([f"# {given.spec} for {name}", "", *table(found)]))
             continue
-        measure = reviser if card["kind"] == "reviser" else verifier
+        measure = revised if card["kind"] == "reviser" else verifier
         card["measured"] = measure(card, folder, given.problems, given.cache)
         write_atomic(folder / "card.json", json.dumps(card, indent=1) + "\n")
         write_atomic(folder / "README.md", readme(card))
