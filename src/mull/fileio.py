@@ -125,7 +125,10 @@ class FileLock:
         try:
             descriptor = os.open(self.path, flags, 0o666)
         except OSError as error:
-            raise StoreError(f"cannot open the lock {self.path}: {error.strerror}") from error
+            raise StoreError(
+                f"cannot open the lock {self.path}: {error.strerror}; "
+                "use a directory that can be written"
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.ftruncate(descriptor, 0)

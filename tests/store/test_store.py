@@ -125,6 +125,22 @@ def test_what_is_no_run_is_said_to_be_none(tmp_path: Path) -> None:
         Reader(tmp_path)
 
 
+@pytest.mark.parametrize("place", ["/proc/none", "run.toml/x"])
+def test_a_place_that_cannot_be_is_not_laid_on_the_disk(tmp_path: Path, place: str) -> None:
+    (tmp_path / "run.toml").write_text("")
+    with pytest.raises(StoreError, match="name another directory") as raised:
+        Store.open(tmp_path / place)
+    assert "free space" not in str(raised.value)
+
+
+@pytest.mark.parametrize("damage", [b"no database", b"SQLite format 3\0"])
+def test_what_to_do_about_a_damaged_file_is_said(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / FILE).write_bytes(damage * 100)
+    for opened in (Store.open, Reader):
+        with pytest.raises(StoreError, match="restore it from a copy, or start the run in a new"):
+            opened(tmp_path)
+
+
 def test_a_foreign_database_is_left_alone(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / FILE)
     connection.execute("CREATE TABLE mine (x)")

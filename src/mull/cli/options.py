@@ -52,6 +52,13 @@ Seed = Annotated[int, typer.Option(help="Seed; equal seeds give equal samples.")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
+def named(place: str | None) -> str | None:
+    """A callback of ``--out``: an empty one, as of an unset variable, is no place to write to."""
+    if place is not None and not place.strip():
+        raise UsageError("--out is empty; expected a directory, as in --out made")
+    return place
+
+
 def shared(command: Callable[..., T]) -> Callable[..., T]:
     """A command whose first argument is a dataclass: its fields become options of the command.
 

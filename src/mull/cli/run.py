@@ -38,7 +38,8 @@ from mull.tasks.base import Task
 def run(
     config: Annotated[str, typer.Argument(help="The run's config, a TOML file.")],
     out: Annotated[
-        str | None, typer.Option(help="The run's directory; default: runs/<name>.")
+        str | None,
+        typer.Option(help="The run's directory; default: runs/<name>.", callback=options.named),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print tokens, FLOPs, hours and cost; run nothing.")

@@ -7,6 +7,7 @@ damaged is dropped and counted, so that it is made again. Knows rows; knows no e
 from __future__ import annotations
 
 import asyncio
+import errno
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from mull.store.rows import (
     unpack_completion,
     unpack_scored,
 )
-from mull.store.schema import FILE, HASHED, LOCK, connect_writer
+from mull.store.schema import FILE, HASHED, LOCK, RESTORE, connect_writer
 from mull.types import Completion, EngineInfo, Scored, Usage
 
 Statement = tuple[str, tuple[Any, ...]]
@@ -49,6 +50,9 @@ GROUP = 32
 WINDOW = 0.1
 """Seconds of the loop's clock that a row waits for company, where commits hold up the loop. That is
 meant for a virtual clock, on which waiting is free."""
+
+_UNUSABLE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS))
+"""A path that no free space would make usable."""
 
 
 class Store:
@@ -339,8 +343,7 @@ class Store:
         if report != b"ok":
             raise CorruptRecordError(
                 f"{self.directory / FILE} is damaged beyond single rows "
-                f"({report.decode(errors='replace').strip()}); "
-                "restore it from a copy, or start the run in a new directory"
+                f"({report.decode(errors='replace').strip()}); {RESTORE}"
             )
 
     def _rows(self, sql: str, values: Sequence[Column]) -> list[Any]:
@@ -393,8 +396,10 @@ def store_errors(doing: str) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", None)  # absent where Python itself raised it
-        corrupt = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-        kind = CorruptRecordError if corrupt else StoreError
-        raise kind(f"{doing}: {error}; check disk and free space, then run again") from error
-    except (OSError, sqlite3.Error) as error:
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise CorruptRecordError(f"{doing}: {error}; {RESTORE}") from error
         raise StoreError(f"{doing}: {error}; check disk and free space, then run again") from error
+    except (OSError, sqlite3.Error) as error:
+        unusable = isinstance(error, OSError) and error.errno in _UNUSABLE
+        advice = "name another directory" if unusable else "check disk and free space"
+        raise StoreError(f"{doing}: {error}; {advice}, then run again") from error
