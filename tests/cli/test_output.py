@@ -225,6 +225,20 @@ def test_grade_json_has_these_keys(folder: Path, mull: Mull) -> None:
     assert "unanswered: empty" in table
 
 
+def test_the_unit_of_an_accuracy_is_the_problem(folder: Path, mull: Mull) -> None:
+    """Ten responses to one problem are no ten problems: they make nothing surer."""
+    once = [ROW, {**ROW, "id": "2", "response": "The answer is 5."}]
+    often = [{**row, "response": row["response"]} for row in once for _ in range(10)]
+    unnamed = [{**row, "id": None, "problem": f"{row['id']}?"} for row in often]
+    said = [
+        mull("grade", jsonl(folder / "rows.jsonl", *rows), "--task", "gsm8k").out
+        for rows in (once, often, unnamed)
+    ]
+    assert "accuracy 50.0 [9.5, 90.5] over 2 problems with 2 graded responses" in said[0]
+    assert "accuracy 50.0 [9.5, 90.5] over 2 problems with 20 graded responses" in said[1]
+    assert said[2] == said[1]
+
+
 def test_select_json_has_these_keys(folder: Path, mull: Mull) -> None:
     rows = [{**ROW, "response": f"The answer is {n}."} for n in (5, 4, 4)]
     said = mull("select", jsonl(folder / "rows.jsonl", *rows), "--task", "gsm8k", "--json")
@@ -345,6 +359,29 @@ def test_graders_that_broke_are_exit_code_3(folder: Path, mull: Mull) -> None:
     assert said.code == 3
     assert [row["outcome"] for row in said.rows] == ["correct", "grader_timeout"]
     assert said.rows[1]["correct"] is None
+
+
+def test_what_broke_a_grader_is_said_and_no_verdict_is_made_of_it(folder: Path, mull: Mull) -> None:
+    (folder / "odd.py").write_text(
+        "def grade(answer, gold):\n    return 'no' if answer == '5' else answer == gold\n"
+    )
+    rows = [{**ROW, "id": str(n), "response": str(n)} for n in (3, 4, 5)]
+    command = ["grade", jsonl(folder / "rows.jsonl", *rows), "--task", "odd.py"]
+    said = mull(*command)
+    broke = "no verdict: 1 × grader_error: odd.py: grade must return a bool or None, not 'no'"
+    assert (said.code, said.err) == (3, f"mull: {broke}\n")
+    assert "accuracy 50.0 [9.5, 90.5] over 2 problems with 2 graded" in said.out
+    said = mull(*command, "--json")
+    assert (said.code, said.err) == (3, f"mull: {broke}\n")
+    assert [row["correct"] for row in said.rows] == [False, True, None]
+    said = mull("select", folder / "rows.jsonl", "--task", "odd.py")
+    assert (said.code, said.err) == (3, f"mull: {broke}\n")
+    jsonl(folder / "rows.jsonl", rows[2])
+    said = mull(*command)
+    assert "no response could be graded: no verdict came" in said.out
+    assert "gold" not in said.out
+    jsonl(folder / "rows.jsonl", {**ROW, "answer": None})
+    assert "the rows have no gold answers" in mull(*command).out
 
 
 def test_equal_failures_are_said_once(mull: Mull, refusing: str) -> None:

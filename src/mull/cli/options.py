@@ -7,7 +7,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import update_wrapper
 from pathlib import Path
 from typing import Annotated, Any, Final, TextIO, TypeVar, get_type_hints
@@ -17,7 +17,8 @@ import typer
 from mull.budget import Budget
 from mull.errors import InputError, UsageError
 from mull.report.tables import safe_terminal
-from mull.types import Sampling
+from mull.runs.result import BROKEN
+from mull.types import Grade, GradeOutcome, Sampling
 
 MAX_PROMPT_BYTES = 1 << 20
 T = TypeVar("T")
@@ -174,6 +175,22 @@ def print_json(value: Any) -> None:
     """
     line = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
     print(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", line))
+
+
+def broken(grades: Iterable[Grade]) -> list[str]:
+    """A line for each way in which a grader broke: how often, and what it said once.
+
+    >>> broken([Grade(GradeOutcome.GRADER_ERROR, "grade: ValueError: x"), Grade(GradeOutcome.WRONG)])
+    ['no verdict: 1 × grader_error: grade: ValueError: x']
+    """
+    said: dict[GradeOutcome, list[str]] = {}
+    for grade in grades:
+        if grade.outcome in BROKEN:
+            said.setdefault(grade.outcome, []).append(grade.detail)
+    return [
+        f"no verdict: {len(details)} × {outcome.value}: {details[0]}"
+        for outcome, details in sorted(said.items())
+    ]
 
 
 def say(problems: Sequence[str], stream: TextIO) -> None:

@@ -32,6 +32,10 @@ TREE_TEXT = 500_000
 """A recorded tree has at most so many nodes and so many characters of text."""
 
 
+BROKEN = frozenset({GradeOutcome.GRADER_TIMEOUT, GradeOutcome.GRADER_ERROR})
+"""Outcomes of a grader that gave no verdict: neither right nor wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class GradedCandidate:
     """One candidate of a record.
