@@ -115,6 +115,25 @@ def test_a_closed_run_can_be_read_where_nothing_can_be_written(tmp_path: Path) -
         tmp_path.chmod(0o755)
 
 
+async def test_a_store_that_holds_no_work_can_be_forgotten_and_no_other(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    await store.add_sample(KEY, made(0))
+    store.close(forget=True)
+    assert in_file(tmp_path) == [0]
+
+
+def test_a_forgotten_store_takes_along_the_folders_that_were_made_for_it(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    for place in ("new/er", "old"):
+        store = Store.open(tmp_path / place)
+        store.write([insert("meta", (b"name", b'"x"'))])
+        store.close(forget=True)
+        assert list(tmp_path.rglob("*")) == [tmp_path / "old"]
+    Store.open(tmp_path / "old").close()
+    Store.open(tmp_path / "old").close(forget=True)
+    assert (tmp_path / "old" / FILE).exists(), "it was there before"
+
+
 def test_what_is_no_run_is_said_to_be_none(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="holds no run"):
         Reader(tmp_path)

@@ -67,6 +67,9 @@ HASHED = {
 }
 """The columns that a row's hash covers, by table: all but the hash."""
 
+WORK = ("samples", "scores", "results", "failures")
+"""Tables of what was done; the others say what was to be done, and what came to nothing."""
+
 
 def connect_writer(path: Path) -> sqlite3.Connection:
     """Open or create a run's file for writing. Raises ``StoreError`` where it cannot be durable."""
