@@ -9,6 +9,7 @@ import sys
 import threading
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,14 @@ def hostile(folder: Path) -> Path:
 
 
 class Refusing(BaseHTTPRequestHandler):
-    """An endpoint that has no such model."""
+    """An endpoint that takes no request, and whose only model is ``m``."""
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(404)
-        self.end_headers()
-        self.wfile.write(b'{"error": {"message": "no such model"}}')
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with suppress(ConnectionError):  # whoever asked has given up
+            self.send_response(400 if asked["model"] == "m" else 404)
+            self.end_headers()
+            self.wfile.write(b'{"error": {"message": "not this"}}')
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass
@@ -349,7 +351,22 @@ def test_a_dry_run_writes_nothing(folder: Path, mull: Mull) -> None:
 def test_failed_samples_are_exit_code_3(folder: Path, mull: Mull, refusing: str) -> None:
     said = mull("run", toml(folder / "run.toml", model=refusing))
     assert said.code == 3
-    assert "2 results have failures; run again to retry them" in said.out
+    # Why, and not only how often: a second run would meet the same.
+    assert re.search(r"failed: 4 × EndpointError, as in: HTTP 400 from .*not this", said.out)
+    assert "2 results have failures; mend what they say, or run again to retry" in said.out
+    assert said.out.count("failed: ") == 1
+
+
+def test_a_model_that_is_not_there_is_bad_usage(folder: Path, mull: Mull, refusing: str) -> None:
+    """As a wrong key is: no sample of any problem could come, and the folder is left as it was."""
+    config = toml(folder / "run.toml", model=f"{refusing}-typo")
+    for command in (
+        ["run", config, "--out", "runs/made"],
+        ["solve", "x", "--model", f"{refusing}-typo"],
+    ):
+        said = refused(folder, mull, *command)
+        assert "HTTP 404" in said.err
+        assert "check the model's name" in said.err
 
 
 @pytest.mark.slow
@@ -361,6 +378,20 @@ def test_graders_that_broke_are_exit_code_3(folder: Path, mull: Mull) -> None:
     assert said.rows[1]["correct"] is None
 
 
+def test_a_run_whose_grader_broke_has_no_accuracy_and_says_why(folder: Path, mull: Mull) -> None:
+    (folder / "odd.py").write_text("def grade(answer, gold):\n    raise ValueError('x')\n")
+    jsonl(folder / "p.jsonl", *({"problem": f"{n}?", "answer": str(n)} for n in (1, 2)))
+    config = toml(folder / "run.toml", task="./odd.py", file="p.jsonl", problems=None)
+    said = mull("run", config)
+    assert said.code == 3
+    assert "0.0 [" not in said.out
+    assert re.search(r"grader_error +2 +4 +0\b", said.out)
+    broke = r"no verdict: 2 × grader_error, as in: .*odd\.py: grade: ValueError: x\n"
+    assert re.search(broke, said.out)
+    again = mull("run", config)
+    assert (again.code, again.out) == (3, said.out)
+
+
 def test_what_broke_a_grader_is_said_and_no_verdict_is_made_of_it(folder: Path, mull: Mull) -> None:
     (folder / "odd.py").write_text(
         "def grade(answer, gold):\n    return 'no' if answer == '5' else answer == gold\n"
@@ -368,7 +399,9 @@ def test_what_broke_a_grader_is_said_and_no_verdict_is_made_of_it(folder: Path, 
     rows = [{**ROW, "id": str(n), "response": str(n)} for n in (3, 4, 5)]
     command = ["grade", jsonl(folder / "rows.jsonl", *rows), "--task", "odd.py"]
     said = mull(*command)
-    broke = "no verdict: 1 × grader_error: odd.py: grade must return a bool or None, not 'no'"
+    broke = (
+        "no verdict: 1 × grader_error, as in: odd.py: grade must return a bool or None, not 'no'"
+    )
     assert (said.code, said.err) == (3, f"mull: {broke}\n")
     assert "accuracy 50.0 [9.5, 90.5] over 2 problems with 2 graded" in said.out
     said = mull(*command, "--json")

@@ -180,15 +180,15 @@ def print_json(value: Any) -> None:
 def broken(grades: Iterable[Grade]) -> list[str]:
     """A line for each way in which a grader broke: how often, and what it said once.
 
-    >>> broken([Grade(GradeOutcome.GRADER_ERROR, "grade: ValueError: x"), Grade(GradeOutcome.WRONG)])
-    ['no verdict: 1 × grader_error: grade: ValueError: x']
+    >>> broken([Grade(GradeOutcome.WRONG), Grade(GradeOutcome.GRADER_ERROR, "ValueError: x")])
+    ['no verdict: 1 × grader_error, as in: ValueError: x']
     """
     said: dict[GradeOutcome, list[str]] = {}
     for grade in grades:
         if grade.outcome in BROKEN:
             said.setdefault(grade.outcome, []).append(grade.detail)
     return [
-        f"no verdict: {len(details)} × {outcome.value}: {details[0]}"
+        f"no verdict: {len(details)} × {outcome.value}, as in: {details[0]}"
         for outcome, details in sorted(said.items())
     ]
 

@@ -146,8 +146,15 @@ def say_end(console: Console, ended: Summary) -> None:
     """Say what is left to know of a run that ended."""
     if ended.dropped:
         console.print(f"{ended.dropped} damaged rows were found, dropped and made again")
+    for what, counted in (("failed", ended.failures), ("no verdict", ended.broke)):
+        for name, (times, said) in sorted(counted.items()):
+            example = f", as in: {safe_terminal(said)}" if said else ""
+            line = " ".join(f"{what}: {times:,} × {name}{example}".split())
+            console.print(line, soft_wrap=True)
     if ended.failed:
-        console.print(f"{ended.failed} results have failures; run again to retry them")
+        console.print(
+            f"{ended.failed} results have failures; mend what they say, or run again to retry them"
+        )
     if ended.interrupted:
         console.print(f"interrupted: {ended.stored} of {ended.total} kept; run again to go on")
     console.print(f"run: {ended.directory}", soft_wrap=True)

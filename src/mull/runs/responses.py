@@ -37,7 +37,8 @@ class Chosen:
 def grade_responses(path: str, task: Task) -> Iterator[Response]:
     """Grade each row of a jsonl file: ``id``, ``problem``, ``answer`` (gold), ``response``.
 
-    Rows belong together as in ``select_responses``. An empty response is data (unanswered); a missing field is an ``InputError`` with its line.
+    Rows belong together as in ``select_responses``. An empty response is data (unanswered); a
+    missing field is an ``InputError`` with its line.
     """
     # All rows are read before the first is graded: a broken one is said before anything is printed.
     asked = [(row, problem_of(task, row), _response(row)) for row in read_rows(path)]

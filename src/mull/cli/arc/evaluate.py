@@ -117,7 +117,7 @@ class _Bench:
             if ended.interrupted:
                 say_end(self.console, ended)
                 return ended.exit_code
-            self.failed |= bool(ended.failed)
+            self.failed |= bool(ended.exit_code)
             made.append(directory)
         cells = self._cells(made)
         write_files(folder, cells, [*tables(cells), *self.more])
