@@ -353,7 +353,7 @@ def test_failed_samples_are_exit_code_3(folder: Path, mull: Mull, refusing: str)
     assert said.code == 3
     # Why, and not only how often: a second run would meet the same.
     assert re.search(r"failed: 4 × EndpointError, as in: HTTP 400 from .*not this", said.out)
-    assert "2 results have failures; mend what they say, or run again to retry" in said.out
+    assert "2 results have failures; mend their cause, or run again to retry" in said.out
     assert said.out.count("failed: ") == 1
 
 

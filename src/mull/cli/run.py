@@ -153,7 +153,7 @@ def say_end(console: Console, ended: Summary) -> None:
             console.print(line, soft_wrap=True)
     if ended.failed:
         console.print(
-            f"{ended.failed} results have failures; mend what they say, or run again to retry them"
+            f"{ended.failed} results have failures; mend their cause, or run again to retry them"
         )
     if ended.interrupted:
         console.print(f"interrupted: {ended.stored} of {ended.total} kept; run again to go on")
