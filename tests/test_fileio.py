@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -102,6 +103,29 @@ def test_a_lock_is_held_by_one_and_free_after_it(tmp_path: Path) -> None:
         assert not second.held
     with second:
         assert second.held
+    second.release()
+
+
+def test_a_lock_on_a_file_that_its_owner_removed_is_taken_on_the_one_that_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The owner removes it just when another has opened it: both must not hold a lock then."""
+    path = tmp_path / "lock"
+    owner, second, third = (FileLock(path) for _ in range(3))
+    owner.acquire()
+    real = os.open
+
+    def late(*given: Any) -> int:
+        descriptor = real(*given)
+        owner.release(remove=True)
+        return descriptor
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mull.fileio.os, "open", late)
+        second.acquire()
+    assert path.exists()
+    with pytest.raises(RunLockedError):
+        third.acquire()
     second.release()
 
 

@@ -13,6 +13,7 @@ MullError
 │   ├── ContextError           prompt and tokens asked for exceed the model's context
 │   ├── EndpointError          an endpoint's refusal: status and a redacted body
 │   │   ├── AuthError          401, 403
+│   │   ├── NotFoundError      404: no such model, or no such route
 │   │   └── RateLimitError     429 past the deadline
 │   ├── ProtocolError          an answer that breaks the protocol (cut stream, bad JSON …)
 │   ├── EngineConnectionError  refused, reset, closed
@@ -88,6 +89,10 @@ class EndpointError(EngineError):
 
 class AuthError(EndpointError):
     """The endpoint refused the credentials."""
+
+
+class NotFoundError(EndpointError):
+    """The endpoint has no such model, or no such route."""
 
 
 class RateLimitError(EndpointError):

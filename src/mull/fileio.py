@@ -105,8 +105,8 @@ class FileLock:
     """The right to write, held by one process: ``flock`` on a file that stays where it is.
 
     The kernel frees it when the process ends, however it ends. The file holds the owner's process
-    id, for the message of the one that is refused; it is never removed, because a lock on a
-    removed file would exclude nobody.
+    id, for the message of the one that is refused. Only its owner may remove it; a lock that was
+    won on a removed file would exclude nobody, and is taken again on the file that is there.
 
     >>> import tempfile, pathlib
     >>> with tempfile.TemporaryDirectory() as folder, FileLock(pathlib.Path(folder, "run.lock")):
@@ -121,13 +121,27 @@ class FileLock:
 
     def acquire(self) -> FileLock:
         """Take the lock now or raise ``RunLockedError`` that names the owner; never waits."""
+        while (descriptor := self._locked()) is None:
+            pass
+        self._descriptor = descriptor
+        _HELD.add(self)
+        return self
+
+    def _locked(self) -> int | None:
+        """A descriptor that holds the lock; ``None`` where its file was removed meanwhile."""
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         try:
             descriptor = os.open(self.path, flags, 0o666)
         except OSError as error:
-            raise StoreError(f"cannot open the lock {self.path}: {error.strerror}") from error
+            raise StoreError(
+                f"cannot open the lock {self.path}: {error.strerror}; "
+                "use a directory that can be written"
+            ) from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.fstat(descriptor).st_nlink == 0:
+                os.close(descriptor)
+                return None
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()} {socket.gethostname()}\n".encode())
         except OSError as error:
@@ -141,16 +155,17 @@ class FileLock:
             raise StoreError(
                 f"cannot lock {self.path}: {error.strerror}; use a directory on a local disk"
             ) from error
-        self._descriptor = descriptor
-        _HELD.add(self)
-        return self
+        return descriptor
 
-    def release(self) -> None:
-        """Free the lock; harmless where it is not held."""
+    def release(self, *, remove: bool = False) -> None:
+        """Free the lock, and ``remove`` its file first; harmless where it is not held."""
         descriptor, self._descriptor = self._descriptor, None
         _HELD.discard(self)
         if descriptor is not None:
             with suppress(OSError):  # closed all the same, and nothing in the file matters
+                if remove:
+                    os.unlink(self.path)  # noqa: PTH108 (looked up in os, as said above)
+            with suppress(OSError):
                 os.close(descriptor)
 
     @property

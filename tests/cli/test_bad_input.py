@@ -134,6 +134,23 @@ def test_run(fields: dict[str, Any], words: list[str], folder: Path, mull: Mull)
 
 
 @pytest.mark.parametrize(
+    "command",
+    [
+        ["run", "run.toml"],
+        ["report", "."],
+        ["arc", "solve", "puzzles.json", "--model", "simulated:echo"],
+        ["arc", "evaluate", "simulated:echo", "--puzzles", "puzzles.json"],
+        ["train", "policy", "--task", "words"],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_place_is_none(command: list[str], folder: Path, mull: Mull) -> None:
+    """The shell variable that was not set: nothing goes into the folder where one stands."""
+    toml(folder / "run.toml")
+    assert "--out is empty" in refused(folder, mull, *command, "--out", "").err
+
+
+@pytest.mark.parametrize(
     ("content", "words"),
     [
         (None, ["No such file", "TOML"]),

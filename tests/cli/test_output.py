@@ -9,6 +9,7 @@ import sys
 import threading
 import unicodedata
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -40,13 +41,14 @@ def hostile(folder: Path) -> Path:
 
 
 class Refusing(BaseHTTPRequestHandler):
-    """An endpoint that has no such model."""
+    """An endpoint that takes no request, and whose only model is ``m``."""
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(404)
-        self.end_headers()
-        self.wfile.write(b'{"error": {"message": "no such model"}}')
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with suppress(ConnectionError):  # whoever asked has given up
+            self.send_response(400 if asked["model"] == "m" else 404)
+            self.end_headers()
+            self.wfile.write(b'{"error": {"message": "not this"}}')
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass
@@ -225,6 +227,20 @@ def test_grade_json_has_these_keys(folder: Path, mull: Mull) -> None:
     assert "unanswered: empty" in table
 
 
+def test_the_unit_of_an_accuracy_is_the_problem(folder: Path, mull: Mull) -> None:
+    """Ten responses to one problem are no ten problems: they make nothing surer."""
+    once = [ROW, {**ROW, "id": "2", "response": "The answer is 5."}]
+    often = [{**row, "response": row["response"]} for row in once for _ in range(10)]
+    unnamed = [{**row, "id": None, "problem": f"{row['id']}?"} for row in often]
+    said = [
+        mull("grade", jsonl(folder / "rows.jsonl", *rows), "--task", "gsm8k").out
+        for rows in (once, often, unnamed)
+    ]
+    assert "accuracy 50.0 [9.5, 90.5] over 2 problems with 2 graded responses" in said[0]
+    assert "accuracy 50.0 [9.5, 90.5] over 2 problems with 20 graded responses" in said[1]
+    assert said[2] == said[1]
+
+
 def test_select_json_has_these_keys(folder: Path, mull: Mull) -> None:
     rows = [{**ROW, "response": f"The answer is {n}."} for n in (5, 4, 4)]
     said = mull("select", jsonl(folder / "rows.jsonl", *rows), "--task", "gsm8k", "--json")
@@ -335,7 +351,22 @@ def test_a_dry_run_writes_nothing(folder: Path, mull: Mull) -> None:
 def test_failed_samples_are_exit_code_3(folder: Path, mull: Mull, refusing: str) -> None:
     said = mull("run", toml(folder / "run.toml", model=refusing))
     assert said.code == 3
-    assert "2 results have failures; run again to retry them" in said.out
+    # Why, and not only how often: a second run would meet the same.
+    assert re.search(r"failed: 4 × EndpointError, as in: HTTP 400 from .*not this", said.out)
+    assert "2 results have failures; mend their cause, or run again to retry" in said.out
+    assert said.out.count("failed: ") == 1
+
+
+def test_a_model_that_is_not_there_is_bad_usage(folder: Path, mull: Mull, refusing: str) -> None:
+    """As a wrong key is: no sample of any problem could come, and the folder is left as it was."""
+    config = toml(folder / "run.toml", model=f"{refusing}-typo")
+    for command in (
+        ["run", config, "--out", "runs/made"],
+        ["solve", "x", "--model", f"{refusing}-typo"],
+    ):
+        said = refused(folder, mull, *command)
+        assert "HTTP 404" in said.err
+        assert "check the model's name" in said.err
 
 
 @pytest.mark.slow
@@ -345,6 +376,45 @@ def test_graders_that_broke_are_exit_code_3(folder: Path, mull: Mull) -> None:
     assert said.code == 3
     assert [row["outcome"] for row in said.rows] == ["correct", "grader_timeout"]
     assert said.rows[1]["correct"] is None
+
+
+def test_a_run_whose_grader_broke_has_no_accuracy_and_says_why(folder: Path, mull: Mull) -> None:
+    (folder / "odd.py").write_text("def grade(answer, gold):\n    raise ValueError('x')\n")
+    jsonl(folder / "p.jsonl", *({"problem": f"{n}?", "answer": str(n)} for n in (1, 2)))
+    config = toml(folder / "run.toml", task="./odd.py", file="p.jsonl", problems=None)
+    said = mull("run", config)
+    assert said.code == 3
+    assert "0.0 [" not in said.out
+    assert re.search(r"grader_error +2 +4 +0\b", said.out)
+    broke = r"no verdict: 2 × grader_error, as in: .*odd\.py: grade: ValueError: x\n"
+    assert re.search(broke, said.out)
+    again = mull("run", config)
+    assert (again.code, again.out) == (3, said.out)
+
+
+def test_what_broke_a_grader_is_said_and_no_verdict_is_made_of_it(folder: Path, mull: Mull) -> None:
+    (folder / "odd.py").write_text(
+        "def grade(answer, gold):\n    return 'no' if answer == '5' else answer == gold\n"
+    )
+    rows = [{**ROW, "id": str(n), "response": str(n)} for n in (3, 4, 5)]
+    command = ["grade", jsonl(folder / "rows.jsonl", *rows), "--task", "odd.py"]
+    said = mull(*command)
+    broke = (
+        "no verdict: 1 × grader_error, as in: odd.py: grade must return a bool or None, not 'no'"
+    )
+    assert (said.code, said.err) == (3, f"mull: {broke}\n")
+    assert "accuracy 50.0 [9.5, 90.5] over 2 problems with 2 graded" in said.out
+    said = mull(*command, "--json")
+    assert (said.code, said.err) == (3, f"mull: {broke}\n")
+    assert [row["correct"] for row in said.rows] == [False, True, None]
+    said = mull("select", folder / "rows.jsonl", "--task", "odd.py")
+    assert (said.code, said.err) == (3, f"mull: {broke}\n")
+    jsonl(folder / "rows.jsonl", rows[2])
+    said = mull(*command)
+    assert "no response could be graded: no verdict came" in said.out
+    assert "gold" not in said.out
+    jsonl(folder / "rows.jsonl", {**ROW, "answer": None})
+    assert "the rows have no gold answers" in mull(*command).out
 
 
 def test_equal_failures_are_said_once(mull: Mull, refusing: str) -> None:

@@ -27,6 +27,7 @@ from mull.errors import (
     EndpointError,
     EngineConnectionError,
     EngineError,
+    NotFoundError,
     ProtocolError,
     RateLimitError,
 )
@@ -61,7 +62,7 @@ ERRORS: dict[WireFault, type[EngineError]] = {
     F.ERROR_502: EndpointError,
     F.ERROR_503: EndpointError,
     F.UNAUTHORISED: AuthError,
-    F.NO_MODEL: EndpointError,
+    F.NO_MODEL: NotFoundError,
     F.CONTEXT: ContextError,
     F.FINISH_NULL: ProtocolError,
     F.NAN: ProtocolError,

@@ -165,7 +165,8 @@ def test_no_command_and_no_fault_shows_the_key(
         assert hits(tmp_path, said.out, said.err) == []
         said = mull("run", tmp_path / "fair.toml", "--dry-run")
         assert hits(tmp_path, said.out, said.err) == []
-        said = mull("report", tmp_path / "run-", tmp_path / "run-401")
+        assert not (tmp_path / "run-401").exists()
+        said = mull("report", tmp_path / "run-", tmp_path / "run-400-context")
         assert said.code == 0
         assert hits(tmp_path, said.out, said.err) == []
     assert codes == {0, 2, 3}  # a wrong key ends its run at once

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from tests.report.rows import bits, row
 from tests.runs.world import Steps, engine, small
 
-from mull.errors import InputError, StoreError
+from mull.errors import GradeError, InputError, StoreError
 from mull.report.cells import CellRow, load, packed, rows_of, save, unpacked
 from mull.runs import Records, run
+from mull.types import Grade, Problem
 
 SEARCHES = ["sample", "vote", "beam", "rebase", "revise(chains=2, verifier=prm)"]
 
@@ -106,6 +107,16 @@ def test_cells_of_other_temperatures_are_rows_of_their_own(tmp_path: Path) -> No
     run(config, tmp_path / "run", engine=engine(), task=Steps(), virtual=True)
     save(list(rows_of(tmp_path / "run")), tmp_path)
     assert [each.strategy for each in load(tmp_path)] == ["vote", "vote, T=0.5"]
+
+
+def test_a_cell_with_answers_that_have_no_verdict_gives_no_row(tmp_path: Path) -> None:
+    class Unsure(Steps):
+        def grade(self, problem: Problem, answer: str | None) -> Grade:
+            raise GradeError("cannot be read")
+
+    run(small(problems=2), tmp_path, engine=engine(), task=Unsure(), virtual=True)
+    with pytest.raises(InputError, match=r"without a verdict \(2 grader_error of 2\)"):
+        list(rows_of(tmp_path))
 
 
 def test_an_unfinished_cell_gives_no_row(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,11 @@ from tests.report.invented import cell, problem, run
 
 from mull.report import contents
 from mull.report.browser import GROUP_LIMIT, TEXT_LIMIT, TextBudget
+from mull.report.console import summary
 from mull.report.curves import panels, points, series
 from mull.report.data import Cell, ProblemResult, Run
 from mull.report.digest import UNITS, digest
-from mull.report.write import study_all
+from mull.report.write import study_all, write_report
 from mull.types import Usage
 
 
@@ -66,6 +68,51 @@ def test_problems_without_gold_are_shown_and_not_counted() -> None:
     assert none.points == ()
     assert contents.cells([none]).rows[0][3] is None
     assert contents.headline(none) == []
+
+
+def test_a_problem_without_a_verdict_is_left_out_and_counted(tmp_path: Path) -> None:
+    """Neither right nor wrong: nothing but n changes, and the report says how many and why."""
+    whole = cell(20, 4)
+    unsure = [
+        replace(p, correct=None, outcome="grader_error" if i else "grader_timeout")
+        for i, p in enumerate(tuple(whole.problems)[:3])
+    ]
+    kept = tuple(whole.problems)[3:]
+    last = kept[-1]
+    odd = replace(last.samples[0], correct=None, outcome="grader_error")
+    kept = (*kept[:-1], replace(last, samples=(odd, *last.samples[1:])))
+    before = studies(run(replace(whole, problems=kept)))[0]
+    found = run(replace(whole, problems=(*unsure, *kept)))
+    after = studies(found)[0]
+    assert after.accuracy == before.accuracy
+    assert after.accuracy.n == 17
+    for key in ("pass_n", "vote", "accuracy"):
+        assert after.points[-1].scores[key] == before.points[-1].scores[key]
+    table = contents.undecided([after])
+    label = after.line.label
+    assert table.rows == ((label, "grader_error", 2, 1, 17), (label, "grader_timeout", 1, 0, 17))
+    assert any(str(shown.title) == table.title for shown in summary([found]))
+    assert contents.undecided([before]).rows[0][2:] == (0, 1, 17)
+    page = write_report([found], tmp_path, resamples=100, draws=50).read_text()
+    assert table.title in page
+    assert "grader_timeout" in (tmp_path / "tables" / "undecided.csv").read_text()
+
+
+def test_a_seed_without_a_verdict_leaves_its_problem_out_of_the_series() -> None:
+    one, other = cell(10, 4, seed=0), cell(10, 4, seed=1)
+    first, *others = other.problems
+    lost = replace(first, correct=None, outcome="grader_error")
+    study = studies(run(one, replace(other, problems=(lost, *others))))[0]
+    assert study.accuracy.n == 9
+    assert contents.undecided([study]).rows[0][2:] == (1, 0, 9)
+
+
+def test_where_no_verdict_came_there_is_no_accuracy() -> None:
+    whole = cell(6, 4)
+    lost = [replace(p, correct=None, outcome="grader_error") for p in whole.problems]
+    study = studies(run(replace(whole, problems=tuple(lost))))[0]
+    assert contents.cells([study]).rows[0][3:6] == (None, None, None)
+    assert contents.headline(study) == []
 
 
 def test_the_last_row_of_the_table_is_the_vote_of_the_run_itself() -> None:

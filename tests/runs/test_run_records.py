@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,19 @@ import pytest
 from tests.runs.world import Steps, engine, exported, small
 
 from mull.engines.replay import ReplayEngine
-from mull.engines.simulated import Fault, Faults, run_virtual
-from mull.errors import ConfigError, InputError, StoreError
+from mull.engines.simulated import Fault, Faults, SimulatedEngine, StepModel, run_virtual
+from mull.errors import (
+    ConfigError,
+    GradeError,
+    InputError,
+    NotFoundError,
+    SandboxTimeoutError,
+    StoreError,
+)
 from mull.runs import Config, Progress, Records, Summary, estimate, is_run, prepare, run
 from mull.runs.result import ResultRecord
 from mull.store import Reader
-from mull.types import Grade, Problem, Usage
+from mull.types import Extraction, Grade, GradeOutcome, Problem, Usage
 
 
 def go(config: Config, directory: Path, source: Any = None, **more: Any) -> Summary:
@@ -107,6 +115,10 @@ def test_failures_are_recorded_and_tried_again(tmp_path: Path) -> None:
     assert len(failed) == summary.failed
     assert all("EngineConnectionError: " in record.failures[0] for record in failed)
     assert all(len(r.candidates) + len(r.failures) == 4 for r in results(tmp_path))
+    assert list(summary.failures) == ["EngineConnectionError"]
+    times, example = summary.failures["EngineConnectionError"]
+    assert times == sum(len(record.failures) for record in failed)
+    assert f"EngineConnectionError: {example}" in {f for r in failed for f in r.failures}
     before = exported(tmp_path)
     again = go(small(), tmp_path, engine(faults=faulty))
     assert (again.failed, again.exit_code) == (summary.failed, 3)
@@ -126,6 +138,37 @@ def test_a_problem_without_any_sample_is_a_recorded_failure(tmp_path: Path) -> N
     for record in results(tmp_path):
         assert record.failure is not None and record.failure.startswith("EndpointError: ")
         assert (record.answer, record.correct) == (None, False)
+
+
+class _Unsure(Steps):
+    """Cannot judge some answers: its grader breaks in two ways, or has nothing to say."""
+
+    def grade(self, problem: Problem, answer: str | None) -> Grade:
+        match None if answer is None else int(answer) % 4:
+            case 0:
+                raise GradeError("cannot be read")
+            case 1:
+                raise SandboxTimeoutError("killed after 1.5 s")
+            case 2:
+                return Grade(GradeOutcome.UNGRADED, "says nothing")
+        return super().grade(problem, answer)
+
+
+def test_an_answer_on_which_a_grader_broke_is_neither_right_nor_wrong(tmp_path: Path) -> None:
+    first = go(small(), tmp_path, task=_Unsure())
+    records = results(tmp_path)
+    outcomes = Counter(record.outcome for record in records)
+    broken = {"grader_error", "grader_timeout"}
+    assert broken < set(outcomes)
+    assert all(r.correct is None for r in records if r.outcome in {*broken, "ungraded"})
+    assert first.failed == 0 and first.exit_code == 3
+    for name, said in (("grader_error", "cannot be read"), ("grader_timeout", "killed after 1.5")):
+        hit = [r for r in records if name in {r.outcome, *(c.outcome for c in r.candidates)}]
+        times, example = first.broke[name]
+        assert times == len(hit) >= outcomes[name]
+        assert said in example
+    again = go(small(), tmp_path, task=_Unsure())
+    assert (again.broke, again.exit_code) == (first.broke, 3), "it stays so"
 
 
 class _Breaks(Steps):
@@ -178,6 +221,36 @@ def test_nothing_is_written_where_the_config_is_wrong(tmp_path: Path) -> None:
             go(config, directory)
         assert "\n" not in str(caught.value)
         assert not directory.exists()
+
+
+def test_a_run_that_fails_before_anything_is_recorded_leaves_no_folder(tmp_path: Path) -> None:
+    """Its config was wrong, and would otherwise be what the folder is held to."""
+
+    class Nobody(SimulatedEngine):
+        def generate(self, *given: Any) -> Any:
+            raise NotFoundError("no such model")
+
+    with pytest.raises(NotFoundError):
+        go(small(), tmp_path / "runs" / "x", Nobody(StepModel()))
+    assert list(tmp_path.iterdir()) == []
+    assert go(small(), tmp_path / "runs" / "x").exit_code == 0
+    before = exported(tmp_path / "runs" / "x")
+    with pytest.raises(NotFoundError):
+        go(small(problems=13), tmp_path / "y", Nobody(StepModel()))
+    with pytest.raises(StoreError, match="another config"):
+        go(small(problems=13), tmp_path / "runs" / "x", Nobody(StepModel()))
+    assert exported(tmp_path / "runs" / "x") == before
+
+
+def test_what_was_paid_for_before_an_error_is_kept(tmp_path: Path) -> None:
+    class Odd(Steps):
+        def extract(self, problem: Problem, text: str) -> Extraction:
+            raise GradeError("extract: IndexError")
+
+    with pytest.raises(GradeError):
+        go(small(), tmp_path / "x", task=Odd())
+    with Reader(tmp_path / "x") as reader:
+        assert reader.count("samples") > 0
 
 
 class _Twins(Steps):

@@ -34,6 +34,8 @@ def test_a_file_is_sharded_alike(tmp_path: Path) -> None:
     assert ids(Config(**fields, file=str(path), skip=1, problems=2), task) == ["p1", "p2"]
     with pytest.raises(ConfigError, match="has only 2 behind the first 3"):
         ids(Config(**fields, file=str(path), skip=3, problems=3), task)
+    with pytest.raises(ConfigError, match=r"skip = 5: .*p\.jsonl has no problem behind the first"):
+        ids(Config(**fields, file=str(path), skip=5), task)
 
 
 def test_far_behind_is_refused_before_anything_is_made() -> None:

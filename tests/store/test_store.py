@@ -115,6 +115,25 @@ def test_a_closed_run_can_be_read_where_nothing_can_be_written(tmp_path: Path) -
         tmp_path.chmod(0o755)
 
 
+async def test_a_store_that_holds_no_work_can_be_forgotten_and_no_other(tmp_path: Path) -> None:
+    store = Store.open(tmp_path)
+    await store.add_sample(KEY, made(0))
+    store.close(forget=True)
+    assert in_file(tmp_path) == [0]
+
+
+def test_a_forgotten_store_takes_along_the_folders_that_were_made_for_it(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    for place in ("new/er", "old"):
+        store = Store.open(tmp_path / place)
+        store.write([insert("meta", (b"name", b'"x"'))])
+        store.close(forget=True)
+        assert list(tmp_path.rglob("*")) == [tmp_path / "old"]
+    Store.open(tmp_path / "old").close()
+    Store.open(tmp_path / "old").close(forget=True)
+    assert (tmp_path / "old" / FILE).exists(), "it was there before"
+
+
 def test_what_is_no_run_is_said_to_be_none(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="holds no run"):
         Reader(tmp_path)
@@ -123,6 +142,22 @@ def test_what_is_no_run_is_said_to_be_none(tmp_path: Path) -> None:
         Store.open(tmp_path)
     with pytest.raises(StoreError, match="no run's file"):
         Reader(tmp_path)
+
+
+@pytest.mark.parametrize("place", ["/proc/none", "run.toml/x"])
+def test_a_place_that_cannot_be_is_not_laid_on_the_disk(tmp_path: Path, place: str) -> None:
+    (tmp_path / "run.toml").write_text("")
+    with pytest.raises(StoreError, match="name another directory") as raised:
+        Store.open(tmp_path / place)
+    assert "free space" not in str(raised.value)
+
+
+@pytest.mark.parametrize("damage", [b"no database", b"SQLite format 3\0"])
+def test_what_to_do_about_a_damaged_file_is_said(tmp_path: Path, damage: bytes) -> None:
+    (tmp_path / FILE).write_bytes(damage * 100)
+    for opened in (Store.open, Reader):
+        with pytest.raises(StoreError, match="restore it from a copy, or start the run in a new"):
+            opened(tmp_path)
 
 
 def test_a_foreign_database_is_left_alone(tmp_path: Path) -> None:

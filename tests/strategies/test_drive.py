@@ -23,7 +23,7 @@ from mull.engines.simulated import (
     SimulatedEngine,
     run_virtual,
 )
-from mull.errors import AuthError, BudgetError, EngineError, UsageError
+from mull.errors import AuthError, BudgetError, EngineError, NotFoundError, UsageError
 from mull.strategies.base import (
     Ended,
     Failure,
@@ -180,7 +180,10 @@ def test_any_other_error_of_an_engine_ends_the_drive(error: Exception) -> None:
     assert caught.value is error
 
 
-def test_a_key_that_was_never_good_ends_the_drive_at_once() -> None:
+@pytest.mark.parametrize("kind", [AuthError, NotFoundError])
+def test_a_key_or_a_name_that_was_never_good_ends_the_drive_at_once(
+    kind: type[EngineError],
+) -> None:
     """Otherwise every sample of every problem would ask, and fail, on its own."""
     asked = 0
 
@@ -193,8 +196,8 @@ def test_a_key_that_was_never_good_ends_the_drive_at_once() -> None:
             raise self.error
             yield
 
-    with pytest.raises(AuthError, match="401"):
-        run([job(Vote(n=1), number=i) for i in range(100)], Locked(AuthError("401")))
+    with pytest.raises(kind, match="no"):
+        run([job(Vote(n=1), number=i) for i in range(100)], Locked(kind("no")))
     assert asked <= 4
 
 

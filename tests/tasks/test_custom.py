@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mull.errors import ConfigError, GradeError, SpecError
+from mull.errors import ConfigError, GradeError, InputError, SpecError
 from mull.tasks import BUILTIN
 from mull.tasks.base import FileTask, GeneratedTask, Task
 from mull.tasks.custom import load_custom
@@ -150,6 +152,44 @@ def test_an_extraction_that_breaks_is_no_silent_answer(
     task = load_custom(write(tmp_path, text))
     with pytest.raises(GradeError, match=message):
         task.extract(task.problem("?"), "some")
+
+
+@pytest.mark.parametrize("value", ["'no'", "0.5", "1", "[]", "re.match('a', a)"])
+@pytest.mark.parametrize("name", ["same", "grade"])
+def test_a_verdict_is_true_or_false_and_no_text(tmp_path: Path, name: str, value: str) -> None:
+    """``"no"`` counts as true wherever Python asks, and would make every answer right."""
+    task = load_custom(write(tmp_path, f"import re\ndef {name}(a, b): return {value}"))
+    problem = replace(task.problem("?"), answer="a")
+    grade = task.grade(problem, "ab")
+    assert grade.outcome is GradeOutcome.GRADER_ERROR
+    wanted = "a bool or None" if name == "grade" else "a bool"
+    assert f"roman.py: {name} must return {wanted}, not " in grade.detail
+    if name == "same":
+        with pytest.raises(GradeError, match="same must return a bool, not"):
+            task.same(problem, "a", "b")
+
+
+def test_a_verdict_may_be_numpys(tmp_path: Path) -> None:
+    text = "import numpy as np\ndef grade(a, b): return np.isclose(float(a), float(b))"
+    task = load_custom(write(tmp_path, text))
+    problem = replace(task.problem("?"), answer="0.3")
+    assert task.grade(problem, "0.30000000001").outcome is GradeOutcome.CORRECT
+    assert task.grade(problem, "0.4").outcome is GradeOutcome.WRONG
+
+
+@pytest.mark.parametrize("base", ["text", "math", "json"])
+def test_a_checker_of_its_own_may_read_a_gold_of_several_parts(tmp_path: Path, base: str) -> None:
+    gold = {"any": ["a", "b"]}
+    data = tmp_path / "p.jsonl"
+    data.write_text(json.dumps({"question": "?", "answer": gold}))
+    grade = "def grade(answer, gold): return answer in json.loads(gold)['any']"
+    task = load_custom(write(tmp_path, f"import json\nbase = {base!r}\n{grade}"))
+    (problem,) = task.load(str(data))
+    assert task.grade(problem, "b").outcome is GradeOutcome.CORRECT
+    assert task.grade(problem, "c").outcome is GradeOutcome.WRONG
+    task = load_custom(write(tmp_path, "def extract(text): return text"))
+    with pytest.raises(InputError, match=r"p\.jsonl:1: answer must be a string or a number"):
+        list(task.load(str(data)))
 
 
 def test_a_prompt_may_be_chat_turns_and_nothing_else(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from mull.errors import InputError
 from mull.tasks.files import MAX_LINE, problem_of, read_rows
 from mull.tasks.text import Text
+from mull.tasks.words import WordsTask
 from mull.types import Problem
 
 TASK = Text()
@@ -41,7 +42,10 @@ def load(tmp_path: Path, data: bytes | str) -> list[Problem]:
         (b'{"text": "a", "id": [1]}', "id must be a string or a whole number, not an array"),
         (b'{"text": "a", "id": true}', "not true or false"),
         (b'{"text": "a", "answer": ""}', "answer is empty; leave the field out"),
-        (b'{"messages": []}', "messages must be an array of turns"),
+        (b'{"text": "a", "answer": ["b", "c"]}', r"p\.jsonl:1: answer must be .* not an array"),
+        (b'{"text": "a", "answer": {"b": 1}}', "answer must be a string or a number, not an obj"),
+        (b'{"messages": []}', "messages is empty; expected an array of at least one turn"),
+        (b'{"messages": {}}', "messages must be an array of turns, not an object"),
         (b'{"messages": [{"role": "robot", "content": "x"}]}', "a turn of messages is"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"text": "' + b"x" * MAX_LINE + b'"}', r"p\.jsonl:1: the line is longer than 1048576"),
@@ -94,3 +98,11 @@ def test_a_task_without_its_own_reading_gets_the_general_one(tmp_path: Path) -> 
     file.write_text('{"id": "a", "text": "x", "answer": "y", "level": 1}')
     (row,) = read_rows(str(file))
     assert problem_of(Plain(), row) == TASK.from_row(row)
+
+
+def test_what_a_task_says_of_a_text_is_said_with_its_line(tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"text": "What is six times seven?"}')
+    (row,) = read_rows(str(file))
+    with pytest.raises(InputError, match=r"p\.jsonl:1: not a words problem"):
+        problem_of(WordsTask(), row)

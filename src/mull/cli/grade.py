@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from collections.abc import Sequence
+from statistics import fmean
 from typing import Annotated
 
 import typer
@@ -11,11 +14,11 @@ from rich.table import Table
 
 from mull.catalog import load_task
 from mull.cli import options
-from mull.metrics.intervals import wilson
+from mull.metrics import mean_interval
 from mull.runs.responses import Response, grade_responses
 from mull.types import GradeOutcome
 
-BROKEN = (GradeOutcome.GRADER_TIMEOUT, GradeOutcome.GRADER_ERROR)
+RESAMPLES = 2_000
 
 
 def grade(
@@ -24,17 +27,16 @@ def grade(
     as_json: options.AsJson = False,
 ) -> int:
     """Grade responses made elsewhere."""
-    outcomes: Counter[GradeOutcome] = Counter()
-    reasons: Counter[str] = Counter()
+    responses: list[Response] = []
     for response in grade_responses(file, load_task(task)):
-        outcomes[response.grade.outcome] += 1
-        if response.extraction.unanswered is not None:
-            reasons[response.extraction.unanswered.value] += 1
+        responses.append(response)
         if as_json:
             options.print_json(_row(response))
     if not as_json:
-        _print(outcomes, reasons)
-    return 3 if any(outcomes[outcome] for outcome in BROKEN) else 0
+        _print(responses)
+    broke = options.broken(response.grade for response in responses)
+    options.say(broke, sys.stderr)
+    return options.FAILURES if broke else 0
 
 
 def _row(response: Response) -> dict[str, object]:
@@ -48,20 +50,34 @@ def _row(response: Response) -> dict[str, object]:
     }
 
 
-def _print(outcomes: Counter[GradeOutcome], reasons: Counter[str]) -> None:
+def _print(responses: Sequence[Response]) -> None:
     table = Table("outcome", "responses", "share", box=None)
-    n = sum(outcomes.values())
+    n = len(responses)
+    outcomes = Counter(response.grade.outcome for response in responses)
     for outcome in GradeOutcome:
         if outcomes[outcome]:
             table.add_row(outcome.value, f"{outcomes[outcome]:,}", f"{outcomes[outcome] / n:.1%}")
-    for reason, count in sorted(reasons.items()):
+    reasons = Counter(response.extraction.unanswered for response in responses)
+    for reason, count in sorted((str(r.value), c) for r, c in reasons.items() if r is not None):
         table.add_row(f"  unanswered: {reason}", f"{count:,}", f"{count / n:.1%}")
     console = Console(highlight=False, markup=False)
     console.print(table)
-    graded = outcomes[GradeOutcome.CORRECT] + outcomes[GradeOutcome.WRONG]
-    graded += outcomes[GradeOutcome.UNANSWERED]
-    if graded:
-        accuracy = wilson(outcomes[GradeOutcome.CORRECT], graded)
-        console.print(f"accuracy {accuracy.percent()} of {graded:,} graded (Wilson 95 %)")
-    else:
-        console.print("no response could be graded: the rows have no gold answers")
+    console.print(_accuracy(responses), soft_wrap=True)
+
+
+def _accuracy(responses: Sequence[Response]) -> str:
+    """The mean over problems of the share that is right, of what has a verdict."""
+    right: dict[str, list[bool]] = {}
+    for response in responses:
+        if response.grade.correct is not None:
+            right.setdefault(response.name, []).append(response.grade.correct)
+    if right:
+        accuracy = mean_interval([fmean(each) for each in right.values()], RESAMPLES)
+        graded = sum(len(each) for each in right.values())
+        return (
+            f"accuracy {accuracy.percent()} over {len(right):,} problems "
+            f"with {graded:,} graded responses (95 %)"
+        )
+    if all(response.problem.answer is None for response in responses):
+        return "no response could be graded: the rows have no gold answers"
+    return "no response could be graded: no verdict came, as the outcomes say"

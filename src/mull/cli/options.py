@@ -7,7 +7,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import update_wrapper
 from pathlib import Path
 from typing import Annotated, Any, Final, TextIO, TypeVar, get_type_hints
@@ -17,7 +17,8 @@ import typer
 from mull.budget import Budget
 from mull.errors import InputError, UsageError
 from mull.report.tables import safe_terminal
-from mull.types import Sampling
+from mull.runs.result import BROKEN
+from mull.types import Grade, GradeOutcome, Sampling
 
 MAX_PROMPT_BYTES = 1 << 20
 T = TypeVar("T")
@@ -50,6 +51,13 @@ Engines = Annotated[
 ]
 Seed = Annotated[int, typer.Option(help="Seed; equal seeds give equal samples.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def named(place: str | None) -> str | None:
+    """A callback of ``--out``: an empty one, as of an unset variable, is no place to write to."""
+    if place is not None and not place.strip():
+        raise UsageError("--out is empty; expected a directory, as in --out made")
+    return place
 
 
 def shared(command: Callable[..., T]) -> Callable[..., T]:
@@ -167,6 +175,22 @@ def print_json(value: Any) -> None:
     """
     line = json.dumps(_finite(value), ensure_ascii=False, allow_nan=False)
     print(_UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", line))
+
+
+def broken(grades: Iterable[Grade]) -> list[str]:
+    """A line for each way in which a grader broke: how often, and what it said once.
+
+    >>> broken([Grade(GradeOutcome.WRONG), Grade(GradeOutcome.GRADER_ERROR, "ValueError: x")])
+    ['no verdict: 1 × grader_error, as in: ValueError: x']
+    """
+    said: dict[GradeOutcome, list[str]] = {}
+    for grade in grades:
+        if grade.outcome in BROKEN:
+            said.setdefault(grade.outcome, []).append(grade.detail)
+    return [
+        f"no verdict: {len(details)} × {outcome.value}, as in: {details[0]}"
+        for outcome, details in sorted(said.items())
+    ]
 
 
 def say(problems: Sequence[str], stream: TextIO) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from mull.cli import options
 from mull.errors import UsageError
 from mull.report.arc_files import left_out_of
 from mull.report.load import Runs
@@ -17,7 +18,11 @@ from mull.report.write import write_report
 def report(
     directories: Annotated[list[str], typer.Argument(help="Directories of runs.")],
     out: Annotated[
-        str | None, typer.Option(help="Where to write; default: report/ in the first directory.")
+        str | None,
+        typer.Option(
+            help="Where to write; default: report/ in the first directory.",
+            callback=options.named,
+        ),
     ] = None,
 ) -> None:
     """Write report.html, its tables (md, csv) and its plots (svg, png)."""

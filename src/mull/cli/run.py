@@ -38,7 +38,8 @@ from mull.tasks.base import Task
 def run(
     config: Annotated[str, typer.Argument(help="The run's config, a TOML file.")],
     out: Annotated[
-        str | None, typer.Option(help="The run's directory; default: runs/<name>.")
+        str | None,
+        typer.Option(help="The run's directory; default: runs/<name>.", callback=options.named),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print tokens, FLOPs, hours and cost; run nothing.")
@@ -145,8 +146,15 @@ def say_end(console: Console, ended: Summary) -> None:
     """Say what is left to know of a run that ended."""
     if ended.dropped:
         console.print(f"{ended.dropped} damaged rows were found, dropped and made again")
+    for what, counted in (("failed", ended.failures), ("no verdict", ended.broke)):
+        for name, (times, said) in sorted(counted.items()):
+            example = f", as in: {safe_terminal(said)}" if said else ""
+            line = " ".join(f"{what}: {times:,} × {name}{example}".split())
+            console.print(line, soft_wrap=True)
     if ended.failed:
-        console.print(f"{ended.failed} results have failures; run again to retry them")
+        console.print(
+            f"{ended.failed} results have failures; mend their cause, or run again to retry them"
+        )
     if ended.interrupted:
         console.print(f"interrupted: {ended.stored} of {ended.total} kept; run again to go on")
     console.print(f"run: {ended.directory}", soft_wrap=True)

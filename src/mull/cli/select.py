@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, cast
 
 import typer
@@ -24,7 +25,7 @@ def select(
         str, typer.Option("--select", help="As in majority or weighted(score=prm).")
     ] = "majority",
     as_json: options.AsJson = False,
-) -> None:
+) -> int:
     """Select one answer a problem from samples made elsewhere."""
     chosen = list(select_responses(file, load_task(task), _selector(by)))
     console = Console(highlight=False, markup=False, soft_wrap=True)
@@ -44,6 +45,9 @@ def select(
             )
     if graded and not as_json:
         console.print(f"accuracy {wilson(correct, graded).percent()} of {graded:,} (Wilson 95 %)")
+    broke = options.broken(choice.grade for choice in chosen)
+    options.say(broke, sys.stderr)
+    return options.FAILURES if broke else 0
 
 
 def _selector(text: str) -> Selector:

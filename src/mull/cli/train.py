@@ -111,6 +111,7 @@ def directory(out: str | Path) -> Path:
 
     What an unfinished training left is no model yet: the same command goes on from it.
     """
+    options.named(str(out))
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {out} is a file; expected a directory, made where there is none")

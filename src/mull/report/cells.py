@@ -8,6 +8,7 @@ wrote and scored, so that rows of an older verifier are never taken for a newer 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -123,7 +124,8 @@ def unpacked(bits: str, count: int) -> Floats:
 def rows_of(directory: str | Path) -> Iterator[CellRow]:
     """The finished cells of a run whose budget says how many samples.
 
-    Raises ``StoreError`` for a directory that holds no run.
+    Raises ``StoreError`` for a directory that holds no run, ``InputError`` for a cell with answers
+    that have no verdict: a row says right or wrong of every problem.
     """
     with Records(directory) as records:
         levels = ",".join(str(problem.level) for problem in records.problems())
@@ -133,7 +135,19 @@ def rows_of(directory: str | Path) -> Iterator[CellRow]:
                 continue
             results = list(records.results(cell))
             if len(results) == count > 0:
+                _check_verdicts(directory, cell, results)
                 yield _row(records, cell, cell.budget.samples, results, levels)
+
+
+def _check_verdicts(directory: str | Path, cell: Cell, results: Sequence[ResultRecord]) -> None:
+    without = Counter(result.outcome for result in results if result.correct is None)
+    if without:
+        said = ", ".join(f"{count} {outcome}" for outcome, count in sorted(without.items()))
+        raise InputError(
+            f"{directory}: {cell.id}: answers without a verdict ({said} of {len(results)}); "
+            "expected right or wrong of every problem: make a new run, with gold answers and a "
+            "grader that judges them"
+        )
 
 
 def _row(

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def summary(runs: Sequence[Run], resamples: int = 2000, draws: int = 200) -> list[RichTable]:
     """Tables for ``rich.console.Console.print``: n-scaling of each pooled series with intervals,
-    the strategies side by side where there are several or none is a pool, and what a run of one
-    strategy spent.
+    the strategies side by side where there are several or none is a pool, what has no verdict, and
+    what a run of one strategy spent.
 
     Fewer resamples and draws than the report's, so that a run ends quickly. Needs neither
     matplotlib nor jinja2.
@@ -28,5 +28,7 @@ def summary(runs: Sequence[Run], resamples: int = 2000, draws: int = 200) -> lis
     tables = [contents.n_scaling(study, titled=len(pooled) > 1) for study in pooled]
     if len(studies) > 1 or not pooled:
         tables.append(contents.brief(studies))
+    without = contents.undecided(studies)
+    tables += [without] if without.rows else []
     tables += [contents.ledger(run) for run in runs if len(run.cells) == 1]
     return [terminal(table) for table in tables]

@@ -223,6 +223,28 @@ def unanswered(studies: Sequence[Study]) -> Table:
     return Table("unanswered", "Unanswered, graded, ended", heads, tuple(rows))
 
 
+def undecided(studies: Sequence[Study]) -> Table:
+    """Answers and candidates without a verdict, though their problems have a gold answer."""
+    titles = ("strategy, budget", "outcome", "answers", "candidates", "accuracy over")
+    rows: list[tuple[Value, ...]] = []
+    for study in studies:
+        digests = study.line.digests
+        names = {n for d in digests for n in (*d.undecided, *d.undecided_samples)}
+        for name in sorted(names):
+            answers = sum(digest.undecided.get(name, 0) for digest in digests)
+            candidates = sum(digest.undecided_samples.get(name, 0) for digest in digests)
+            rows.append((study.line.label, name, answers, candidates, _graded(study)))
+    return Table(
+        "undecided",
+        "Without a verdict",
+        tuple(Column(title) for title in titles),
+        tuple(rows),
+        "An answer without a verdict is neither right nor wrong: its problem is left out of "
+        "accuracy, vote and coverage, which are over so many problems. A candidate without one "
+        "does not count as right. Both are summed over seeds.",
+    )
+
+
 def failure_types(studies: Sequence[Study]) -> Table:
     """How many samples, scores and verdicts did not come, by type of failure."""
     titles = ("strategy, budget", "failure", "times", "problems")

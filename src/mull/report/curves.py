@@ -52,7 +52,7 @@ class Series:
     def pooled(self) -> bool:
         """Whether smaller n can be read off the samples, and there is something graded."""
         same = len({digest.n for digest in self.digests}) == 1
-        return same and all(d.pools for d in self.digests) and bool(self.first.graded.any())
+        return same and all(d.pools for d in self.digests) and bool(self.graded.any())
 
     @property
     def pool_name(self) -> tuple[object, ...]:
@@ -61,8 +61,8 @@ class Series:
 
     @property
     def graded(self) -> NDArray[np.bool_]:
-        """Problems with a gold answer, [problems]."""
-        return self.first.graded
+        """Problems with a gold answer and a verdict under every seed, [problems]."""
+        return np.asarray(np.all([digest.graded for digest in self.digests], axis=0))
 
     def mean(self, name: str) -> Floats:
         """An array of the digests averaged over the seeds, graded problems only."""

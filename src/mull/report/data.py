@@ -40,13 +40,13 @@ class Sample:
 class ProblemResult:
     """One problem in one cell: its samples in key order and what was selected.
 
-    ``answer``, ``correct`` and ``confidence`` are the strategy's own selection; ``level`` is the
-    task's difficulty, ``None`` without one; ``failure`` is the first recorded error, ``failures``
-    the number of errors by type. ``asked`` and ``paid`` are the samples that the strategy asked
-    for and its whole bill, judges and verifiers included; ``None`` where only the samples' own
-    usage is known. Where a tree was recorded: the ``tree`` in key order, how many nodes of it were
-    ``left_out``, the key of the ``chosen`` end, and what was ``spent`` on this problem. ``meta``
-    are the task's own facts.
+    ``answer``, ``correct`` and ``confidence`` are the strategy's own selection, and ``outcome`` (a
+    ``GradeOutcome`` value) says why it has no verdict; ``level`` is the task's difficulty, ``None``
+    without one; ``failure`` is the first recorded error, ``failures`` the number of errors by type.
+    ``asked`` and ``paid`` are the samples that the strategy asked for and its whole bill, judges
+    and verifiers included; ``None`` where only the samples' own usage is known. Where a tree was
+    recorded: the ``tree`` in key order, how many nodes of it were ``left_out``, the key of the
+    ``chosen`` end, and what was ``spent`` on this problem. ``meta`` are the task's own facts.
     """
 
     id: str
@@ -66,6 +66,7 @@ class ProblemResult:
     chosen: tuple[int, ...] | None = None
     spent: tuple[LedgerRow, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    outcome: str = ""
 
 
 @dataclass(frozen=True, slots=True)

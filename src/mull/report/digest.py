@@ -23,6 +23,8 @@ UNITS = ("samples", "tokens", "flops", "seconds")
 """What accuracy is plotted against: per problem; tokens are computed ones (new prompt, generated);
 seconds are those that a slot was held."""
 
+COUNTED = ("reason", "outcome", "undecided", "undecided sample", "stop", "error", "erring")
+
 OWN = frozenset({"logprob", "mean_logprob"})
 """Scores that a policy gives its own samples: no verifier's."""
 
@@ -31,7 +33,9 @@ OWN = frozenset({"logprob", "mean_logprob"})
 class CellDigest:
     """Arrays over the problems of a cell, shape [problems] unless said otherwise.
 
-    ``graded`` marks problems with a gold answer; a problem that failed is graded, and wrong.
+    ``graded`` marks problems with a gold answer and a verdict on the strategy's own; a problem that
+    failed is graded, and wrong. ``undecided`` counts by outcome the answers without a verdict to
+    problems with a gold answer, ``undecided_samples`` the samples.
     ``fixed`` and ``marginal`` [problems, units] are the cost of the prompt and of one more sample:
     k samples cost fixed + k·marginal, which for k = n is exactly what was charged.
     ``total`` [problems, units] is what each problem cost in all, judges and verifiers included.
@@ -61,6 +65,8 @@ class CellDigest:
     samples: int
     reasons: Mapping[str, int]
     outcomes: Mapping[str, int]
+    undecided: Mapping[str, int]
+    undecided_samples: Mapping[str, int]
     stops: Mapping[str, int]
     errors: Mapping[str, int]
     erring: Mapping[str, int]
@@ -78,8 +84,7 @@ def digest(cell: Cell, texts: TextBudget) -> CellDigest:
     sizes = {row.n for row in rows if row.n}
     n = max(sizes, default=0)
     independent = cell.independent and len(sizes) == 1 and n > 0
-    names = ("reason", "outcome", "stop", "error", "erring")
-    count: dict[str, Counter[str]] = {name: Counter() for name in names}
+    count: dict[str, Counter[str]] = {name: Counter() for name in COUNTED}
     for row in rows:
         for name, counter in count.items():
             counter.update(row.counts[name])
@@ -104,6 +109,8 @@ def digest(cell: Cell, texts: TextBudget) -> CellDigest:
         samples=sum(row.n for row in rows),
         reasons=dict(sorted(count["reason"].items())),
         outcomes=dict(sorted(count["outcome"].items())),
+        undecided=dict(sorted(count["undecided"].items())),
+        undecided_samples=dict(sorted(count["undecided sample"].items())),
         stops=dict(sorted(count["stop"].items())),
         errors=dict(sorted(count["error"].items())),
         erring=dict(sorted(count["erring"].items())),
@@ -140,7 +147,9 @@ class _Row:
 def _problem(problem: ProblemResult, texts: TextBudget) -> _Row:
     samples = problem.samples
     fixed, marginal = _costs(samples)
-    graded = problem.gold is not None
+    asked = problem.gold is not None
+    graded = asked and problem.correct is not None
+    unsure = [s.outcome for s in samples if asked and s.correct is None]
     pool = _pool(samples)
     return _Row(
         id=problem.id,
@@ -157,6 +166,8 @@ def _problem(problem: ProblemResult, texts: TextBudget) -> _Row:
         counts={
             "reason": Counter(s.unanswered for s in samples if s.unanswered is not None),
             "outcome": Counter(s.outcome for s in samples),
+            "undecided": Counter([problem.outcome] if asked and not graded else []),
+            "undecided sample": Counter(unsure),
             "stop": Counter(s.stop for s in samples),
             "error": Counter(problem.failures),
             "erring": Counter(problem.failures.keys()),
@@ -185,12 +196,18 @@ def _pool(samples: Sequence[Sample]) -> Pool:
 
 
 def _scored(samples: Sequence[Sample], pool: Pool) -> dict[str, Pool]:
-    """The pool under each verifier's score that some sample has."""
+    """The pool under each verifier's score that some sample has.
+
+    Of a sample without a verdict no score counts: there is nothing to hold it against.
+    """
     names = {name for sample in samples for name in sample.scores} - OWN
     return {
         name: replace(
             pool,
-            weights=np.array([s.scores.get(name, np.nan) for s in samples], dtype=np.float64),
+            weights=np.array(
+                [np.nan if s.correct is None else s.scores.get(name, np.nan) for s in samples],
+                dtype=np.float64,
+            ),
         )
         for name in sorted(names)
     }

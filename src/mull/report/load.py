@@ -176,6 +176,7 @@ def _problem(problem: ProblemRecord, result: ResultRecord, strategy: str) -> dat
         if result.tree
         else (),
         meta=problem.meta,
+        outcome=result.outcome,
     )
 
 

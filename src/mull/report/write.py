@@ -211,6 +211,8 @@ def _tables(runs: Sequence[Run], studies: Sequence[contents.Study]) -> dict[str,
         for i, run in enumerate(runs)
     ]
     made = [contents.cells(studies), *ledgers]
+    without = contents.undecided(studies)
+    made += [without] if without.rows else []
     made += [contents.unanswered(studies), contents.failure_types(studies)]
     made.append(contents.failures(studies))
     return {table.name: table for table in made}

@@ -103,7 +103,13 @@ def load_problems(config: Config, task: Task) -> list[Problem]:
     """The problems that a config asks for: from its file, or as many as it says from the task."""
     problems = list(_problems(config, task))
     if not problems:
-        raise InputError(f"{config.file or config.task}: no problems in it; expected at least one")
+        place = config.file or config.task
+        if config.skip:
+            raise ConfigError(
+                f"skip = {config.skip}: {place} has no problem behind the first {config.skip}; "
+                "skip fewer than it has"
+            )
+        raise InputError(f"{place}: no problems in it; expected at least one")
     if config.problems is not None and len(problems) < config.problems:
         behind = f" behind the first {config.skip}" if config.skip else ""
         raise ConfigError(

@@ -16,8 +16,9 @@ from mull.types import Candidate, Extraction, Grade, Problem, Unanswered
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One response of a file, read and graded."""
+    """One response of a file, read and graded; ``name`` is one for all responses to a problem."""
 
+    name: str
     problem: Problem
     extraction: Extraction
     grade: Grade
@@ -36,13 +37,15 @@ class Chosen:
 def grade_responses(path: str, task: Task) -> Iterator[Response]:
     """Grade each row of a jsonl file: ``id``, ``problem``, ``answer`` (gold), ``response``.
 
-    An empty response is data (unanswered); a missing field is an ``InputError`` with its line.
+    Rows belong together as in ``select_responses``. An empty response is data (unanswered); a
+    missing field is an ``InputError`` with its line.
     """
     # All rows are read before the first is graded: a broken one is said before anything is printed.
-    asked = [(problem_of(task, row), _response(row)) for row in read_rows(path)]
-    for problem, text in asked:
-        extraction = _extract(task, problem, text)
-        yield Response(problem, extraction, grade_answer(task, problem, extraction.answer))
+    asked = [(row, problem_of(task, row), _response(row)) for row in read_rows(path)]
+    for row, problem, text in asked:
+        read = _extract(task, problem, text)
+        grade = grade_answer(task, problem, read.answer)
+        yield Response(_name(row, problem), problem, read, grade)
 
 
 def select_responses(path: str, task: Task, select: Selector) -> Iterator[Chosen]:
@@ -56,7 +59,7 @@ def select_responses(path: str, task: Task, select: Selector) -> Iterator[Chosen
     candidates: dict[str, list[Candidate]] = {}
     for row in read_rows(path, unique=False):
         problem = problem_of(task, row)
-        name = row.id if row.named else problem.prompt.plain
+        name = _name(row, problem)
         before = problems.get(name)
         problems[name] = _same_problem(row, before, problem) if before else problem
         group = candidates.setdefault(name, [])
@@ -68,6 +71,11 @@ def select_responses(path: str, task: Task, select: Selector) -> Iterator[Chosen
         selection = select(candidates[name], partial(task.same, problem))
         grade = grade_answer(task, problem, selection.answer)
         yield Chosen(problem, selection, grade, len(candidates[name]))
+
+
+def _name(row: Row, problem: Problem) -> str:
+    """What the rows of one problem share."""
+    return row.id if row.named else problem.prompt.plain
 
 
 def _same_problem(row: Row, before: Problem, now: Problem) -> Problem:

@@ -32,6 +32,10 @@ TREE_TEXT = 500_000
 """A recorded tree has at most so many nodes and so many characters of text."""
 
 
+BROKEN: frozenset[str] = frozenset({GradeOutcome.GRADER_TIMEOUT, GradeOutcome.GRADER_ERROR})
+"""Outcomes of a grader that gave no verdict: neither right nor wrong."""
+
+
 @dataclass(frozen=True, slots=True)
 class GradedCandidate:
     """One candidate of a record.
@@ -105,6 +109,11 @@ class ResultRecord:
     def failure(self) -> str | None:
         """The first error of a problem that has no candidate at all."""
         return self.failures[0] if self.failures and not self.candidates else None
+
+    @property
+    def broke(self) -> frozenset[str]:
+        """The outcomes by which a grader broke, on the answer or on a candidate's."""
+        return BROKEN & {self.outcome, *(candidate.outcome for candidate in self.candidates)}
 
     def pool(self) -> Pool:
         """The candidates as arrays for ``mull.metrics``."""

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -41,7 +41,7 @@ from mull.strategies.base import Start, Strategy
 from mull.strategies.drive import Job, Solved, drive
 from mull.strategies.needs import POLICY
 from mull.tasks.base import Task
-from mull.types import Usage
+from mull.types import EMPTY, Usage
 from mull.verifiers.base import Verifier, forget_prefixes
 
 GRACE = 5.0
@@ -69,8 +69,11 @@ class Progress:
 class Summary:
     """How a run ended. ``failed`` counts problems (by cell) with failures.
 
-    ``dropped`` counts damaged rows that were found and made again. ``stored`` counts the results on
-    the disk, those with failures from an earlier session included: they are ``done`` once retried.
+    ``failures`` has, by type, how many failures there were and the message of one. ``broke`` has,
+    by outcome, on how many problems' answers a grader broke and what it said once, earlier sessions
+    included. ``dropped`` counts damaged rows that were found and made again. ``stored`` counts the
+    results on the disk, those with failures from an earlier session included: they are ``done``
+    once retried.
     """
 
     directory: Path
@@ -80,11 +83,13 @@ class Summary:
     dropped: int
     interrupted: bool
     stored: int
+    failures: Mapping[str, tuple[int, str]] = field(default_factory=lambda: EMPTY)
+    broke: Mapping[str, tuple[int, str]] = field(default_factory=lambda: EMPTY)
 
     @property
     def exit_code(self) -> int:
-        """0 done, 3 finished with recorded failures, 130 interrupted."""
-        return 130 if self.interrupted else 3 if self.failed else 0
+        """0 done, 3 finished with recorded failures or broken graders, 130 interrupted."""
+        return 130 if self.interrupted else 3 if self.failed or self.broke else 0
 
 
 OnProgress = Callable[[Progress], None]
@@ -118,8 +123,9 @@ def run(
 
     Raises ``UsageError`` before anything is written, ``RunLockedError`` if another process writes
     the run, ``ConfigChangedError`` (naming the fields) if the directory holds another run, and
-    what ends a run: ``StoreError``, or an error of the task's or strategy's own. What was
-    committed until then is kept.
+    what ends a run: ``StoreError``, ``AuthError`` or ``NotFoundError`` of an endpoint that never
+    answered, or an error of the task's or strategy's own. What was committed until then is kept;
+    where that is nothing, no directory is left.
     """
     plan = prepare(config, task=task, strategies=strategies)
     out = Path(directory) if directory is not None else default_directory(config)
@@ -139,6 +145,10 @@ def run(
         runner = _Runner(plan, held, equipment, on_progress, grace)
         with asyncio.Runner(loop_factory=VirtualLoop if virtual else None) as loop:
             return loop.run(runner.run(signals))
+    except (MullError, OSError):
+        if held is not None:
+            held.close(forget=True)
+        raise
     finally:
         if held is not None:
             held.close()
@@ -163,6 +173,8 @@ class _Runner:
         self.cut = False
         self.done = 0
         self.failed = 0
+        self.failures: dict[str, tuple[int, str]] = {}
+        self.broke: dict[str, tuple[int, str]] = {}
         self.spent = Usage()
         self.written: deque[tuple[asyncio.Future[None], Cell, ResultRecord]] = deque()
         self.task: asyncio.Task[object] | None = None
@@ -244,6 +256,7 @@ class _Runner:
             else:
                 left.discard(position)
                 self.done += 1
+                self._count_broken(record)
                 self.spent = self.spent + record.total
         return left
 
@@ -328,10 +341,21 @@ class _Runner:
     def _tell(self, cell: Cell, record: ResultRecord) -> None:
         self.done += 1
         self.failed += bool(record.failures)
+        self._count_broken(record)
+        for failure in record.failures:
+            name, _, message = failure.partition(": ")
+            times, first = self.failures.get(name, (0, message))
+            self.failures[name] = (times + 1, first)
         self.spent = self.spent + record.total
         if self.on_progress is not None:
             total = len(self.plan.cells) * len(self.plan.problems)
             self.on_progress(Progress(cell, self.done, total, self.failed, self.spent))
+
+    def _count_broken(self, record: ResultRecord) -> None:
+        for outcome in record.broke:
+            times, said = self.broke.get(outcome, (0, ""))
+            said = said or (record.detail if record.outcome == outcome else "")
+            self.broke[outcome] = (times + 1, said)
 
     def _summary(self) -> Summary:
         total = len(self.plan.cells) * len(self.plan.problems)
@@ -345,6 +369,8 @@ class _Runner:
             self.store.dropped,
             self.stopping and self.done < total,
             stored,
+            self.failures,
+            self.broke,
         )
 
     # Ctrl-C -------------------------------------------------------------------------------

@@ -18,6 +18,9 @@ FORMAT = 1
 APPLICATION = 0x4D554C4C
 """'MULL': tells a run's file from any other SQLite file."""
 
+RESTORE = "restore it from a copy, or start the run in a new directory"
+"""What to do about a file that is damaged beyond single rows."""
+
 TABLES = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value BLOB NOT NULL, hash BLOB NOT NULL) WITHOUT ROWID;
 CREATE TABLE engines (
@@ -63,6 +66,9 @@ HASHED = {
     "failures": ("cell", "position", "payload"),
 }
 """The columns that a row's hash covers, by table: all but the hash."""
+
+WORK = ("samples", "scores", "results", "failures")
+"""Tables of what was done; the others say what was to be done, and what came to nothing."""
 
 
 def connect_writer(path: Path) -> sqlite3.Connection:
@@ -123,7 +129,7 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> bool:
     except sqlite3.OperationalError:  # busy, read-only …: says nothing about the content
         raise
     except sqlite3.DatabaseError as error:
-        raise StoreError(f"{path} is no run's file, or is damaged: {error}") from error
+        raise StoreError(f"{path} is no run's file, or is damaged ({error}); {RESTORE}") from error
     if tables == 0:
         return False
     if application != APPLICATION:

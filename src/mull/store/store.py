@@ -7,6 +7,7 @@ damaged is dropped and counted, so that it is made again. Knows rows; knows no e
 from __future__ import annotations
 
 import asyncio
+import errno
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,7 +27,7 @@ from mull.store.rows import (
     unpack_completion,
     unpack_scored,
 )
-from mull.store.schema import FILE, HASHED, LOCK, connect_writer
+from mull.store.schema import FILE, HASHED, LOCK, RESTORE, WORK, connect_writer
 from mull.types import Completion, EngineInfo, Scored, Usage
 
 Statement = tuple[str, tuple[Any, ...]]
@@ -49,6 +50,9 @@ GROUP = 32
 WINDOW = 0.1
 """Seconds of the loop's clock that a row waits for company, where commits hold up the loop. That is
 meant for a virtual clock, on which waiting is free."""
+
+_UNUSABLE = frozenset((errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.EROFS))
+"""A path that no free space would make usable."""
 
 
 class Store:
@@ -80,6 +84,8 @@ class Store:
         self._timer: asyncio.Handle | None = None
         self._writing: asyncio.Future[None] | None = None
         self._broken: StoreError | None = None
+        self._made: list[Path] | None = None
+        """Folders that were made for a new file, the innermost first; ``None`` for an old file."""
 
     @classmethod
     def open(cls, directory: str | Path, *, threaded: bool = True) -> Store:
@@ -89,6 +95,7 @@ class Store:
         not writable, not durable, or holds something else.
         """
         path = Path(directory)
+        made = [each for each in (path, *path.parents) if not each.exists()]
         if path.exists() and not path.is_dir():
             raise StoreError(f"{path} is a file; expected a directory for the run's records")
         with store_errors(f"cannot open {path / FILE}"):
@@ -96,13 +103,20 @@ class Store:
             lock = FileLock(path / LOCK).acquire()
             try:
                 sync_directory(path)  # the lock's name; SQLite does as much for its own files
-                return cls(path, lock, threaded)
+                new = not (path / FILE).exists()
+                store = cls(path, lock, threaded)
+                store._made = made if new else None
+                return store
             except BaseException:
                 lock.release()
                 raise
 
-    def close(self) -> None:
-        """Commit what is pending, fold the log into the file, free the lock. Idempotent."""
+    def close(self, *, forget: bool = False) -> None:
+        """Commit what is pending, fold the log into the file, free the lock. Idempotent.
+
+        With ``forget`` a store that this object made is removed where no work was recorded in it:
+        a run that failed before it began leaves no folder behind.
+        """
         if not self._lock.held:
             return
         try:
@@ -110,12 +124,25 @@ class Store:
                 self._executor.shutdown(wait=True)
             self._flush_now()
         finally:
+            forget = forget and self._made is not None and self._without_work()
             with suppress(sqlite3.Error):  # the log stays beside the file: nothing is lost by that
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             with suppress(sqlite3.Error):
                 self._reader.close()
                 self._connection.close()
-            self._lock.release()
+            if forget:
+                for name in (FILE, f"{FILE}-wal", f"{FILE}-shm"):
+                    (self.directory / name).unlink(missing_ok=True)
+            self._lock.release(remove=forget)
+            with suppress(OSError):  # somebody else uses the folder
+                for folder in (self._made or ()) if forget else ():
+                    folder.rmdir()
+
+    def _without_work(self) -> bool:
+        with suppress(sqlite3.Error):
+            asked = (f"SELECT 1 FROM {table} LIMIT 1" for table in WORK)  # noqa: S608
+            return not any(self._reader.execute(each).fetchone() for each in asked)
+        return False
 
     def __enter__(self) -> Store:
         return self
@@ -339,8 +366,7 @@ class Store:
         if report != b"ok":
             raise CorruptRecordError(
                 f"{self.directory / FILE} is damaged beyond single rows "
-                f"({report.decode(errors='replace').strip()}); "
-                "restore it from a copy, or start the run in a new directory"
+                f"({report.decode(errors='replace').strip()}); {RESTORE}"
             )
 
     def _rows(self, sql: str, values: Sequence[Column]) -> list[Any]:
@@ -393,8 +419,10 @@ def store_errors(doing: str) -> Iterator[None]:
         yield
     except sqlite3.DatabaseError as error:
         code = getattr(error, "sqlite_errorcode", None)  # absent where Python itself raised it
-        corrupt = code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-        kind = CorruptRecordError if corrupt else StoreError
-        raise kind(f"{doing}: {error}; check disk and free space, then run again") from error
-    except (OSError, sqlite3.Error) as error:
+        if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise CorruptRecordError(f"{doing}: {error}; {RESTORE}") from error
         raise StoreError(f"{doing}: {error}; check disk and free space, then run again") from error
+    except (OSError, sqlite3.Error) as error:
+        unusable = isinstance(error, OSError) and error.errno in _UNUSABLE
+        advice = "name another directory" if unusable else "check disk and free space"
+        raise StoreError(f"{doing}: {error}; {advice}, then run again") from error

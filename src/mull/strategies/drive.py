@@ -21,7 +21,7 @@ from heapq import heappop, heappush
 from mull.budget import CostModel, Ledger, Meter, Purpose, check_countable
 from mull.engines.adapt import adapting
 from mull.engines.base import Engine
-from mull.errors import AuthError, EngineError, ProtocolError, UsageError
+from mull.errors import AuthError, EngineError, NotFoundError, ProtocolError, UsageError
 from mull.rng import derive
 from mull.strategies.base import (
     Action,
@@ -118,8 +118,8 @@ async def drive(
     A search that may not speculate (``Start.speculate``) is offered no idle slots for guesses.
     ``on_delta`` gets the pieces of final work from engines that give them. Closing the iterator
     cancels everything in flight. An ``EngineError`` becomes a ``Failure`` in its search; any other
-    exception ends the drive with all work cancelled, as does an ``AuthError`` of an engine that has
-    not answered yet: its key is wrong.
+    exception ends the drive with all work cancelled, as does an ``AuthError`` or ``NotFoundError``
+    of an engine that has not answered yet: its key, or its model's name, is wrong.
     """
     if not engines:
         raise UsageError("drive needs an engine: give at least {'policy': engine}")
@@ -410,8 +410,8 @@ class _Driver:
                     elif self.on_delta is not None:
                         self.on_delta(live.job, action, item)
         except EngineError as error:
-            if isinstance(error, AuthError) and not lane.answered:
-                raise  # the key is wrong, and every other request would be refused as well
+            if isinstance(error, AuthError | NotFoundError) and not lane.answered:
+                raise  # the key or the model's name is wrong: all others would be refused as well
             return Failure(type(error).__name__, str(error))
         return SHORT
 

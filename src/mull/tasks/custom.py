@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +28,8 @@ from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, cast
+
+import numpy as np
 
 from mull.errors import ConfigError, GradeError, InputError, MullError, SpecError
 from mull.tasks import BUILTIN
@@ -101,7 +104,7 @@ class Custom:
 
     def from_row(self, row: Row) -> Problem:
         """The problem in a row of a file."""
-        problem = problem_of(self.base, row)
+        problem = problem_of(self.base, self._with_gold_text(row))
         plain = next(
             (row.value[q] for q in ("problem", "question", "prompt", "text") if q in row.value),
             None,
@@ -132,7 +135,7 @@ class Custom:
         """The file's ``same``, either way round, else the base's."""
         if "same" not in self.hooks:
             return self.base.same(problem, a, b)
-        return a == b or bool(self._call("same", a, b)) or bool(self._call("same", b, a))
+        return a == b or bool(self._verdict("same", a, b)) or bool(self._verdict("same", b, a))
 
     def grade(self, problem: Problem, answer: str | None) -> Grade:
         """The file's ``grade``, else its ``same`` with the gold answer, else the base's grade."""
@@ -144,7 +147,7 @@ class Custom:
             return Grade(GradeOutcome.UNANSWERED)
         try:
             if "grade" in self.hooks:
-                right = self._call("grade", answer, problem.answer)
+                right = self._verdict("grade", answer, problem.answer)
             else:
                 right = self.same(problem, problem.answer, answer)
         except GradeError as error:
@@ -152,6 +155,14 @@ class Custom:
         if right is None:
             return Grade(GradeOutcome.UNGRADED, f"{self.path}: grade returned None")
         return Grade(GradeOutcome.CORRECT if right else GradeOutcome.WRONG)
+
+    def _with_gold_text(self, row: Row) -> Row:
+        """A gold of several parts as JSON text, where a function of the file reads it."""
+        gold = row.value.get("answer")
+        if isinstance(gold, list | dict) and not self.hooks.keys().isdisjoint(("grade", "same")):
+            text = json.dumps(gold, sort_keys=True, ensure_ascii=False)
+            return replace(row, value={**row.value, "answer": text})
+        return row
 
     def _rendered(self, problem: Problem, asked: Prompt) -> Problem:
         if "prompt" not in self.hooks:
@@ -168,6 +179,16 @@ class Custom:
                 f"{self.path}: prompt must return text or a list of "
                 f'{{"role": …, "content": …}}, not {found!r:.60}'
             ) from None
+
+    def _verdict(self, name: str, *values: object) -> bool | None:
+        """What ``same`` or ``grade`` says; any text would count as true, so none is taken."""
+        found = self._call(name, *values)
+        if isinstance(found, bool | np.bool_):
+            return bool(found)
+        if found is None and name == "grade":
+            return None
+        wanted = "a bool or None" if name == "grade" else "a bool"
+        raise GradeError(f"{self.path}: {name} must return {wanted}, not {found!r:.60}")
 
     def _call(self, name: str, *values: object) -> Any:
         try:

@@ -82,8 +82,10 @@ class Row:
         found = self.value.get("messages")
         if found is None:
             return None
-        if not isinstance(found, list) or not found:
+        if not isinstance(found, list):
             raise self.error(f"messages must be an array of turns, not {_show(found)}")
+        if not found:
+            raise self.error("messages is empty; expected an array of at least one turn")
         turns = []
         for turn in found:
             role = turn.get("role") if isinstance(turn, dict) else None
@@ -149,7 +151,11 @@ def problem_of(task: Task, row: Row) -> Problem:
         return task.from_row(row)
     prompt = question(row, Prompt.of)
     meta = row.rest(*QUESTIONS)
-    return replace(task.problem(prompt.plain, row.id), answer=gold_text(row), meta=meta)
+    try:
+        problem = task.problem(prompt.plain, row.id)
+    except InputError as error:
+        raise row.error(str(error)) from error
+    return replace(problem, answer=gold_text(row), meta=meta)
 
 
 def question(row: Row, render: Callable[[str], Prompt]) -> Prompt:
@@ -159,7 +165,10 @@ def question(row: Row, render: Callable[[str], Prompt]) -> Prompt:
 
 
 def gold_text(row: Row) -> str | None:
-    """The row's ``answer`` as text: strings as they are, other values as JSON; ``None`` without."""
+    """The row's ``answer`` as text: strings as they are, other values as JSON; ``None`` without.
+
+    An array or object is refused: compared as one text, it would make every answer wrong.
+    """
     found = row.value.get("answer")
     if found is None:
         return None
@@ -167,7 +176,12 @@ def gold_text(row: Row) -> str | None:
         if not found.strip():
             raise row.error("answer is empty; leave the field out where there is no gold answer")
         return found
-    return json.dumps(found, sort_keys=True, ensure_ascii=False)
+    if isinstance(found, list | dict):
+        raise row.error(
+            f"answer must be a string or a number, not {_show(found)}; expected one gold answer a "
+            "row, or a task of your own whose grade or same gets the whole value as JSON text"
+        )
+    return json.dumps(found)
 
 
 def _object(path: str, line: int, data: bytes) -> dict[str, Json]:

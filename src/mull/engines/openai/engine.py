@@ -25,6 +25,7 @@ from mull.errors import (
     AuthError,
     ContextError,
     EngineError,
+    NotFoundError,
     ProtocolError,
     SpecError,
     UnsupportedError,
@@ -43,7 +44,7 @@ from mull.types import (
 
 T = TypeVar("T")
 
-_FATAL = (AuthError, ContextError, UnsupportedError)
+_FATAL = (AuthError, NotFoundError, ContextError, UnsupportedError)
 """Errors that every other sample of the request would meet as well."""
 
 

@@ -23,6 +23,7 @@ from mull.errors import (
     EndpointError,
     EngineConnectionError,
     EngineError,
+    NotFoundError,
     ProtocolError,
     RateLimitError,
 )
@@ -186,6 +187,9 @@ class Transport:
         said = f"HTTP {status} from {self._endpoint.url}: {self.show(raw)}"
         if status in (401, 403):
             return Attempt(AuthError(f"{said}; check the key"), again=False, worked=False)
+        if status == 404:
+            hint = "check the model's name and the address"
+            return Attempt(NotFoundError(f"{said}; {hint}"), again=False, worked=False)
         if 300 <= status < 400:
             moved = f"HTTP {status} from {self._endpoint.url}: redirects are not followed"
             error = EndpointError(f"{moved}; give the endpoint's final address")
@@ -199,8 +203,7 @@ class Transport:
         if status in _TRANSIENT:
             after = wait_asked(retry_after, date)
             return Attempt(EndpointError(said), again=True, after=after, worked=status >= 500)
-        hint = "; does it serve this model and route?" if status == 404 else ""
-        return Attempt(EndpointError(said + hint), again=False, worked=False)
+        return Attempt(EndpointError(said), again=False, worked=False)
 
     def in_band(self, error: Any) -> Attempt:
         """The error for an error object behind status 200: its code decides, as a status would."""
