@@ -92,6 +92,7 @@ def judged(
         "best_of_n": triple(mean_interval(best)),
         "weighted_vote_minus_vote": triple(paired_difference(weighted, vote)),
         "best_of_n_minus_single": triple(paired_difference(best, single)),
+        "best_of_n_minus_vote": triple(paired_difference(best, vote)),
     }
 
 
@@ -191,6 +192,7 @@ def main() -> None:
     parser.add_argument("--spec", help="print what this verifier is worth to the named policies")
     parser.add_argument("--paired", action="store_true", help="two revision models side by side")
     parser.add_argument("--models", type=Path, default=SHIPPED)
+    parser.add_argument("--cards", type=Path, help="folder that keeps the verifiers' cards, too")
     parser.add_argument("--cache", type=Path, default=Path("build/measured"))
     parser.add_argument("--problems", type=int, default=400)
     given = parser.parse_args()
@@ -210,6 +212,10 @@ def main() -> None:
         card["measured"] = measure(card, folder, given.problems, given.cache)
         write_atomic(folder / "card.json", json.dumps(card, indent=1) + "\n")
         write_atomic(folder / "README.md", readme(card))
+        if given.cards is not None:
+            labels = json.loads((folder / "trained.json").read_text())
+            kept = card | {key: labels[key] for key in ("labels", "labelling")}
+            write_atomic(given.cards / f"{name}.json", json.dumps(kept, indent=1) + "\n")
         print(readme(card))
 
 

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,8 @@ from mull.report.verdicts import (
     verdict,
 )
 
+CARDS = Path(__file__).parent / "cards"
+"""Cards of verifiers that do not ship."""
 SESOI = 0.015
 """The smallest difference of interest, as a share of the problems."""
 SESOI_BIN = 0.03
@@ -256,22 +259,48 @@ def over_optimised(strategy: str, low: int, high: int) -> Rule:
 
 
 def ranks_inside(families: Mapping[str, Rows]) -> list[Finding]:
-    """AUC within problems of the verifiers that the rows used, against .8, by their cards.
+    """AUC within problems, against .8, of the verifiers that the rows used, by their cards, and of
+    their like that do not ship.
 
     One that learned from exact labels shows what rollouts have to reach, and decides nothing.
     """
-    used = {row.models["prm"] for row in own(families) if "prm" in row.models}
     found = []
-    for who in sorted(used):
-        auc = (card_of(who).get("measured") or {}).get("auc_within")
-        if auc:
-            gap = Interval(*(x - 0.8 for x in auc), n=0)
-            shown = f"{auc[0]:.3f} [{auc[1]:.3f}, {auc[2]:.3f}]"
-            name = who.partition(":")[2].partition("@")[0]
-            exact = _labels(name) == "exact"
-            said, chance = ("exact labels", None) if exact else (verdict(gap), p_value(gap))
-            found.append(Finding(f"`{name}`, its card", shown, said, chance))
+    for card in _judges(families):
+        auc = card["measured"]["auc_within"]
+        gap = Interval(*(x - 0.8 for x in auc), n=0)
+        shown = f"{auc[0]:.3f} [{auc[1]:.3f}, {auc[2]:.3f}]"
+        exact = card["labels"] == "exact"
+        said, chance = ("exact labels", None) if exact else (verdict(gap), p_value(gap))
+        found.append(Finding(f"`{card['name']}`, its card", shown, said, chance))
     return found
+
+
+def best_by_rollouts(families: Mapping[str, Rows]) -> list[Finding]:
+    """Best of n minus the vote of the same samples by verifiers of rollouts, by their cards."""
+    found = []
+    for card in _judges(families):
+        if card["labels"] == "soft":
+            m = card["measured"]
+            gain = Interval(*m["best_of_n_minus_vote"], n=m["problems"])
+            found += points(f"{m['samples']}, `{card['name']}`, its card", gain)
+    return found
+
+
+def _judges(families: Mapping[str, Rows]) -> list[Mapping[str, Any]]:
+    """Cards, with what the labels were, of the process models that the rows used, and of those in
+    ``CARDS`` for the same policies whose heads read the same.
+    """
+    used = {row.models["prm"] for row in own(families) if "prm" in row.models}
+    cards = [{**card, "labels": _labels(card["name"])} for who in used if (card := card_of(who))]
+    others = [json.loads(path.read_text()) for path in CARDS.glob("*.json")]
+    kinds = {(card["policy"]["model"], _reads(card)) for card in cards}
+    cards += [each for each in others if (each["policy"]["model"], _reads(each)) in kinds]
+    return sorted(cards, key=lambda card: str(card["name"]))
+
+
+def _reads(card: Mapping[str, Any]) -> bool:
+    """Whether a reward model reads likelihoods."""
+    return card["recipe"].get("logprobs") is not False
 
 
 def _labels(name: str) -> str:
