@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Protocol
+from numbers import Real
+from typing import Protocol, runtime_checkable
 
 from mull.errors import BudgetError
 from mull.types import EngineInfo, Usage
@@ -59,6 +60,8 @@ class Budget:
         if not self.limits:
             raise BudgetError(f"a budget needs at least one of {', '.join(UNITS)}")
         for name, value in self.limits.items():
+            if not _is_number(value):
+                raise BudgetError(f"budget.{name} must be a number, not {value!r}")
             if not (value > 0 and math.isfinite(value)):
                 raise BudgetError(f"budget.{name} must be a positive finite number, not {value}")
             if name in UNITS[:3] and value != int(value):
@@ -90,6 +93,10 @@ class Budget:
         return ", ".join(f"{name}={value:g}" for name, value in self.limits.items())
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def check_countable(budget: Budget | None, info: EngineInfo) -> None:
     """Raise ``BudgetError`` for a limit in a unit in which this engine's work costs nothing known.
 
@@ -109,6 +116,18 @@ def check_countable(budget: Budget | None, info: EngineInfo) -> None:
         )
 
 
+def known(amount: float, usage: Usage) -> float | None:
+    """FLOPs or money of a usage; ``None`` where tokens were computed and nobody knows them.
+
+    An engine that does not know its size reports no FLOPs, one without a price no money.
+
+    >>> known(0.0, Usage(generated=7)), known(0.0, Usage()), known(2.5, Usage(generated=7))
+    (None, 0.0, 2.5)
+    """
+    return None if usage.tokens and not amount else amount
+
+
+@runtime_checkable
 class CostModel(Protocol):
     """FLOPs of ``tokens`` forward steps that start behind ``context`` earlier tokens."""
 

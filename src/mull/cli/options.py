@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, TextIO, TypeVar, get_type_hints
 import typer
 
 from mull.budget import Budget
+from mull.catalog.spec import value_of
 from mull.errors import InputError, UsageError
 from mull.report.tables import safe_terminal
 from mull.types import Sampling
@@ -38,6 +39,12 @@ Prices = Annotated[
     str | None,
     typer.Option(
         "--price", help="Money per million new prompt, cached, generated tokens: 1,0.1,2."
+    ),
+]
+EngineOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", help="NAME=VALUE of the model's engine, as in slots=8; may be repeated."
     ),
 ]
 Verifiers = Annotated[
@@ -89,10 +96,17 @@ def budget_of(
     return Budget(samples=samples, tokens=tokens, flops=flops, seconds=seconds, cost=cost)
 
 
-def sampling_of(temperature: float, top_k: int, top_p: float, min_p: float) -> Sampling:
-    """The sampling that the options give; out-of-range values are usage errors."""
+def sampling_of(
+    temperature: float | None, top_k: int | None, top_p: float | None, min_p: float | None
+) -> Sampling | None:
+    """The sampling that the options give, ``None`` where none is given.
+
+    Out-of-range values are usage errors.
+    """
+    said = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    given: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
     try:
-        return Sampling(temperature, top_k, top_p, min_p)
+        return Sampling(**given) if given else None
     except ValueError as error:
         raise UsageError(str(error)) from error
 
@@ -115,6 +129,15 @@ def price_of(text: str | None) -> dict[str, tuple[float, ...]]:
             "million new prompt, cached prompt and generated tokens"
         )
     return {"price": amounts}
+
+
+def engine_options(pairs: list[str] | None) -> dict[str, Any]:
+    """The engine's options that ``--option`` gives; values are read as those of a spec.
+
+    >>> engine_options(["dialect=vllm", "slots=8"])
+    {'dialect': 'vllm', 'slots': 8}
+    """
+    return {name: value_of(text) for name, text in table_of("--option", pairs).items()}
 
 
 def table_of(option: str, pairs: list[str] | None) -> dict[str, str]:
