@@ -107,12 +107,13 @@ def check_countable(budget: Budget | None, info: EngineInfo) -> None:
     if budget.flops is not None and not info.parameters:
         raise BudgetError(
             f"a budget in FLOPs needs the parameters of {info.kind}:{info.model}, which are "
-            "unknown: give the engine parameters=…, or a budget in samples or tokens"
+            "unknown: say them by the engine's option parameters=…, or give a budget in samples "
+            "or tokens"
         )
     if budget.cost is not None and not any(info.price):
         raise BudgetError(
             f"a budget in cost needs the price of {info.kind}:{info.model}, which is unknown: "
-            "give the engine price=…, or a budget in samples or tokens"
+            "say it by the engine's option price=…, or give a budget in samples or tokens"
         )
 
 

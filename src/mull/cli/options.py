@@ -111,33 +111,34 @@ def sampling_of(
         raise UsageError(str(error)) from error
 
 
-def price_of(text: str | None) -> dict[str, tuple[float, ...]]:
-    """The engine's option that ``--price`` gives: three amounts, ranges are the engine's business.
+def engine_options(pairs: list[str] | None, price: str | None) -> dict[str, Any]:
+    """The engine's options that ``--option`` and ``--price`` give, read as values of a spec.
 
-    >>> price_of("1,0.1,2")
-    {'price': (1.0, 0.1, 2.0)}
+    Amounts with commas between are a list; ranges are the engine's business.
+
+    >>> engine_options(["dialect=vllm", "slots=8"], "1,0.1,2")
+    {'dialect': 'vllm', 'slots': 8, 'price': (1.0, 0.1, 2.0)}
     """
-    if text is None:
-        return {}
+    found = {name: _listed(text) for name, text in table_of("--option", pairs).items()}
+    if price is None:
+        return found
+    if "price" in found:
+        raise UsageError("--price and --option price=… say the same; give one of the two")
+    amounts = _listed(price)
+    if not isinstance(amounts, tuple) or len(amounts) != 3:
+        raise UsageError(
+            f"--price {price[:80]!r} is not valid; expected three amounts, as in 1,0.1,2: money "
+            "per million new prompt, cached prompt and generated tokens"
+        )
+    return {**found, "price": amounts}
+
+
+def _listed(text: str) -> Any:
     try:
         amounts = tuple(float(each) for each in text.split(","))
     except ValueError:
-        amounts = ()
-    if len(amounts) != 3:
-        raise UsageError(
-            f"--price {text[:80]!r} is not valid; expected three amounts, as in 1,0.1,2: money per "
-            "million new prompt, cached prompt and generated tokens"
-        )
-    return {"price": amounts}
-
-
-def engine_options(pairs: list[str] | None) -> dict[str, Any]:
-    """The engine's options that ``--option`` gives; values are read as those of a spec.
-
-    >>> engine_options(["dialect=vllm", "slots=8"])
-    {'dialect': 'vllm', 'slots': 8}
-    """
-    return {name: value_of(text) for name, text in table_of("--option", pairs).items()}
+        return value_of(text)
+    return amounts if len(amounts) > 1 else value_of(text)
 
 
 def table_of(option: str, pairs: list[str] | None) -> dict[str, str]:

@@ -63,7 +63,7 @@ def solve(
         sampling=options.sampling_of(temperature, top_k, top_p, min_p),
         until=Until(max_tokens) if max_tokens is not None else None,
         seed=seed,
-        engine_options={**options.engine_options(option), **options.price_of(price)},
+        engine_options=options.engine_options(option, price),
         engines=options.table_of("--engine", engine),
         verifiers=options.table_of("--verifier", verifier),
     )
