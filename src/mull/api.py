@@ -184,7 +184,7 @@ async def asolve_many(
 
     What was given by name (engines, verifiers) is opened here and closed at the end.
     """
-    async with aclosing(_solve_each(prompts, engine, options, [])) as stream:
+    async with aclosing(_solve_each(prompts, engine, options)) as stream:
         async for _, solution in stream:
             yield solution
 
@@ -193,9 +193,9 @@ async def _solve_each(
     prompts: Iterable[str | Problem],
     engine: Model,
     options: Options,
-    ledgers: list[Ledger],
+    ledgers: list[Ledger] | None = None,
 ) -> AsyncGenerator[tuple[int, Solution], None]:
-    """Solutions with the positions of their prompts; each prompt's ledger is added as it begins."""
+    """Solutions with the positions of their prompts; ``ledgers`` gets each one's as it begins."""
     check_options(options)
     if isinstance(prompts, str | Problem) or not isinstance(prompts, Iterable):
         raise UsageError(f"prompts = {prompts!r:.80} is not valid; expected several, as in a list")
@@ -213,8 +213,10 @@ async def _solve_each(
         for position, prompt in enumerate(prompts):
             problem = _problem(task, prompt, str(position))
             start = Start(problem, task, budget, sampling or Sampling(), until)
-            ledgers.append(Ledger(options.get("cost_model")))
-            yield Job(strategy, start, seed, position, ledgers[-1])
+            ledger = Ledger(options.get("cost_model"))
+            if ledgers is not None:
+                ledgers.append(ledger)
+            yield Job(strategy, start, seed, position, ledger)
 
     try:
         given = equip(
