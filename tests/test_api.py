@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import doctest
+import signal
 from collections.abc import Iterator
 from importlib import import_module
+from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.catalog.test_equip import Asks
@@ -14,7 +17,16 @@ from tests.verifiers.common import Pick
 
 import mull
 from mull import api
-from mull.engines.simulated import Latency, Script, SimulatedEngine, StepModel, run_virtual
+from mull.catalog.models import MODELS as SHIPPED
+from mull.engines.simulated import (
+    Fault,
+    Faults,
+    Latency,
+    Script,
+    SimulatedEngine,
+    StepModel,
+    run_virtual,
+)
 from mull.errors import BudgetError, SpecError, UsageError
 from mull.strategies.base import Ended
 from mull.strategies.vote import Vote
@@ -201,6 +213,23 @@ def test_a_named_engine_is_closed_and_a_given_one_is_not(monkeypatch: pytest.Mon
         ({"engine": "no-model"}, SpecError, "unknown model 'no-model'"),
         ({"stratgy": "vote"}, SpecError, "unknown option of mull.solve 'stratgy'; .* 'strategy'"),
         ({"strategy": "vote(n=8)", "budget": mull.Budget(samples=4)}, BudgetError, "contradicts"),
+        ({"prompt": None}, UsageError, "prompt = None is not valid; expected a text or a mull.Pr"),
+        ({"prompt": 7}, UsageError, "prompt = 7 is not valid"),
+        ({"engine": None}, SpecError, "model None is not valid; expected an engine, or a shipped"),
+        ({"strategy": None}, SpecError, r"strategy = None is not valid; .* 'vote\(n=8\)'"),
+        ({"task": 3}, SpecError, "task = 3 is not valid; expected a task's name"),
+        ({"budget": 4}, UsageError, r"budget = 4 is not valid; .* mull.Budget\(samples=16\)"),
+        ({"budget": {"samples": 4}}, UsageError, "budget = {'samples': 4} is not valid"),
+        ({"sampling": 0.7}, UsageError, "sampling = 0.7 is not valid; expected sampling, as mull"),
+        ({"until": 400}, UsageError, "until = 400 is not valid"),
+        ({"seed": "a"}, UsageError, "seed = 'a' is not valid; expected a whole number"),
+        ({"seed": 1.5}, UsageError, "seed = 1.5 is not valid"),
+        ({"seed": True}, UsageError, "seed = True is not valid"),
+        ({"cost_model": "2P"}, UsageError, "cost_model = '2P' is not valid; .*COST_MODELS"),
+        ({"engine_options": 4}, UsageError, "engine_options = 4 is not valid"),
+        ({"engine_options": {"model": "m"}}, SpecError, "unknown option of the engine .* 'model'"),
+        ({"verifiers": "prm"}, UsageError, "verifiers = 'prm' is not valid"),
+        ({"strategy": "greedy", "sampling": mull.Sampling()}, UsageError, "draws no samples"),
     ],
 )
 def test_what_is_wrong_is_said(
@@ -209,6 +238,48 @@ def test_what_is_wrong_is_said(
     call = {"prompt": "Say it.", "engine": "simulated:echo", **options}
     with pytest.raises(error, match=message):
         mull.solve(**call)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("prompts", ["hello", problem(), None, 7])
+def test_many_prompts_are_no_single_one(prompts: Any) -> None:
+    with pytest.raises(UsageError, match="expected several, as in a list"):
+        mull.solve_many(prompts, "simulated:echo")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_a_directory_may_be_a_path() -> None:
+    pytest.importorskip("torch")
+    model = SHIPPED / "words-s"
+    solution = mull.solve("Say it.", model, task="text", strategy="greedy", until=Until(4))
+    assert solution.samples == 1
+    with pytest.raises(SpecError, match="no such directory"):
+        mull.solve("Say it.", Path("no/where"))
+    with pytest.raises(UsageError, match="draws no samples"):
+        mull.solve("Say it.", ENGINE, strategy="greedy", sampling=mull.Sampling(temperature=2))
+
+
+def test_samples_are_those_that_came() -> None:
+    engine = SimulatedEngine(Script(["answer 7"]), latency=Latency(token_ms=2), slots=4)
+    few = run_virtual(
+        api.asolve("Say it.", engine, task=TASK, budget=mull.Budget(samples=16, seconds=0.05))
+    )
+    assert few.ended is Ended.BUDGET
+    assert 0 < few.samples == len(few.candidates) < 16
+    faulty = SimulatedEngine(Script(["answer 7"]), faults=Faults(rates={Fault.CONNECTION: 0.5}))
+    some = mull.solve("Say it.", faulty, task=TASK, strategy="vote(n=16, quorum=0.0)")
+    assert some.samples == len(some.candidates) == 16 - len(some.failures) < 16
+
+
+def test_an_interrupt_says_what_was_spent() -> None:
+    def interrupt(solution: api.Solution) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    prompts = ["Say it."] * 3
+    with pytest.raises(KeyboardInterrupt) as caught:
+        mull.solve_many(prompts, ENGINE, strategy="vote(n=2)", on_solution=interrupt)
+    assert isinstance(caught.value, api.Interrupted)
+    assert caught.value.spent.generated > 0
 
 
 def test_inside_a_running_loop_the_error_says_what_to_await() -> None:
@@ -236,6 +307,7 @@ MODULES = [
     "mull.cli.options",
     "mull.rng",
     "mull.strategies.base",
+    "mull.strategies.needs",
     "mull.strategies.stopping",
     "mull.types",
     "mull.verifiers.base",

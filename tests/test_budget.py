@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -54,6 +55,12 @@ def test_a_budget_without_a_limit_is_refused() -> None:
 def test_a_limit_is_positive_and_finite(unit: str, value: float) -> None:
     with pytest.raises(BudgetError, match=f"budget.{unit} must be a positive finite number"):
         Budget(**{unit: value})
+
+
+@pytest.mark.parametrize("value", ["4", True, [4], 4j])
+def test_a_limit_is_a_number(value: Any) -> None:
+    with pytest.raises(BudgetError, match=r"budget\.samples must be a number, not "):
+        Budget(samples=value)
 
 
 @pytest.mark.parametrize("unit", UNITS[:3])

@@ -9,16 +9,18 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from os import PathLike
 from typing import Any, TypedDict, Unpack
 
 from mull.budget import Budget, CostModel, Ledger, check_countable
 from mull.catalog import EngineSpec, equip, load_policy, load_strategy, load_task, model_card
+from mull.catalog.models import name_of
 from mull.catalog.spec import unknown
 from mull.engines.base import Engine
 from mull.errors import UsageError
 from mull.strategies.base import Ended, Failure, Start, Strategy
 from mull.strategies.drive import Job, Solved, drive
-from mull.strategies.needs import needs_of
+from mull.strategies.needs import check_sampled, needs_of
 from mull.tasks.base import Task
 from mull.types import Candidate, Problem, Sampling, Until, Usage
 from mull.verifiers.base import Verifier
@@ -31,7 +33,8 @@ class Solution:
     """The answer to one prompt, and what it rests on.
 
     ``answer`` is ``None`` where no candidate had one; ``confidence`` is the answer's share of the
-    vote in 0..1; ``spent`` sums the ledger, ``ledger`` itemises it; ``seconds`` is wall clock.
+    vote in 0..1; ``samples`` are those that came; ``spent`` sums the ledger, ``ledger`` itemises
+    it; ``seconds`` is wall clock.
     """
 
     problem: Problem
@@ -56,17 +59,29 @@ class Solution:
             result.candidates,
             solved.ledger.total,
             solved.ledger,
-            solved.samples,
+            solved.came,
             solved.seconds,
             result.ended,
             result.failures,
         )
 
 
-def resolve_task(task: str | Task | None, engine: str | Engine) -> Task:
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C ended ``solve`` or ``solve_many``; ``spent`` is what it had cost until then."""
+
+    def __init__(self, spent: Usage) -> None:
+        super().__init__("interrupted; nothing that was not finished is kept")
+        self.spent = spent
+
+
+Model = str | PathLike[str] | Engine
+"""A model's name, a directory, or an engine."""
+
+
+def resolve_task(task: str | Task | None, engine: Model) -> Task:
     """The task asked for, else the one on the model's card, else ``text``."""
     if task is None:
-        name = engine if isinstance(engine, str) else engine.info.model
+        name = engine.info.model if isinstance(engine, Engine) else name_of(engine)
         task = (model_card(name) or {}).get("task", "text")
     return load_task(task)
 
@@ -85,7 +100,7 @@ class Options(TypedDict, total=False):
     """How the budget is spent; default ``vote``."""
     budget: Budget | None
     """What may be spent on a prompt; default: 16 samples, unless the strategy says."""
-    sampling: Sampling
+    sampling: Sampling | None
     """Temperature and filters; default: plain sampling at temperature 1."""
     until: Until | None
     """When a solution ends; default: the task's."""
@@ -101,7 +116,7 @@ class Options(TypedDict, total=False):
     """Verifiers, or their specs, by the names that the strategy uses (``prm``)."""
 
 
-def solve(prompt: str | Problem, engine: str | Engine, **options: Unpack[Options]) -> Solution:
+def solve(prompt: str | Problem, engine: Model, **options: Unpack[Options]) -> Solution:
     """Spend a budget on one prompt; give the best answer.
 
     ``engine`` is a model's name (``words-s``, a directory, ``http://host:8000/v1#model``) or an
@@ -112,12 +127,12 @@ def solve(prompt: str | Problem, engine: str | Engine, **options: Unpack[Options
     4
     """
     _no_loop("solve", "asolve")
-    return asyncio.run(asolve(prompt, engine, **options))
+    ledgers: list[Ledger] = []
+    (solution,) = _run(_solve_each([prompt], engine, options, ledgers), ledgers)
+    return solution
 
 
-async def asolve(
-    prompt: str | Problem, engine: str | Engine, **options: Unpack[Options]
-) -> Solution:
+async def asolve(prompt: str | Problem, engine: Model, **options: Unpack[Options]) -> Solution:
     """``solve`` for code that runs in an event loop already."""
     async with aclosing(asolve_many([prompt], engine, **options)) as stream:
         return await anext(stream)
@@ -125,7 +140,7 @@ async def asolve(
 
 def solve_many(
     prompts: Iterable[str | Problem],
-    engine: str | Engine,
+    engine: Model,
     *,
     on_solution: Callable[[Solution], None] | None = None,
     **options: Unpack[Options],
@@ -135,21 +150,35 @@ def solve_many(
     ``on_solution`` is called as each finishes (progress, or saving as you go).
     """
 
+    _no_loop("solve_many", "asolve_many")
+    ledgers: list[Ledger] = []
+    return _run(_solve_each(prompts, engine, options, ledgers), ledgers, on_solution)
+
+
+def _run(
+    solving: AsyncGenerator[tuple[int, Solution], None],
+    ledgers: list[Ledger],
+    on_solution: Callable[[Solution], None] | None = None,
+) -> list[Solution]:
+    """All solutions in the prompts' order; ``Interrupted`` says what ``ledgers`` have by then."""
+
     async def run() -> list[Solution]:
         found: dict[int, Solution] = {}
-        async with aclosing(_solve_each(prompts, engine, options)) as stream:
+        async with aclosing(solving) as stream:
             async for position, solution in stream:
                 found[position] = solution
                 if on_solution is not None:
                     on_solution(solution)
         return [found[position] for position in sorted(found)]
 
-    _no_loop("solve_many", "asolve_many")
-    return asyncio.run(run())
+    try:
+        return asyncio.run(run())
+    except KeyboardInterrupt as error:
+        raise Interrupted(sum((ledger.total for ledger in ledgers), Usage())) from error
 
 
 async def asolve_many(
-    prompts: Iterable[str | Problem], engine: str | Engine, **options: Unpack[Options]
+    prompts: Iterable[str | Problem], engine: Model, **options: Unpack[Options]
 ) -> AsyncGenerator[Solution, None]:
     """Solve prompts (read lazily) side by side; yield each as it finishes.
 
@@ -161,25 +190,33 @@ async def asolve_many(
 
 
 async def _solve_each(
-    prompts: Iterable[str | Problem], engine: str | Engine, options: Options
+    prompts: Iterable[str | Problem],
+    engine: Model,
+    options: Options,
+    ledgers: list[Ledger] | None = None,
 ) -> AsyncGenerator[tuple[int, Solution], None]:
-    """Solutions with the positions of their prompts."""
-    for name in options:
-        if name not in Options.__annotations__:
-            raise unknown("option of mull.solve", name, Options.__annotations__)
+    """Solutions with the positions of their prompts; ``ledgers`` gets each one's as it begins."""
+    check_options(options)
+    if isinstance(prompts, str | Problem) or not isinstance(prompts, Iterable):
+        raise UsageError(f"prompts = {prompts!r:.80} is not valid; expected several, as in a list")
     strategy = load_strategy(options.get("strategy", "vote"))
     task = resolve_task(options.get("task"), engine)
     budget = options.get("budget") or default_budget(strategy)
-    sampling, until = options.get("sampling", Sampling()), options.get("until")
-    seed, more = options.get("seed", 0), options.get("engine_options", {})
-    if more and not isinstance(engine, str):
+    sampling, until = options.get("sampling"), options.get("until")
+    check_sampled([strategy], [] if sampling is None else [sampling])
+    seed, more = options.get("seed", 0), options.get("engine_options") or {}
+    if more and isinstance(engine, Engine):
         raise UsageError("engine_options are for an engine given by name; this one is made already")
     policy = load_policy(engine, **more)
 
     def jobs() -> Iterator[Job]:
         for position, prompt in enumerate(prompts):
             problem = _problem(task, prompt, str(position))
-            yield Job(strategy, Start(problem, task, budget, sampling, until), seed, position)
+            start = Start(problem, task, budget, sampling or Sampling(), until)
+            ledger = Ledger(options.get("cost_model"))
+            if ledgers is not None:
+                ledgers.append(ledger)
+            yield Job(strategy, start, seed, position, ledger)
 
     try:
         given = equip(
@@ -201,8 +238,34 @@ async def _solve_each(
         finally:
             await given.aclose()
     finally:
-        if isinstance(engine, str):
+        if policy is not engine:
             await policy.aclose()
+
+
+EXPECTED: Mapping[str, tuple[Any, str]] = {
+    "budget": (Budget, "a budget, as mull.Budget(samples=16)"),
+    "sampling": (Sampling, "sampling, as mull.Sampling(temperature=0.7)"),
+    "until": (Until, "an end, as mull.types.Until(max_tokens=400)"),
+    "seed": (int, "a whole number"),
+    "cost_model": (CostModel, "a cost model, as one of mull.budget.COST_MODELS"),
+    "engine_options": (Mapping, "options by name, as {'slots': 8}"),
+    "engines": (Mapping, "models by the names that the strategy uses, as {'judge': 'words-m'}"),
+    "verifiers": (Mapping, "verifiers by the names that the strategy uses, as {'prm': 'checker'}"),
+}
+"""What an option is, as ``isinstance`` knows it and in words."""
+MAY_BE_NONE = frozenset(EXPECTED) - {"seed"}
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise ``UsageError`` for an option that there is not, or that is something else."""
+    for name, value in options.items():
+        if name not in Options.__annotations__:
+            raise unknown("option of mull.solve", name, Options.__annotations__)
+        kind, words = EXPECTED.get(name, (object, ""))
+        if value is None and name in MAY_BE_NONE:
+            continue
+        if not isinstance(value, kind) or (name == "seed" and isinstance(value, bool)):
+            raise UsageError(f"{name} = {value!r:.80} is not valid; expected {words}")
 
 
 def _no_loop(name: str, instead: str) -> None:
@@ -220,6 +283,8 @@ def _no_loop(name: str, instead: str) -> None:
 def _problem(task: Task, prompt: str | Problem, id: str) -> Problem:
     if isinstance(prompt, Problem):
         return prompt
+    if not isinstance(prompt, str):
+        raise UsageError(f"prompt = {prompt!r:.80} is not valid; expected a text or a mull.Problem")
     if not prompt.strip():
         raise UsageError("the prompt is empty; expected the text of a problem")
     return task.problem(prompt, id)

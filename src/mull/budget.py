@@ -11,7 +11,8 @@ import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from typing import Protocol
+from numbers import Real
+from typing import Protocol, runtime_checkable
 
 from mull.errors import BudgetError
 from mull.types import EngineInfo, Usage
@@ -59,6 +60,8 @@ class Budget:
         if not self.limits:
             raise BudgetError(f"a budget needs at least one of {', '.join(UNITS)}")
         for name, value in self.limits.items():
+            if not _is_number(value):
+                raise BudgetError(f"budget.{name} must be a number, not {value!r}")
             if not (value > 0 and math.isfinite(value)):
                 raise BudgetError(f"budget.{name} must be a positive finite number, not {value}")
             if name in UNITS[:3] and value != int(value):
@@ -90,6 +93,10 @@ class Budget:
         return ", ".join(f"{name}={value:g}" for name, value in self.limits.items())
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
 def check_countable(budget: Budget | None, info: EngineInfo) -> None:
     """Raise ``BudgetError`` for a limit in a unit in which this engine's work costs nothing known.
 
@@ -100,15 +107,28 @@ def check_countable(budget: Budget | None, info: EngineInfo) -> None:
     if budget.flops is not None and not info.parameters:
         raise BudgetError(
             f"a budget in FLOPs needs the parameters of {info.kind}:{info.model}, which are "
-            "unknown: give the engine parameters=…, or a budget in samples or tokens"
+            "unknown: say them by the engine's option parameters=…, or give a budget in samples "
+            "or tokens"
         )
     if budget.cost is not None and not any(info.price):
         raise BudgetError(
             f"a budget in cost needs the price of {info.kind}:{info.model}, which is unknown: "
-            "give the engine price=…, or a budget in samples or tokens"
+            "say it by the engine's option price=…, or give a budget in samples or tokens"
         )
 
 
+def known(amount: float, usage: Usage) -> float | None:
+    """FLOPs or money of a usage; ``None`` where tokens were computed and nobody knows them.
+
+    An engine that does not know its size reports no FLOPs, one without a price no money.
+
+    >>> known(0.0, Usage(generated=7)), known(0.0, Usage()), known(2.5, Usage(generated=7))
+    (None, 0.0, 2.5)
+    """
+    return None if usage.tokens and not amount else amount
+
+
+@runtime_checkable
 class CostModel(Protocol):
     """FLOPs of ``tokens`` forward steps that start behind ``context`` earlier tokens."""
 

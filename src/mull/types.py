@@ -359,6 +359,8 @@ class Capabilities:
     token_beam: bool = False
     threshold_dfs: bool = False
     continue_assistant: bool = True
+    continue_chat: bool = True
+    """``continue_assistant`` holds behind chat messages too, and not only behind a text."""
     deltas: bool = False
     adapts: bool = False
     certainty: bool = False
@@ -552,14 +554,9 @@ class Branch:
     @property
     def token_ids(self) -> tuple[int, ...] | None:
         """The exact tokens so far, ``None`` if any step has none, or the turn has an opening."""
-        if self.opening:
+        if self.opening or any(step.token_ids is None for step in self.steps):
             return None
-        ids: list[int] = []
-        for step in self.steps:
-            if step.token_ids is None:
-                return None
-            ids.extend(step.token_ids)
-        return tuple(ids)
+        return tuple(id for step in self.steps for id in step.token_ids or ())
 
     @property
     def depth(self) -> int:

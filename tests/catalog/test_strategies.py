@@ -14,6 +14,7 @@ from mull.catalog import load_strategy, plugins, strategy_class, strategy_names
 from mull.catalog.strategies import BUILTIN, build
 from mull.errors import BudgetError, MullError, SpecError
 from mull.strategies.best_of_n import BestOfN, TokenBeamSearch
+from mull.strategies.needs import spec_of
 from mull.strategies.single import Greedy, Sample
 from mull.strategies.token_dfs import TokenDfs
 from mull.strategies.vote import Vote
@@ -50,6 +51,25 @@ def test_every_config_is_a_documented_frozen_value_with_defaults(name: str) -> N
 )
 def test_specs_become_values(spec: str, expected: object) -> None:
     assert load_strategy(spec) == expected
+
+
+@pytest.mark.parametrize("name", sorted(BUILTIN))
+def test_a_strategy_is_called_by_its_spec(name: str) -> None:
+    assert spec_of(load_strategy(name)) == name
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "vote(n=8, stop=beta)",
+        "best-of-n(verifier='lowest-group(size=4)')",
+        "token-beam(width=6, length_penalty=0.5)",
+        "ttft(steps=8, temperature=0.5)",
+    ],
+)
+def test_the_spec_of_a_strategy_makes_it_again(spec: str) -> None:
+    assert spec_of(load_strategy(spec)) == spec
+    assert load_strategy(spec_of(load_strategy(spec))) == load_strategy(spec)
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,10 @@ SOLVES: list[tuple[list[str], list[str]]] = [
     (["--strategy", "vote(n=1, n=2)"], ["n is given twice"]),
     (["--strategy", "v" * 5000], ["500 characters"]),
     (["--strategy", "nosuch.py"], ["nosuch.py", "no such file"]),
-    (["--strategy", "token-beam"], ["needs a policy with token beam", "use another engine"]),
+    (
+        ["--strategy", "token-beam"],
+        ["needs a policy that decodes by token beam", "use another engine"],
+    ),
     (["--task", "nosuch"], ["unknown task 'nosuch'", "countdown", "words"]),
     (["--task", "nosuch.py"], ["nosuch.py"]),
     (["--strategy", "vote(n=4)", "--samples", "8"], ["contradicts", "give one of the two"]),
@@ -67,6 +70,17 @@ SOLVES: list[tuple[list[str], list[str]]] = [
     (["--top-k", "-1"], ["top_k"]),
     (["--min-p", "nan"], ["min_p", "nan"]),
     (["--max-tokens", "0"], ["--max-tokens", "at least 1"]),
+    (["--strategy", "greedy", "--temperature", "2"], ["greedy", "draws no samples", "temperature"]),
+    (["--strategy", "greedy", "--temperature", "1"], ["greedy", "draws no samples"]),
+    (["--strategy", "token-beam", "--top-k", "5"], ["token-beam", "draws no samples", "top-k"]),
+    (["--price", "1,2"], ["--price '1,2'", "three amounts, as in 1,0.1,2"]),
+    (["--price", "1,2,3", "--option", "price=1,2,3"], ["--price and --option price", "one of the"]),
+    (["--option", "price=1,2"], ["engine.price", "a list of 3 numbers"]),
+    (["--option", "slotz=3"], ["'slotz'", "slots"]),
+    (["--option", "slots"], ["--option 'slots'", "NAME=VALUE"]),
+    (["--option", "slots=many"], ["slots", "'many'", "whole number"]),
+    (["--option", "slots=1", "--option", "slots=2"], ["--option", "'slots' twice"]),
+    (["--option", "model=x"], ["option of the engine", "'model'", "slots"]),
 ]
 
 FIELDS: list[tuple[dict[str, Any], list[str]]] = [
@@ -88,6 +102,10 @@ FIELDS: list[tuple[dict[str, Any], list[str]]] = [
     ({"temperatures": [float("nan")]}, ["temperatures", "0..100"]),
     ({"temperatures": "hot"}, ["temperatures", "0..100"]),
     ({"top_p": 0.0}, ["top_p", "(0, 1]"]),
+    (
+        {"strategies": ["greedy"], "temperatures": [0.5, 1.0], "samples": None},
+        ["greedy", "draws no samples", "temperature"],
+    ),
     ({"seeds": [0.5]}, ["seeds", "whole numbers"]),
     ({"problems": 0}, ["problems = 0", "at least 1"]),
     ({"problems": None}, ["problems is missing"]),

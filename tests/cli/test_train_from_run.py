@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from tests.cli.command import Mull, refused
+from tests.cli.command import Mull, refused, toml
 
 from mull.catalog import load_engine, load_task, load_verifier
 from mull.verifiers.reward import RewardVerifier
@@ -144,3 +144,13 @@ def test_wrong_arguments_are_one_line(mull: Mull, arguments: tuple[str, ...], me
     assert message in said.err
     assert said.err.count("\n") == 1
     assert not Path("m").exists()
+
+
+@pytest.mark.parametrize("command", ["prm", "orm", "revision"])
+def test_a_policy_without_weights_is_named_as_that_of_the_run(
+    command: str, mull: Mull, folder: Path
+) -> None:
+    config = toml(folder / "run.toml", model="simulated", strategies=["sample"])
+    assert mull("run", config, "--out", "made").code == 0
+    said = refused(folder, mull, "train", command, "--run", "made", "--out", "m")
+    assert "made: the policy of this run, simulated:simulated, has no weights here" in said.err

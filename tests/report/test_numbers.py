@@ -13,7 +13,7 @@ from mull.report import contents
 from mull.report.browser import GROUP_LIMIT, TEXT_LIMIT, TextBudget
 from mull.report.console import summary
 from mull.report.curves import panels, points, series
-from mull.report.data import Cell, ProblemResult, Run
+from mull.report.data import Cell, LedgerRow, ProblemResult, Run
 from mull.report.digest import UNITS, digest
 from mull.report.write import study_all, write_report
 from mull.types import Usage
@@ -207,3 +207,14 @@ def test_a_long_text_is_cut_and_that_is_said() -> None:
     budget.settle()
     assert text.endswith("… 7 more characters")
     assert budget.remark == "1 long texts are cut. The run's store has all."
+
+
+def test_a_bill_says_nothing_of_flops_and_money_that_nobody_knows() -> None:
+    known, unknown = Usage(9, 0, 12, 5e6, 1.0, 0.25), Usage(9, 0, 12, 0.0, 1.0, 0.0)
+    rows = (LedgerRow("policy", "m", unknown, 2), LedgerRow("verifier", "v", known, 2))
+    mixed = contents.ledger(replace(run(), ledger=rows)).rows
+    assert [row[7] for row in mixed] == [None, 5e6, None]
+    assert [row[9] for row in mixed] == [None, 0.25, None]
+    assert [row[6] for row in mixed] == [12, 12, 24]
+    (row,) = contents.ledger(replace(run(), ledger=(LedgerRow("failed", "m", Usage(), 1),))).rows
+    assert (row[7], row[9]) == (0.0, 0.0), "nothing was computed, and that is known"

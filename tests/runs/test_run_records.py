@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from mull.errors import (
     NotFoundError,
     SandboxTimeoutError,
     StoreError,
+    UsageError,
 )
 from mull.runs import Config, Progress, Records, Summary, estimate, is_run, prepare, run
 from mull.runs.result import ResultRecord
@@ -56,6 +58,20 @@ def test_cells_share_their_samples(tmp_path: Path) -> None:
     assert shared.stats.generated == alone.stats.generated
     with Reader(tmp_path / "a") as reader:
         assert reader.count("samples") == 12 * 4
+
+
+def test_temperatures_that_change_nothing_are_refused_but_a_run_that_has_them_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(strategies=["greedy"], temperatures=[0.5, 1.0], samples=None, problems=2)
+    with pytest.raises(UsageError, match=r"^greedy: draws no samples"):
+        go(config, tmp_path)
+    assert not list(tmp_path.iterdir())
+    with monkeypatch.context() as before:
+        before.setattr(import_module("mull.runs.run"), "check_new", lambda plan: None)
+        go(config, tmp_path)
+    assert go(config, tmp_path).done == 2
+    go(small(strategies=["greedy"], temperatures=[0.0], samples=None), tmp_path / "cold")
 
 
 def test_greedy_gets_one_cell_beside_a_sweep(tmp_path: Path) -> None:

@@ -96,6 +96,18 @@ def test_who_answered_is_recorded_whole(tmp_path: Path) -> None:
             reader.engine("other")
 
 
+def test_a_capability_that_came_later_is_recorded_where_it_is_not_there(tmp_path: Path) -> None:
+    """So that the records of engines that have it are byte for byte what they were before."""
+    less = EngineInfo("k", "less", capabilities=Capabilities(continue_chat=False))
+    with Store.open(tmp_path) as store:
+        store.add_engine(EngineInfo("k", "m"))
+        store.add_engine(less)
+    with Reader(tmp_path) as reader:
+        first, second = sorted(bytes(raw) for _, raw in reader.rows("engines"))
+        assert (b"continue_chat" in first) != (b"continue_chat" in second)
+        assert reader.engine("less") == less
+
+
 async def test_a_reader_sees_what_is_committed_beside_a_writer(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store, Reader(tmp_path) as reader:
         assert reader.count("samples") == 0

@@ -278,7 +278,7 @@ def test_by_threshold_all_likely_answers_of_each_view_are_candidates() -> None:
     assert Counter(c.answer for c in solved.result.candidates) == {of.answer: 2, "77\n77": 4}
     assert solved.result.answer == "77\n77"
     assert (solved.result.failures, solved.result.ended) == ((), Ended.COMPLETE)
-    with pytest.raises(UnsupportedError, match="threshold dfs"):
+    with pytest.raises(UnsupportedError, match="decodes by threshold"):
         solve(Airv(n=3, threshold=0.3), 0)
 
 

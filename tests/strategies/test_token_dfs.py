@@ -72,6 +72,7 @@ def test_the_likeliest_answers_and_what_was_not_found_is_no_candidate() -> None:
     assert [request.n for request in engine.requests] == [10]
     assert engine.requests[0].decoding == ThresholdDFS(0.1)
     assert [c.answer for c in result.candidates] == ["2", "1", "1"]
+    assert (solved.samples, solved.came) == (10, 3), "what it may cost, and what there was"
     assert [c.scores["logprob"] for c in result.candidates] == [-0.9, -1.5, -1.8]
     assert result.answer == "2"
     assert result.confidence == pytest.approx(1 / 3)
@@ -138,5 +139,5 @@ def test_bad_options_are_refused(bad: dict[str, float]) -> None:
 
 
 def test_an_engine_that_cannot_is_refused_before_any_work() -> None:
-    with pytest.raises(UnsupportedError, match="needs a policy with threshold dfs"):
+    with pytest.raises(UnsupportedError, match="needs a policy that decodes by threshold"):
         one(job(TokenDfs()), SimulatedEngine(StepModel()))

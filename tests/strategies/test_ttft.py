@@ -284,7 +284,7 @@ def test_a_second_adaptation_is_refused_and_the_first_is_freed() -> None:
 
 def test_another_engine_is_refused_before_any_work() -> None:
     engine = SimulatedEngine(StepModel())
-    with pytest.raises(UnsupportedError, match="adapts"):
+    with pytest.raises(UnsupportedError, match="trained on at test time"):
         one(jobs(TTFT)[0], engine)
     assert engine.stats.generated == 0
     # A strategy that does not say what it needs learns it as a failure.

@@ -26,7 +26,7 @@ from mull.errors import SpecError
 from mull.strategies.base import Strategy
 from mull.strategies.needs import POLICY, check_needs, needs_of
 from mull.tasks.base import Task
-from mull.types import EngineInfo
+from mull.types import EngineInfo, Prompt
 from mull.verifiers.base import Verifier, check_trained_for, close
 
 REVISER = "reviser"
@@ -73,8 +73,11 @@ def equip(
     *,
     engines: Mapping[str, EngineSpec] | None = None,
     verifiers: Mapping[str, str | Verifier] | None = None,
+    prompt: Prompt | None = None,
 ) -> Equipment:
     """Load what the strategies need, and what else the tables name; check that it fits.
+
+    ``prompt``: such as the problems have, where that is known already.
 
     Raises:
         SpecError: an unknown name or parameter, a verifier or reviser of another policy, or an
@@ -99,7 +102,8 @@ def equip(
         for name, spec in names.items()
     }
     for strategy in chosen:
-        check_needs(strategy, {role: each.info for role, each in here.items()}, scoring)
+        infos = {role: each.info for role, each in here.items()}
+        check_needs(strategy, infos, scoring, prompt)
     opened = [here[role] for role, spec in roles.items() if not isinstance(spec, Engine)]
     made = [scoring[name] for name, spec in names.items() if isinstance(spec, str)]
     return Equipment(here, scoring, (*opened, *made))

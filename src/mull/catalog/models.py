@@ -6,6 +6,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache, partial
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -85,14 +86,15 @@ def shipped_for(kind: str, policy: str) -> str:
     return f"{policy}-{kind}" if f"{policy}-{kind}" in ours else ours[0]
 
 
-def load_engine(model: str | Engine, **options: Any) -> Engine:
+def load_engine(model: str | PathLike[str] | Engine, /, **options: Any) -> Engine:
     """An engine from a model's name; ``options`` go to the engine's loader (slots, dtype …).
 
     >>> load_engine("simulated").info.kind
     'simulated'
     """
-    if not isinstance(model, str):
+    if isinstance(model, Engine):
         return model
+    model = name_of(model)
     if model.startswith(("http://", "https://")):
         from mull.engines.openai import load_openai
 
@@ -111,11 +113,19 @@ def load_engine(model: str | Engine, **options: Any) -> Engine:
     raise SpecError(f"{unknown('model', model[:200], shipped_models())} A model is {FORMS}.")
 
 
-def load_policy(model: str | Engine, **options: Any) -> Engine:
+def load_policy(model: str | PathLike[str] | Engine, /, **options: Any) -> Engine:
     """As ``load_engine``, for a model that writes; ``SpecError`` for one that only scores."""
-    if isinstance(model, str):
+    if not isinstance(model, Engine):
+        model = name_of(model)
         check_writes(model, model_card(model))
     return load_engine(model, **options)
+
+
+def name_of(model: str | PathLike[str]) -> str:
+    """A model's name; ``SpecError`` for what is neither a text nor a path."""
+    if isinstance(model, str | PathLike):
+        return fspath(model)
+    raise SpecError(f"model {model!r} is not valid; expected an engine, or {FORMS}")
 
 
 def check_writes(model: str, card: Mapping[str, Any] | None) -> None:

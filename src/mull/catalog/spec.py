@@ -58,7 +58,7 @@ def parse(text: str) -> Spec:
             )
         if found[1] in parameters:
             raise SpecError(f"{text!r} is no spec: {found[1]} is given twice")
-        parameters[found[1]] = _value(found[2])
+        parameters[found[1]] = value_of(found[2])
         at = found.end()
     return Spec(name, parameters)
 
@@ -71,7 +71,8 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> SpecError:
     return SpecError(f"unknown {kind} {name!r}; valid: {', '.join(names) or 'none'}.{guess}")
 
 
-def _value(text: str) -> Any:
+def value_of(text: str) -> Any:
+    """A parameter's value: a number, true, false, none, quoted text, else the word itself."""
     if text[0] in "\"'":
         return text[1:-1]
     if text.lower() in _WORDS:

@@ -66,6 +66,11 @@ def load_strategy(spec: str | Strategy) -> Strategy:
     Vote(n=8, stop='beta', confidence=0.95, window=8, quorum=0.5)
     """
     if not isinstance(spec, str):
+        if not callable(getattr(spec, "start", None)):
+            raise SpecError(
+                f"strategy = {spec!r} is not valid; expected a spec, as in 'vote(n=8)', or an "
+                "object that starts searches"
+            )
         return spec
     if is_file(spec):
         return cast(Strategy, from_file(spec, "strategy"))

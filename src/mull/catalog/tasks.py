@@ -9,6 +9,7 @@ from typing import Any, cast
 from mull.catalog.plugins import entry_points, is_file
 from mull.catalog.spec import parse, unknown
 from mull.catalog.strategies import build
+from mull.errors import SpecError
 from mull.tasks import BUILTIN
 from mull.tasks.base import Task
 
@@ -27,6 +28,11 @@ def load_task(spec: str | Task) -> Task:
     'text'
     """
     if not isinstance(spec, str):
+        if not callable(getattr(spec, "extract", None)):
+            raise SpecError(
+                f"task = {spec!r} is not valid; expected a task's name, as in 'text', a path of a "
+                "Python file, or a task"
+            )
         return spec
     if is_file(spec):
         from mull.tasks.custom import load_custom

@@ -1,7 +1,7 @@
 """The command line: commands in, exit codes out.
 
-0 done · 2 bad usage or config · 3 finished with recorded failures · 130 interrupted, everything so
-far kept. A message says what was wrong, what was expected and what to do, on one line.
+0 done · 2 bad usage or config · 3 finished with recorded failures · 130 interrupted: what is kept,
+the command says. A message says what was wrong, what was expected and what to do, on one line.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def call(arguments: list[str] | None = None) -> int:
         place = error.filename if error.filename is not None else "a file"
         return _say(f"{place}: {error.strerror or error}; name a path that can be used", USAGE)
     if code == INTERRUPTED:  # by a run that ended in good order, or by typer
-        return _say("interrupted; everything finished so far is kept", INTERRUPTED)
+        return _say("interrupted", INTERRUPTED)
     return code if isinstance(code, int) else 0
 
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Final, TextIO, TypeVar, get_type_hints
 import typer
 
 from mull.budget import Budget
+from mull.catalog.spec import value_of
 from mull.errors import InputError, UsageError
 from mull.report.tables import safe_terminal
 from mull.runs.result import BROKEN
@@ -39,6 +40,12 @@ Prices = Annotated[
     str | None,
     typer.Option(
         "--price", help="Money per million new prompt, cached, generated tokens: 1,0.1,2."
+    ),
+]
+EngineOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--option", help="NAME=VALUE of the model's engine, as in slots=8; may be repeated."
     ),
 ]
 Verifiers = Annotated[
@@ -97,32 +104,49 @@ def budget_of(
     return Budget(samples=samples, tokens=tokens, flops=flops, seconds=seconds, cost=cost)
 
 
-def sampling_of(temperature: float, top_k: int, top_p: float, min_p: float) -> Sampling:
-    """The sampling that the options give; out-of-range values are usage errors."""
+def sampling_of(
+    temperature: float | None, top_k: int | None, top_p: float | None, min_p: float | None
+) -> Sampling | None:
+    """The sampling that the options give, ``None`` where none is given.
+
+    Out-of-range values are usage errors.
+    """
+    said = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
+    given: dict[str, Any] = {name: value for name, value in said.items() if value is not None}
     try:
-        return Sampling(temperature, top_k, top_p, min_p)
+        return Sampling(**given) if given else None
     except ValueError as error:
         raise UsageError(str(error)) from error
 
 
-def price_of(text: str | None) -> dict[str, tuple[float, ...]]:
-    """The engine's option that ``--price`` gives: three amounts, ranges are the engine's business.
+def engine_options(pairs: list[str] | None, price: str | None) -> dict[str, Any]:
+    """The engine's options that ``--option`` and ``--price`` give, read as values of a spec.
 
-    >>> price_of("1,0.1,2")
-    {'price': (1.0, 0.1, 2.0)}
+    Amounts with commas between are a list; ranges are the engine's business.
+
+    >>> engine_options(["dialect=vllm", "slots=8"], "1,0.1,2")
+    {'dialect': 'vllm', 'slots': 8, 'price': (1.0, 0.1, 2.0)}
     """
-    if text is None:
-        return {}
+    found = {name: _listed(text) for name, text in table_of("--option", pairs).items()}
+    if price is None:
+        return found
+    if "price" in found:
+        raise UsageError("--price and --option price=… say the same; give one of the two")
+    amounts = _listed(price)
+    if not isinstance(amounts, tuple) or len(amounts) != 3:
+        raise UsageError(
+            f"--price {price[:80]!r} is not valid; expected three amounts, as in 1,0.1,2: money "
+            "per million new prompt, cached prompt and generated tokens"
+        )
+    return {**found, "price": amounts}
+
+
+def _listed(text: str) -> Any:
     try:
         amounts = tuple(float(each) for each in text.split(","))
     except ValueError:
-        amounts = ()
-    if len(amounts) != 3:
-        raise UsageError(
-            f"--price {text[:80]!r} is not valid; expected three amounts, as in 1,0.1,2: money per "
-            "million new prompt, cached prompt and generated tokens"
-        )
-    return {"price": amounts}
+        return value_of(text)
+    return amounts if len(amounts) > 1 else value_of(text)
 
 
 def table_of(option: str, pairs: list[str] | None) -> dict[str, str]:

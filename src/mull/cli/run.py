@@ -29,6 +29,7 @@ from mull.report.tables import safe_terminal
 from mull.runs import Config, Estimate, Summary, default_directory, estimate, load_config, prepare
 from mull.runs import Progress as RunProgress
 from mull.runs import run as run_config
+from mull.runs.prepare import check_new
 from mull.tasks.arc.data import readable
 from mull.tasks.arc.given import Given
 from mull.tasks.arc.task import ArcTask
@@ -82,6 +83,7 @@ def _task(config: Config) -> tuple[Task | None, list[str]]:
 
 async def _estimate(config: Config, task: Task | None) -> Estimate:
     plan = prepare(config, task=task)
+    check_new(plan)
     engine = load_policy(config.model, **config.engine)
     try:
         equipment = plan.equip(engine)
@@ -94,15 +96,17 @@ async def _estimate(config: Config, task: Task | None) -> Estimate:
 def _table(found: Estimate) -> Table:
     table = Table("what", "about", box=None)
     hours = "unknown" if found.hours is None else f"{found.hours:.2g}"
+    flops = f"{found.flops:.3g}" if found.flops else "unknown"
+    cost = f"{found.cost:.4g}" if found.cost else "unknown"
     for name, value in (
         ("cells", f"{found.cells:,}"),
         ("problems", f"{found.problems:,}"),
         ("samples, shared ones once", f"{found.samples:,}"),
         ("prompt tokens", f"{found.prompt_tokens:,}"),
         ("generated tokens", f"{found.generated_tokens:,}"),
-        (f"FLOPs ({found.cost_model})", f"{found.flops:.3g}"),
+        (f"FLOPs ({found.cost_model})", flops),
         ("hours", hours),
-        ("cost", f"{found.cost:.4g}"),
+        ("cost", cost),
         ("measured on", f"{found.measured} completions"),
         ("not counted", ", ".join(map(safe_terminal, found.left_out)) or "nothing"),
     ):

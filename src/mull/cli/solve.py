@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from functools import partial
 from typing import Annotated, Any
@@ -10,12 +11,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mull.api import Solution
+from mull.api import Interrupted, Solution
 from mull.api import solve as solve_prompt
+from mull.budget import known
 from mull.cli import options
 from mull.errors import UnsupportedError, UsageError
 from mull.report.tables import safe_terminal
-from mull.types import Until
+from mull.types import Until, Usage
 
 
 def solve(
@@ -33,12 +35,15 @@ def solve(
     seconds: options.Seconds = None,
     cost: options.Cost = None,
     price: options.Prices = None,
+    option: options.EngineOptions = None,
     verifier: options.Verifiers = None,
     engine: options.Engines = None,
-    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 1.0,
-    top_k: Annotated[int, typer.Option(help="0 is off.")] = 0,
-    top_p: Annotated[float, typer.Option(help="1 is off.")] = 1.0,
-    min_p: Annotated[float, typer.Option(help="0 is off.")] = 0.0,
+    temperature: Annotated[
+        float | None, typer.Option(help="0 is greedy; default: 1.", show_default=False)
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(help="0 is off.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="1 is off.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="0 is off.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Longest solution, in tokens.")] = None,
     seed: options.Seed = 0,
     as_json: options.AsJson = False,
@@ -49,7 +54,7 @@ def solve(
         raise UsageError("give the problem either as text or by --file, not both and not neither")
     if max_tokens is not None and max_tokens < 1:
         raise UsageError(f"--max-tokens must be at least 1, not {max_tokens}")
-    solution = solve_prompt(
+    solution = _solved(
         options.read_text(file) if file is not None else options.checked_text(text or ""),
         model,
         task=task,
@@ -58,7 +63,7 @@ def solve(
         sampling=options.sampling_of(temperature, top_k, top_p, min_p),
         until=Until(max_tokens) if max_tokens is not None else None,
         seed=seed,
-        engine_options=options.price_of(price),
+        engine_options=options.engine_options(option, price),
         engines=options.table_of("--engine", engine),
         verifiers=options.table_of("--verifier", verifier),
     )
@@ -68,6 +73,15 @@ def solve(
     else:
         _print(solution, trace)
     return 3 if solution.failures else 0
+
+
+def _solved(*arguments: Any, **given: Any) -> Solution:
+    """As ``mull.solve``; Ctrl-C says what was spent, for nothing else of it is kept."""
+    try:
+        return solve_prompt(*arguments, **given)
+    except Interrupted as error:
+        print(f"mull: spent {_tokens(error.spent)}; nothing is kept", file=sys.stderr)
+        raise
 
 
 def _refuse_what_cannot_be(solution: Solution) -> None:
@@ -92,9 +106,9 @@ def as_dict(solution: Solution, trace: bool) -> dict[str, Any]:
             "prompt_tokens": spent.prompt,
             "cached_tokens": spent.cached,
             "generated_tokens": spent.generated,
-            "flops": spent.flops,
+            "flops": _known(solution, "flops"),
             "slot_seconds": round(spent.seconds, 3),
-            "cost": spent.cost,
+            "cost": _known(solution, "cost"),
             "estimated": spent.estimated,
         },
         "failures": [{"error": f.error, "message": f.message} for f in solution.failures],
@@ -114,6 +128,25 @@ def as_dict(solution: Solution, trace: bool) -> dict[str, Any]:
     return out
 
 
+def _known(solution: Solution, unit: str) -> float | None:
+    """FLOPs or money of all that was done; ``None`` where nobody knows a part of it."""
+    rows = [usage for _, _, usage, _ in solution.ledger.rows()]
+    amounts = [known(getattr(usage, unit), usage) for usage in rows]
+    return None if None in amounts else sum(each for each in amounts if each is not None)
+
+
+def _tokens(spent: Usage) -> str:
+    guessed = " (partly estimated: the endpoint did not say)" if spent.estimated else ""
+    return f"{spent.generated:,} tokens generated, {spent.prompt - spent.cached:,} read{guessed}"
+
+
+def _flops(solution: Solution) -> str:
+    found, some = _known(solution, "flops"), solution.spent.flops
+    if found is None:
+        return f"at least {some:.3g} FLOPs" if some else "FLOPs unknown"
+    return f"{found:.3g} FLOPs"
+
+
 def _print(solution: Solution, trace: bool) -> None:
     console = Console(highlight=False, markup=False)
     say = partial(console.print, soft_wrap=True)  # a line break in an answer would be part of it
@@ -123,8 +156,8 @@ def _print(solution: Solution, trace: bool) -> None:
     money = f"cost {spent.cost:.4g} · " if spent.cost else ""
     say(
         f"confidence {solution.confidence:.2f} · {solution.samples} samples · "
-        f"{spent.generated:,} tokens generated, {spent.prompt - spent.cached:,} read · "
-        f"{spent.flops:.3g} FLOPs · {money}{solution.seconds:.2f} s · {solution.ended.value}",
+        f"{_tokens(spent)} · {_flops(solution)} · {money}{solution.seconds:.2f} s · "
+        f"{solution.ended.value}",
         style="dim",
     )
     if solution.answer is None:

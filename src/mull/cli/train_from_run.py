@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,7 @@ from mull.catalog import load_engine
 from mull.catalog.models import model_folder
 from mull.cli import options
 from mull.cli.train import directory, say_trained, training_bar
-from mull.errors import MissingExtraError, UsageError
+from mull.errors import MissingExtraError, SpecError, UsageError
 
 WITH_ATTEMPTS = 1024
 """Tokens of the longest text where attempts stand in context."""
@@ -124,7 +125,7 @@ def revision(
     recorded = samples.read_run(given.run)
     from mull.training.finetune import FineTune
 
-    start = {"base": model_folder(recorded.policy.model)}
+    start = {"base": _weights(recorded)}
     config = FineTune(**(start | given.options()))
     with training_bar(given.tokens) as on_progress:
         trained = train.train_reviser(
@@ -155,7 +156,7 @@ def _verifier(
     recorded = samples.read_run(given.run)
     from mull.training.reward import TrainReward
 
-    policy = model_folder(recorded.policy.model)
+    policy = _weights(recorded)
     config = TrainReward(**({"base": policy} | given.options()))
 
     async def work(on_progress: Any) -> Any:
@@ -181,6 +182,19 @@ def _verifier(
     with training_bar(given.tokens) as on_progress:
         trained = asyncio.run(work(on_progress))
     say_trained(trained.parameters, trained.tokens, trained.seconds, trained.best, trained.folder)
+
+
+def _weights(recorded: Any) -> Path:
+    """The directory of the policy that a run was of."""
+    model = recorded.policy.model
+    try:
+        return model_folder(model)
+    except SpecError as error:
+        raise UsageError(
+            f"{recorded.directory}: the policy of this run, {recorded.policy.kind}:{model}, has no "
+            "weights here to train on; expected the run of a shipped model (mull models lists "
+            "them), or of a directory as it is called from here"
+        ) from error
 
 
 def _training() -> tuple[Any, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mull.budget import known
 from mull.metrics import Interval, mean_interval
 from mull.report.curves import Panel, Point, Series
 from mull.report.data import Run
@@ -180,12 +181,12 @@ def ledger(run: Run, name: str = "ledger") -> Table:
     rows: list[tuple[Value, ...]] = []
     for row in run.ledger:
         purpose = f"{row.purpose} *" if row.usage.estimated else row.purpose
-        rows.append((row.cell, purpose, row.model, row.completions, *_spent(row.usage)))
+        rows.append((row.cell, purpose, row.model, row.completions, *_spent([row.usage])))
     several = len({row.cell for row in run.ledger}) > 1
     if len(rows) > 1 and not several:
-        total = sum((row.usage for row in run.ledger), Usage())
         completions = sum(row.completions for row in run.ledger)
-        rows.append(("total", "", "", completions, *_spent(total)))
+        spent = _spent([row.usage for row in run.ledger])
+        rows.append(("total", "", "", completions, *spent))
     note = f"Cost model of the FLOPs: {run.cost_model}."
     if several:
         note += " Each strategy's bill stands alone; samples that several share were made once."
@@ -195,9 +196,13 @@ def ledger(run: Run, name: str = "ledger") -> Table:
     return Table(name, f"What was spent: {run.name}", heads, tuple(rows), note)
 
 
-def _spent(usage: Usage) -> tuple[Value, ...]:
-    new = usage.prompt - usage.cached
-    return (new, usage.cached, usage.generated, usage.flops, usage.seconds, usage.cost)
+def _spent(usages: Sequence[Usage]) -> tuple[Value, ...]:
+    """The sums of some usages; nothing is said of FLOPs or money that a part of them has not."""
+    total = sum(usages, Usage())
+    flops = None if None in [known(u.flops, u) for u in usages] else total.flops
+    cost = None if None in [known(u.cost, u) for u in usages] else total.cost
+    new = total.prompt - total.cached
+    return (new, total.cached, total.generated, flops, total.seconds, cost)
 
 
 def unanswered(studies: Sequence[Study]) -> Table:

@@ -21,7 +21,7 @@ from mull.runs.cells import Cell, cells_of, check_cells, load_strategies
 from mull.runs.config import Config
 from mull.store import canonical, plain
 from mull.strategies.base import Strategy
-from mull.strategies.needs import POLICY, needs_of
+from mull.strategies.needs import POLICY, check_sampled, needs_of
 from mull.tasks.base import FileTask, GeneratedTask, Task
 from mull.types import Message, Problem, Prompt, Until
 from mull.verifiers.base import Verifier
@@ -70,6 +70,7 @@ class Plan:
             self.task,
             engines={**config.engines, **(engines or {})},
             verifiers={**config.verifiers, **(verifiers or {})},
+            prompt=self.problems[0].prompt,
         )
         for cell in self.cells:
             for name in needs_of(self.strategies[cell.strategy]).engines:
@@ -97,6 +98,14 @@ def prepare(
     problems = load_problems(config, task)
     check_cells(cells, chosen, problems[0], task, until)
     return Plan(config, task, chosen, problems, cells, until)
+
+
+def check_new(plan: Plan) -> None:
+    """Raise ``UsageError`` for fields that would change nothing; runs of before may have them."""
+    config = plan.config
+    if config.model_fields_set & {"temperatures", "top_k", "top_p", "min_p"}:
+        asked = [config.sampling(temperature) for temperature in config.temperatures]
+        check_sampled(plan.strategies.values(), asked)
 
 
 def load_problems(config: Config, task: Task) -> list[Problem]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+from mull.errors import InputError
 from mull.runs.result import grade_answer
 from mull.selection import Selection, Selector
 from mull.tasks.base import Task
@@ -68,7 +69,10 @@ def select_responses(path: str, task: Task, select: Selector) -> Iterator[Chosen
         key = (len(group),)
         group.append(Candidate(key, text, read.answer, read.unanswered, scores=_scores(row)))
     for name, problem in problems.items():
-        selection = select(candidates[name], partial(task.same, problem))
+        try:
+            selection = select(candidates[name], partial(task.same, problem))
+        except InputError as error:
+            raise InputError(f"{path}: problem {problem.id[:80]!r}: {error}") from error
         grade = grade_answer(task, problem, selection.answer)
         yield Chosen(problem, selection, grade, len(candidates[name]))
 

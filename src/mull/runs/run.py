@@ -32,7 +32,7 @@ from mull.fileio import safe_name
 from mull.runs.accounts import Accounts
 from mull.runs.cells import Cell
 from mull.runs.config import Config
-from mull.runs.prepare import Plan, differences, prepare, problem_to_json
+from mull.runs.prepare import Plan, check_new, differences, prepare, problem_to_json
 from mull.runs.result import ResultRecord, record_of
 from mull.store import Store, canonical, digest
 from mull.store.schema import FILE, LOCK
@@ -131,6 +131,8 @@ def run(
     out = Path(directory) if directory is not None else default_directory(config)
     held = Store.open(out, threaded=not virtual) if (out / LOCK).exists() else None
     try:
+        if held is None:
+            check_new(plan)
         policy = engine or load_policy(config.model, **config.engine)
         try:
             equipment = plan.equip(policy, engines, verifiers)

@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any
 
 from mull.errors import CorruptRecordError
-from mull.types import Completion, Json, Scored, StopReason, Usage
+from mull.types import Completion, EngineInfo, Json, Scored, StopReason, Usage
 
 Column = bytes | int | None
 Packed = tuple[bytes, bytes | None, bytes | None]
@@ -50,6 +50,14 @@ def plain(value: Any) -> Json:
         named = {name: plain(getattr(value, name)) for name in _names(type(value))}
         return {"type": type(value).__name__, **named}
     raise TypeError(f"a {type(value).__name__} cannot be recorded")
+
+
+def recorded(info: EngineInfo) -> Json:
+    """An engine's info as its record has it: a capability that came later only where it is not."""
+    value = plain(info)
+    if info.capabilities.continue_chat and isinstance(value, dict):
+        del value["capabilities"]["continue_chat"]
+    return value
 
 
 def canonical(value: Any) -> bytes:

@@ -23,6 +23,7 @@ from mull.store.rows import (
     Packed,
     canonical,
     pack,
+    recorded,
     row_hash,
     unpack_completion,
     unpack_scored,
@@ -195,7 +196,7 @@ class Store:
 
     def add_engine(self, info: EngineInfo) -> None:
         """Record who answers, so that replay needs no model. At once."""
-        self.write([insert("engines", (canonical(list(info.identity)), canonical(info)))])
+        self.write([insert("engines", (canonical(list(info.identity)), canonical(recorded(info))))])
 
     # Writing ------------------------------------------------------------------------------
 

@@ -104,6 +104,7 @@ class Airv:
             engines=tuple(dict.fromkeys((POLICY, *judges))),
             verifiers=(VERIFIER,) if self.rank == "views" else (),
             capabilities=tuple(name for name, needed in able.items() if needed),
+            sampled=self.threshold is None and self.beam is None,
         )
 
     @property

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mull.errors import BudgetError, SpecError
 from mull.selection import Best, Same, Selection, best, exact
-from mull.strategies.base import Search, Start
+from mull.strategies.base import Failure, Result, Search, Start
 from mull.strategies.judge import JUDGE, VERDICT_TOKENS
 from mull.strategies.judged import GradedSearch, KnockoutSearch
 from mull.strategies.needs import POLICY, Needs
@@ -32,7 +32,8 @@ class BestOfN:
     Source: arXiv 2110.14168. Without a ``verifier`` or a ``judge``, by the policy's own
     log-probability of the whole solution: ``score`` is ``mean_logprob`` (a token; does not favour
     short texts; the default) or ``logprob`` (the sum). Of samples that a verifier scores alike the
-    first answers; where it scores none, the majority.
+    first answers; where it scores none, the majority. So it is with samples that an endpoint sent
+    without log-probabilities: each is a failure.
 
     ``judge`` names an engine in the verifier's place; ``policy`` judges itself. ``compare=grade``
     (the default) takes the mean of ``votes`` grades of each sample (one is greedy, more are
@@ -91,8 +92,11 @@ class BestOfN:
         if self.judge is not None:
             return self._judged(start, n, self.judge)
         if self.verifier is None:
-            select = Best(self.score or "mean_logprob")
-            return SampleSearch(start, n, select, how, window=window, quorum=quorum)
+            score = self.score or "mean_logprob"
+            by_likelihood = ByScore(score, Best(score), start.majority)
+            return LikelihoodSearch(
+                start, n, by_likelihood, how, window=window, quorum=quorum, ranked_by=score
+            )
         by_score = ByScore(self.verifier, FirstBest(self.verifier), start.majority)
         return ScoredSearch(
             start, n, by_score, how, window=window, quorum=quorum, mark=self.verifier
@@ -125,6 +129,24 @@ class BestOfN:
             votes=self.votes or 1,
             judge_tokens=room,
         )
+
+
+@dataclass
+class LikelihoodSearch(SampleSearch):
+    """Samples that are ranked by a likelihood; an answer that came without one is a failure."""
+
+    ranked_by: str = "mean_logprob"
+
+    def result(self) -> Result:
+        result = super().result()
+        missing = Failure(
+            "ScoreError",
+            f"an answer came without log-probabilities, so {self.ranked_by} cannot rank it: use "
+            "vote, or best-of-n with a verifier or a judge",
+        )
+        answered = [c for c in result.candidates if c.answer is not None]
+        bare = [c for c in answered if self.ranked_by not in c.scores]
+        return replace(result, failures=(*result.failures, *(missing for _ in bare)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +187,7 @@ class TokenBeamSearch:
     @property
     def needs(self) -> Needs:
         """A policy that decodes by token beam."""
-        return Needs(capabilities=("token_beam",))
+        return Needs(capabilities=("token_beam",), sampled=False)
 
     def start(self, start: Start) -> Search:
         if start.budget and start.budget.samples not in (None, self.width):

@@ -39,8 +39,8 @@ from mull.strategies.base import (
     Strategy,
 )
 from mull.strategies.live import Job, LiveJob
-from mull.strategies.needs import POLICY, check_needs
-from mull.types import Completion, Delta, EngineInfo, Request, Usage
+from mull.strategies.needs import POLICY, check_needs, spec_of
+from mull.types import Completion, Delta, EngineInfo, Request, StopReason, Usage
 from mull.verifiers.base import Verifier
 
 OnDelta = Callable[[Job, Generate, Delta], None]
@@ -51,13 +51,17 @@ __all__ = ["Job", "OnDelta", "Solved", "drive", "request_of"]
 
 @dataclass(frozen=True, slots=True)
 class Solved:
-    """A job's result, its ledger, and the samples and seconds (of the loop's clock) it took."""
+    """A job's result, its ledger, and the seconds (of the loop's clock) it took.
+
+    ``samples`` were asked for, as budgets count them; ``came`` of them came.
+    """
 
     job: Job
     result: Result
     ledger: Ledger
     samples: int
     seconds: float
+    came: int
 
 
 @dataclass(slots=True, eq=False)
@@ -249,9 +253,10 @@ class _Driver:
             return False
         for lane in self.entrance:
             check_countable(job.start.budget, lane.info)
-        self._check(job.strategy)
+        self._check(job)
         search = job.strategy.start(job.start)
-        live = LiveJob(job, search, Ledger(self.cost_model), self.opened, self.loop.time())
+        ledger = Ledger(self.cost_model) if job.ledger is None else job.ledger
+        live = LiveJob(job, search, ledger, self.opened, self.loop.time())
         self.opened += 1
         self.active[live.order] = live
         budget = job.start.budget
@@ -260,12 +265,12 @@ class _Driver:
         self._ask(live)
         return True
 
-    def _check(self, strategy: Strategy) -> None:
-        """Check once a strategy that what it needs is here."""
-        if self.checked is not strategy:
+    def _check(self, job: Job) -> None:
+        """Check once a strategy, on its first job, that what it needs is here."""
+        if self.checked is not job.strategy:
             infos = {name: lane.info for name, lane in self.lanes.items()}
-            check_needs(strategy, infos, self.benches)
-            self.checked = strategy
+            check_needs(job.strategy, infos, self.benches, job.start.problem.prompt)
+            self.checked = job.strategy
 
     def _offer(self) -> bool:
         """Offer the policy's idle slots to the searches in flight, oldest first, for guesses."""
@@ -287,8 +292,8 @@ class _Driver:
             self._finish(live)
         elif not live.awaited:
             raise UsageError(
-                f"the search of {live.job.strategy} is not done, asks for nothing and waits for "
-                "nothing: it must ask for work or be done"
+                f"the search of {spec_of(live.job.strategy)} is not done, asks for nothing and "
+                "waits for nothing: it must ask for work or be done"
             )
         return bool(actions)
 
@@ -374,11 +379,12 @@ class _Driver:
             result = replace(result, ended=Ended.BUDGET)
         samples = max(live.samples.values(), default=0)
         seconds = self.loop.time() - live.started
-        self.solved.append(Solved(live.job, result, live.ledger, samples, seconds))
+        self.solved.append(Solved(live.job, result, live.ledger, samples, seconds, live.came))
         self.ready.set()
 
     def _expire(self, live: LiveJob) -> None:
         live.expired = True
+        live.absent |= {(id, index) for id, left in live.missing.items() for index in left}
         self._finish(live)
         self._pump()
 
@@ -406,6 +412,8 @@ class _Driver:
                         coming.discard(item.index)
                         lane.free += 1
                         lane.answered = True
+                        if item.stop is StopReason.EXHAUSTED:
+                            live.absent.add((action.id, item.index))
                         self._told(live, Outcome(action.id, item.index, item, item.usage))
                     elif self.on_delta is not None:
                         self.on_delta(live.job, action, item)

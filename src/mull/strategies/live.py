@@ -17,18 +17,23 @@ from mull.budget import Ledger, Meter, Purpose
 from mull.engines.adapt import AdaptingEngine
 from mull.errors import UsageError
 from mull.strategies.base import Adapt, Generate, Score, Search, Start, Strategy, Work
+from mull.strategies.needs import spec_of
 
 Turn = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One problem to solve: a strategy, what it starts with, the run's seed, the caller's tag."""
+    """One problem to solve: a strategy, what it starts with, the run's seed, the caller's tag.
+
+    ``ledger`` is the caller's own, to be read at any moment; default: one that the driver makes.
+    """
 
     strategy: Strategy
     start: Start
     seed: int = 0
     tag: Any = None
+    ledger: Ledger | None = None
 
 
 def counts_as_sample(action: Generate) -> bool:
@@ -64,6 +69,8 @@ class LiveJob:
     cancelled: set[Turn] = field(default_factory=set)
     failed: set[Turn] = field(default_factory=set)
     samples: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    counted: set[int] = field(default_factory=set)
+    absent: set[Turn] = field(default_factory=set)
     tasks: dict[asyncio.Task[Any], int] = field(default_factory=dict)
     awaited: int = 0
     scoring: int = 0
@@ -100,6 +107,7 @@ class LiveJob:
         if counts_as_sample(action):
             depth, count = cost_in_samples(action)
             self.samples[depth] += count
+            self.counted.add(action.id)
 
     def over_samples(self, action: Generate) -> bool:
         """Whether an action just opened exceeds the budget's samples; it is not counted then."""
@@ -107,7 +115,21 @@ class LiveJob:
         if over and counts_as_sample(action):
             depth, count = cost_in_samples(action)
             self.samples[depth] -= count
+            self.counted.discard(action.id)
         return over
+
+    @property
+    def came(self) -> int:
+        """The samples that came, of those asked for: what failed, what there was none of and what
+        the deadline cut off is left out; what the search itself gave up is not.
+        """
+        samples = dict(self.samples)
+        for id, _ in self.failed | self.absent:
+            action = self.works[id]
+            if id in self.counted and isinstance(action, Generate):
+                depth, count = cost_in_samples(action)
+                samples[depth] -= count // action.count
+        return max(samples.values(), default=0)
 
     def affordable(self) -> bool:
         """Whether the hard limits cover one more guess behind all work that may still be made.
@@ -177,9 +199,9 @@ class LiveJob:
             self.count(action)
             if self._too_many():
                 raise UsageError(
-                    f"the search of {self.job.strategy} committed a guess beyond its budget "
-                    f"({self.job.start.budget}): a search that guesses must keep to the samples "
-                    "by itself"
+                    f"the search of {spec_of(self.job.strategy)} committed a guess beyond its "
+                    f"budget ({self.job.start.budget}): a search that guesses must keep to the "
+                    "samples by itself"
                 )
             for index in range(action.first, action.first + action.count):
                 self.book(id, index)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from mull.errors import BudgetError
 from mull.selection import NOTHING, Majority, Same, Selection, exact
 from mull.strategies.base import Search, Start
+from mull.strategies.needs import Needs
 from mull.strategies.sample import WINDOW, SampleSearch, check_options, samples_of
 from mull.types import GREEDY, Candidate
 
@@ -27,6 +28,11 @@ class First:
 @dataclass(frozen=True, slots=True)
 class Greedy:
     """The completion at temperature 0."""
+
+    @property
+    def needs(self) -> Needs:
+        """The policy, and no sampling."""
+        return Needs(sampled=False)
 
     def start(self, start: Start) -> Search:
         if start.budget and start.budget.samples not in (None, 1):

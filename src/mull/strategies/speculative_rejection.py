@@ -43,8 +43,8 @@ class SpeculativeRejection:
 
     @property
     def needs(self) -> Needs:
-        """The policy and the verifier."""
-        return Needs(verifiers=(self.verifier,))
+        """A verifier, and a policy that can continue a turn."""
+        return Needs(verifiers=(self.verifier,), capabilities=("continue_assistant",))
 
     def start(self, start: Start) -> Search:
         n = samples_of("speculative-rejection", self.n, start.budget)

@@ -44,7 +44,7 @@ class TokenDfs:
     @property
     def needs(self) -> Needs:
         """A policy that decodes by threshold."""
-        return Needs(capabilities=("threshold_dfs",))
+        return Needs(capabilities=("threshold_dfs",), sampled=False)
 
     def start(self, start: Start) -> Search:
         if start.budget and start.budget.samples not in (None, self.samples):

@@ -143,6 +143,7 @@ def information(
 ) -> EngineInfo:
     """The engine's info: capabilities follow from the endpoint's options."""
     chat = endpoint.api != "completions"
+    goes_on = endpoint.continues_chat != "none"
     return EngineInfo(
         kind="openai",
         model=endpoint.model,
@@ -160,7 +161,8 @@ def information(
             logprobs=endpoint.logprobs,
             token_ids=endpoint.token_ids,
             seed=endpoint.seeds,
-            continue_assistant=endpoint.api != "chat" or endpoint.continues_chat != "none",
+            continue_assistant=endpoint.api != "chat" or goes_on,
+            continue_chat=endpoint.api == "completions" or goes_on,
             deltas=True,
         ),
     )

@@ -116,6 +116,8 @@ class Transport:
             # JSON that just ends was cut on its way and may come whole the next time.
             cut = isinstance(error, json.JSONDecodeError) and error.pos >= len(error.doc) - 16
             cut = cut or "Unterminated string" in str(error)
+            # A page of HTML was none from its first character on, however short it is.
+            cut = cut and raw.lstrip()[:1] in (b"", b"{", b"[")
             problem, again = ("ends early" if cut else f"is no JSON ({error})"), cut
         raise Attempt(
             ProtocolError(f"the endpoint's answer {problem}: {self.show(raw[:200])}"), again=again

@@ -114,7 +114,8 @@ def _chat_prompt(body: dict[str, Any], ask: Ask, endpoint: Endpoint) -> None:
         if how == "none":
             raise UnsupportedError(
                 "it is not known how this endpoint continues a chat turn that was begun; name its "
-                "way with dialect='vllm' or continuation='prefix', or use text prompts"
+                "way by the engine's option dialect=vllm or continuation=prefix, or use text "
+                "prompts"
             )
         last: dict[str, Any] = {"role": "assistant", "content": ask.assistant}
         if how == "prefix":
@@ -147,7 +148,7 @@ def _sampling(body: dict[str, Any], request: Request, endpoint: Endpoint) -> Non
         if not endpoint.extras:
             raise UnsupportedError(
                 "top_k and min_p are not part of the OpenAI protocol; if this endpoint is vLLM "
-                "say dialect='vllm', else leave them out"
+                "say so by the engine's option dialect=vllm, else leave them out"
             )
         body["top_k"] = how.top_k or -1
         body["min_p"] = how.min_p

@@ -210,8 +210,8 @@ class TorchEngine:
             if decoding.width > self.info.slots:
                 raise UnsupportedError(
                     f"a search at threshold {decoding.threshold:g} may hold {decoding.width} lines "
-                    f"open and needs as many slots; the engine has {self.info.slots}: raise slots "
-                    "or the threshold"
+                    f"open and needs as many slots; the engine has {self.info.slots}: raise "
+                    "its option slots or the threshold"
                 )
             if request.deltas:
                 raise UnsupportedError("a threshold search gives whole texts: ask for no deltas")
@@ -225,7 +225,7 @@ class TorchEngine:
         if decoding.width > self.info.slots:
             raise UnsupportedError(
                 f"token beam of width {decoding.width} needs as many slots; "
-                f"the engine has {self.info.slots}"
+                f"the engine has {self.info.slots}: raise its option slots, or narrow the beam"
             )
         if request.deltas:
             raise UnsupportedError("token beam gives whole hypotheses: ask for no deltas")
