@@ -89,6 +89,8 @@ def test_a_budget_is_exhausted_when_its_unit_reaches_the_limit(spent: Usage, lim
     }
     for unit, value in reached.items():
         assert Budget(**{unit: limit}).exhausted(spent) == (value >= limit)
+        over = {unit: value - limit} if value > limit else {}
+        assert Budget(samples=1, **{unit: limit}).over(spent) == over
     assert not Budget(seconds=limit).exhausted(spent)
     assert Budget(samples=limit).exhausted(spent, limit)
     assert not Budget(samples=limit).exhausted(spent, limit - 1)

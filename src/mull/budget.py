@@ -76,21 +76,42 @@ class Budget:
     @property
     def metered(self) -> bool:
         """Whether a limit is set that only finished work can tell: tokens, FLOPs or money."""
-        units = (self.tokens, self.total_tokens, self.flops, self.cost)
-        return any(limit is not None for limit in units)
+        return any(unit in self.limits for unit in _amounts(Usage()))
 
     def exhausted(self, spent: Usage, samples: int = 0) -> bool:
         """Whether a limit other than ``seconds`` (the driver's clock) has been reached."""
-        return (
-            (self.samples is not None and samples >= self.samples)
-            or (self.tokens is not None and spent.generated >= self.tokens)
-            or (self.total_tokens is not None and spent.tokens >= self.total_tokens)
-            or (self.flops is not None and spent.flops >= self.flops)
-            or (self.cost is not None and spent.cost >= self.cost)
-        )
+        reached = self.samples is not None and samples >= self.samples
+        return reached or any(spare <= 0 for spare in self._spare(spent).values())
+
+    def over(self, spent: Usage) -> Mapping[str, float]:
+        """By how much each limit in tokens, FLOPs or money was passed, those that were.
+
+        >>> Budget(samples=4, tokens=100).over(Usage(generated=130))
+        {'tokens': 30}
+        """
+        return {unit: -spare for unit, spare in self._spare(spent).items() if spare < 0}
+
+    def _spare(self, spent: Usage) -> Mapping[str, float]:
+        """What is left of each limit in tokens, FLOPs or money."""
+        limits = self.limits
+        return {
+            unit: limits[unit] - amount
+            for unit, amount in _amounts(spent).items()
+            if unit in limits
+        }
 
     def __str__(self) -> str:
         return ", ".join(f"{name}={value:g}" for name, value in self.limits.items())
+
+
+def _amounts(spent: Usage) -> Mapping[str, float]:
+    """A usage in the units that only finished work can tell."""
+    return {
+        "tokens": spent.generated,
+        "total_tokens": spent.tokens,
+        "flops": spent.flops,
+        "cost": spent.cost,
+    }
 
 
 def _is_number(value: object) -> bool:

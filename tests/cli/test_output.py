@@ -451,3 +451,13 @@ def test_json_on_one_line_is_all_that_is_on_stdout(folder: Path, mull: Mull) -> 
 
 def test_the_version_is_said(mull: Mull) -> None:
     assert mull("--version").out == f"mull {__version__}\n"
+
+
+def test_a_budget_that_was_passed_is_said_with_the_amount(mull: Mull) -> None:
+    ask = ("solve", "2 + 2?", "--model", "simulated", "--strategy", "vote(n=8)", "--json")
+    within = mull(*ask, "--tokens", "100000")
+    assert (within.code, within.err) == (0, "")
+    passed = mull(*ask, "--tokens", "100")
+    spent = json.loads(passed.out)["spent"]["generated_tokens"]
+    assert passed.code == 0
+    assert f"over the budget by {spent - 100:,} tokens" in passed.err

@@ -54,12 +54,13 @@ def solve(
         raise UsageError("give the problem either as text or by --file, not both and not neither")
     if max_tokens is not None and max_tokens < 1:
         raise UsageError(f"--max-tokens must be at least 1, not {max_tokens}")
+    budget = options.budget_of(samples, tokens, flops, seconds, cost)
     solution = _solved(
         options.read_text(file) if file is not None else options.checked_text(text or ""),
         model,
         task=task,
         strategy=strategy,
-        budget=options.budget_of(samples, tokens, flops, seconds, cost),
+        budget=budget,
         sampling=options.sampling_of(temperature, top_k, top_p, min_p),
         until=Until(max_tokens) if max_tokens is not None else None,
         seed=seed,
@@ -72,6 +73,9 @@ def solve(
         options.print_json(as_dict(solution, trace))
     else:
         _print(solution, trace)
+    for unit, much in (budget.over(solution.spent) if budget else {}).items():
+        said = f"over the budget by {much:,.6g} {unit}: what was in flight was finished"
+        print(f"mull: {said}", file=sys.stderr)
     return 3 if solution.failures else 0
 
 
