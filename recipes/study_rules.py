@@ -291,7 +291,8 @@ def _judges(families: Mapping[str, Rows]) -> list[Mapping[str, Any]]:
     ``CARDS`` for the same policies whose heads read the same.
     """
     used = {row.models["prm"] for row in own(families) if "prm" in row.models}
-    cards = [{**card, "labels": _labels(card["name"])} for who in used if (card := card_of(who))]
+    known = [card for who in used if (card := card_of(who)).get("measured")]
+    cards = [{**card, "labels": _labels(card["name"])} for card in known]
     others = [json.loads(path.read_text()) for path in CARDS.glob("*.json")]
     kinds = {(card["policy"]["model"], _reads(card)) for card in cards}
     cards += [each for each in others if (each["policy"]["model"], _reads(each)) in kinds]
