@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mull.budget import known
 from mull.metrics import Interval, mean_interval
-from mull.report.curves import Panel, Point, Series
+from mull.report.curves import BETWEEN, Panel, Point, Series
 from mull.report.data import Run
 from mull.report.tables import Column, Table, Value
 from mull.types import Usage
@@ -32,12 +32,29 @@ def accuracy(line: Series, resamples: int) -> Interval:
 
 
 def brief(studies: Sequence[Study]) -> Table:
-    """The strategies side by side, narrow enough for a terminal."""
+    """The strategies side by side, narrow enough for a terminal: what all share is said below."""
     full = cells(studies)
-    shown = [0, 2, 3, 5, 7, 8, 9]
-    heads = tuple(full.columns[i] for i in shown)
-    rows = tuple(tuple(row[i] for i in shown) for row in full.rows)
-    return Table("brief", full.title, heads, rows, "Samples, tokens and FLOPs a problem.")
+    shown = [2, 3, 5, 7, 8, 9]
+    heads = tuple(full.columns[i] for i in (0, *shown))
+    labels, ending = _parted([study.line.label for study in studies])
+    rows = tuple(
+        (label, *(row[i] for i in shown)) for label, row in zip(labels, full.rows, strict=True)
+    )
+    note = f"{f'{ending}. ' if ending else ''}Samples, tokens and FLOPs are those of a problem."
+    return Table("brief", full.title, heads, rows, note)
+
+
+def _parted(labels: Sequence[str]) -> tuple[list[str], str]:
+    """Labels without the parts at their ends that all share, and these.
+
+    >>> _parted(["vote · samples=4 · T=1", "beam · samples=16 · T=1"])
+    (['vote · samples=4', 'beam · samples=16'], 'T=1')
+    """
+    parts = [label.split(BETWEEN) for label in labels]
+    ending: list[str] = []
+    while all(len(each) > 1 for each in parts) and len({each[-1] for each in parts}) == 1:
+        ending = [each.pop() for each in parts][:1] + ending
+    return [BETWEEN.join(each) for each in parts], BETWEEN.join(ending)
 
 
 def cells(studies: Sequence[Study]) -> Table:

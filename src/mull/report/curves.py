@@ -36,6 +36,10 @@ STRATEGIES = {
 """What is read off a pool of samples, by its column, with the name that a plot shows."""
 
 
+BETWEEN = " · "
+"""Between the parts of a series' label."""
+
+
 @dataclass(frozen=True, slots=True)
 class Series:
     """A cell over its seeds: ``digests`` share strategy, budget, parameters and problems."""
@@ -113,7 +117,7 @@ def _label(digest: CellDigest) -> str:
         else f"{name}={value}"
         for name, value in sorted(digest.parameters.items())
     ]
-    return " · ".join(part for part in (digest.strategy, digest.budget, *named) if part)
+    return BETWEEN.join(part for part in (digest.strategy, digest.budget, *named) if part)
 
 
 def points(
