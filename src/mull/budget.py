@@ -8,11 +8,11 @@ meter: what was reported is what was charged, by construction.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 from numbers import Real
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from mull.errors import BudgetError
 from mull.types import EngineInfo, Usage
@@ -138,15 +138,23 @@ def check_countable(budget: Budget | None, info: EngineInfo) -> None:
         )
 
 
-def known(amount: float, usage: Usage) -> float | None:
-    """FLOPs or money of a usage; ``None`` where tokens were computed and nobody knows them.
+def known(unit: Literal["flops", "cost"], usages: Iterable[Usage]) -> float | None:
+    """FLOPs or money of some usages; ``None`` where one has computed tokens and nobody knows them.
 
     An engine that does not know its size reports no FLOPs, one without a price no money.
 
-    >>> known(0.0, Usage(generated=7)), known(0.0, Usage()), known(2.5, Usage(generated=7))
-    (None, 0.0, 2.5)
+    >>> known("flops", [Usage(generated=7, flops=2.5), Usage()])
+    2.5
+    >>> known("flops", [Usage(generated=7, flops=2.5), Usage(generated=7)]) is None
+    True
     """
-    return None if usage.tokens and not amount else amount
+    total = 0.0
+    for usage in usages:
+        amount = getattr(usage, unit)
+        if usage.tokens and not amount:
+            return None
+        total += amount
+    return total
 
 
 @runtime_checkable

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -132,11 +132,9 @@ def as_dict(solution: Solution, trace: bool) -> dict[str, Any]:
     return out
 
 
-def _known(solution: Solution, unit: str) -> float | None:
+def _known(solution: Solution, unit: Literal["flops", "cost"]) -> float | None:
     """FLOPs or money of all that was done; ``None`` where nobody knows a part of it."""
-    rows = [usage for _, _, usage, _ in solution.ledger.rows()]
-    amounts = [known(getattr(usage, unit), usage) for usage in rows]
-    return None if None in amounts else sum(each for each in amounts if each is not None)
+    return known(unit, [usage for _, _, usage, _ in solution.ledger.rows()])
 
 
 def _tokens(spent: Usage) -> str:

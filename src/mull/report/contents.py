@@ -216,9 +216,7 @@ def ledger(run: Run, name: str = "ledger") -> Table:
 def _spent(usages: Sequence[Usage]) -> tuple[Value, ...]:
     """The sums of some usages; nothing is said of FLOPs or money that a part of them has not."""
     total = sum(usages, Usage())
-    flops = None if None in [known(u.flops, u) for u in usages] else total.flops
-    cost = None if None in [known(u.cost, u) for u in usages] else total.cost
-    new = total.prompt - total.cached
+    new, flops, cost = total.prompt - total.cached, known("flops", usages), known("cost", usages)
     return (new, total.cached, total.generated, flops, total.seconds, cost)
 
 

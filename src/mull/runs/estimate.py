@@ -164,7 +164,8 @@ async def _measure(
     plan: Plan, engine: Engine, example: Generate, completions: int, width: int
 ) -> tuple[int, Usage, float]:
     """Completions like the example, over the first problems: a quarter of them side by side, then
-    all, then ever more of them up to ``width`` while that is quick.
+    all, then ever more of them up to ``width`` while that is quick: in this process, whose slots
+    share a machine. Elsewhere completions may cost money, and slots hold each other up less.
 
     Gives how many came, what they cost, and the seconds that a token takes in a slot where
     ``width`` are busy; a guess for one completion where none is made.
@@ -187,7 +188,7 @@ async def _measure(
         paces[slots] = held / max(1, ledger.total.generated - before.generated)
         if size < completions:
             size = completions
-        elif size < width and loop.time() - began < QUICK:
+        elif size < width and not engine.info.url and loop.time() - began < QUICK:
             size = min(4 * size, width)
         else:
             return made, ledger.total, _pace(paces, width)
