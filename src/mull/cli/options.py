@@ -19,7 +19,7 @@ from mull.catalog.spec import value_of
 from mull.errors import InputError, UsageError
 from mull.report.tables import safe_terminal
 from mull.runs.result import BROKEN
-from mull.types import Grade, GradeOutcome, Sampling
+from mull.types import Grade, Sampling
 
 MAX_PROMPT_BYTES = 1 << 20
 T = TypeVar("T")
@@ -204,17 +204,25 @@ def print_json(value: Any) -> None:
 def broken(grades: Iterable[Grade]) -> list[str]:
     """A line for each way in which a grader broke: how often, and what it said once.
 
+    >>> from mull.types import GradeOutcome
     >>> broken([Grade(GradeOutcome.WRONG), Grade(GradeOutcome.GRADER_ERROR, "ValueError: x")])
     ['no verdict: 1 × grader_error, as in: ValueError: x']
     """
-    said: dict[GradeOutcome, list[str]] = {}
+    found: dict[str, tuple[int, str]] = {}
     for grade in grades:
         if grade.outcome in BROKEN:
-            said.setdefault(grade.outcome, []).append(grade.detail)
-    return [
-        f"no verdict: {len(details)} × {outcome.value}, as in: {details[0]}"
-        for outcome, details in sorted(said.items())
-    ]
+            times, said = found.get(grade.outcome.value, (0, grade.detail))
+            found[grade.outcome.value] = (times + 1, said)
+    return counted("no verdict", found)
+
+
+def counted(what: str, found: Mapping[str, tuple[int, str]]) -> list[str]:
+    """A line for each name in ``found``: how often it came, and what one of them said."""
+    lines = []
+    for name, (times, said) in sorted(found.items()):
+        example = f", as in: {said}" if said else ""
+        lines.append(f"{what}: {times:,} × {name}{example}")
+    return lines
 
 
 def say(problems: Sequence[str], stream: TextIO) -> None:

@@ -150,11 +150,9 @@ def say_end(console: Console, ended: Summary) -> None:
     """Say what is left to know of a run that ended."""
     if ended.dropped:
         console.print(f"{ended.dropped} damaged rows were found, dropped and made again")
-    for what, counted in (("failed", ended.failures), ("no verdict", ended.broke)):
-        for name, (times, said) in sorted(counted.items()):
-            example = f", as in: {safe_terminal(said)}" if said else ""
-            line = " ".join(f"{what}: {times:,} × {name}{example}".split())
-            console.print(line, soft_wrap=True)
+    lines = options.counted("failed", ended.failures) + options.counted("no verdict", ended.broke)
+    for line in lines:
+        console.print(" ".join(safe_terminal(line).split()), soft_wrap=True)
     if ended.failed:
         console.print(
             f"{ended.failed} results have failures; mend their cause, or run again to retry them"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -234,11 +235,7 @@ def unanswered(studies: Sequence[Study]) -> Table:
         digests = study.line.digests
         samples = sum(digest.samples for digest in digests)
         for what, name in (("unanswered", "reasons"), ("grade", "outcomes"), ("ended", "stops")):
-            totals: dict[str, int] = {}
-            for digest in digests:
-                for value, count in getattr(digest, name).items():
-                    totals[value] = totals.get(value, 0) + count
-            for value, count in sorted(totals.items()):
+            for value, (count,) in _over_seeds(study, name).items():
                 rows.append((study.line.label, what, value, count, count / max(samples, 1)))
     return Table("unanswered", "Unanswered, graded, ended", heads, tuple(rows))
 
@@ -246,19 +243,16 @@ def unanswered(studies: Sequence[Study]) -> Table:
 def undecided(studies: Sequence[Study]) -> Table:
     """Answers and candidates without a verdict, though their problems have a gold answer."""
     titles = ("strategy, budget", "outcome", "answers", "candidates", "accuracy over")
-    rows: list[tuple[Value, ...]] = []
-    for study in studies:
-        digests = study.line.digests
-        names = {n for d in digests for n in (*d.undecided, *d.undecided_samples)}
-        for name in sorted(names):
-            answers = sum(digest.undecided.get(name, 0) for digest in digests)
-            candidates = sum(digest.undecided_samples.get(name, 0) for digest in digests)
-            rows.append((study.line.label, name, answers, candidates, _graded(study)))
+    rows: tuple[tuple[Value, ...], ...] = tuple(
+        (study.line.label, name, *counts, _graded(study))
+        for study in studies
+        for name, counts in _over_seeds(study, "undecided", "undecided_samples").items()
+    )
     return Table(
         "undecided",
         "Without a verdict",
         tuple(Column(title) for title in titles),
-        tuple(rows),
+        rows,
         "An answer without a verdict is neither right nor wrong: its problem is left out of "
         "accuracy, vote and coverage, which are over so many problems. A candidate without one "
         "does not count as right. Both are summed over seeds.",
@@ -268,22 +262,30 @@ def undecided(studies: Sequence[Study]) -> Table:
 def failure_types(studies: Sequence[Study]) -> Table:
     """How many samples, scores and verdicts did not come, by type of failure."""
     titles = ("strategy, budget", "failure", "times", "problems")
-    rows: list[tuple[Value, ...]] = []
-    for study in studies:
-        digests = study.line.digests
-        for name in sorted({name for digest in digests for name in digest.errors}):
-            times = sum(digest.errors.get(name, 0) for digest in digests)
-            erring = sum(digest.erring.get(name, 0) for digest in digests)
-            rows.append((study.line.label, name, times, erring))
+    rows: tuple[tuple[Value, ...], ...] = tuple(
+        (study.line.label, name, *counts)
+        for study in studies
+        for name, counts in _over_seeds(study, "errors", "erring").items()
+    )
     return Table(
         "failure_types",
         "Failures by type",
         tuple(Column(title) for title in titles),
-        tuple(rows),
+        rows,
         "What did not come: ScoreError is a score, NoVerdict a judge's verdict, the others are "
         "samples or calls. None is taken for an answer or an approval. Problems are summed over "
         "seeds.",
     )
+
+
+def _over_seeds(study: Study, *tallies: str) -> dict[str, tuple[int, ...]]:
+    """For each name that some of the digests' tallies have: its count in each of these."""
+    sums = [
+        sum((Counter(getattr(digest, tally)) for digest in study.line.digests), Counter[str]())
+        for tally in tallies
+    ]
+    names = sorted(set().union(*sums))
+    return {name: tuple(counts[name] for counts in sums) for name in names}
 
 
 def failures(studies: Sequence[Study]) -> Table:
