@@ -234,7 +234,7 @@ def _panel(axis: Any, rows: Rows) -> None:
     axis.grid(axis="y", color="0.92", lw=0.8)
     axis.spines[["top", "right"]].set_visible(False)
     low, high = axis.get_ylim()
-    gap, below = (high - low) / 22, -np.inf
+    gap, below = (high - low) / 19, -np.inf
     for y, x, label, colour in sorted(ends):
         below = max(y, below + gap)  # labels that would lie on each other move up
         axis.annotate(
