@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from mull.catalog.models import model_folder
 from mull.engines.torch import load_torch_engine
 from mull.errors import ContextError, EngineError, UnsupportedError
 from mull.types import Prompt, Request, Scored, ScoreRequest, Until
@@ -74,6 +75,26 @@ def test_scores_are_the_same_in_any_company(engines: Callable[..., Any], run: An
     for a, b in zip(together, alone, strict=True):
         assert a.token_ids == b.token_ids
         assert a.logprobs == pytest.approx(b.logprobs, abs=1e-4)
+
+
+def test_what_is_known_of_a_text_is_kept_while_rows_grow_for_its_company(run: Any) -> None:
+    ids = torch.randint(5, 70, (90,), generator=torch.Generator().manual_seed(0)).tolist()
+
+    def text(start: int, end: int) -> ScoreRequest:
+        return ScoreRequest(
+            Prompt(token_ids=tuple(ids[start : start + 4])), "x", tuple(ids[start + 4 : end])
+        )
+
+    # Rows hold 64 tokens: 62 are not too many, but 28 new ones behind 49 known ones are.
+    batched, alone = (
+        load_torch_engine(model_folder("words-s"), one_row=row) for row in (False, True)
+    )
+    score(batched, run, text(0, 50))
+    together = score(batched, run, text(0, 62), text(62, 90))
+    again = score(batched, run, text(0, 62))
+    wanted = [score(alone, run, each)[0] for each in (text(0, 62), text(62, 90), text(0, 62))]
+    for found, expected in zip([*together, *again], wanted, strict=True):
+        assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-3)
 
 
 def test_a_step_scored_once_is_not_encoded_again(judge: Any, run: Any) -> None:

@@ -263,14 +263,23 @@ class Batch:
         picked = hidden[torch.arange(len(group)), torch.tensor(last)]
         return picked
 
+    def room(self, first: int, texts: Sequence[Ids], starts: Sequence[int]) -> tuple[int, int]:
+        """Room for ``encode``: the padded size of what is new, and the end of the longest row.
+
+        Whoever loads the rows' beginnings behind the running rows asks for it before: growing keeps
+        the running rows alone.
+        """
+        size = max(len(t) - s for t, s in zip(texts, starts, strict=True))
+        end = max(starts) + size
+        self.reserve(first + len(texts), end)
+        return size, end
+
     def encode(self, first: int, texts: Sequence[Ids], starts: Sequence[int]) -> Tensor:
         """Hidden states [rows, q, hidden] of ``texts`` from ``starts`` on, padded to the longest;
         their keys and values go to the rows ``first`` and following, in chunks of bounded size.
         """
-        device = self.model.device
-        count, size = len(texts), max(len(t) - s for t, s in zip(texts, starts, strict=True))
-        end = max(starts) + size
-        self.reserve(first + count, end)
+        device, count = self.model.device, len(texts)
+        size, end = self.room(first, texts, starts)
         ids = np.zeros((count, size), np.int64)
         places = None
         for row, (text, start) in enumerate(zip(texts, starts, strict=True)):

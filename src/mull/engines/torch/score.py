@@ -143,11 +143,11 @@ class Scorer:
         batch, first = self.batch, self.batch.state.live
         fresh = [job for job in group if starts[job] < len(job.ids)]
         if fresh:
-            batch.reserve(first + len(fresh), max(len(job.ids) for job in fresh) + 1)
-            for place, job in enumerate(fresh):
-                batch.load(first + place, job.ids, starts[job])
-            texts = [job.ids for job in fresh]
-            hidden = batch.encode(first, texts, [starts[job] for job in fresh])
+            texts, begun = [job.ids for job in fresh], [starts[job] for job in fresh]
+            batch.room(first, texts, begun)
+            for place, (text, start) in enumerate(zip(texts, begun, strict=True)):
+                batch.load(first + place, text, start)
+            hidden = batch.encode(first, texts, begun)
         for job in group:
             start = starts[job]
             if start == len(job.ids):
