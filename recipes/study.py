@@ -25,7 +25,7 @@ from study_rules import SESOI, SESOI_BIN, cells
 
 from mull.fileio import write_atomic
 from mull.report.cells import CellRow, load, rows_of, save
-from mull.report.compare import accuracy, agreeing, at_flops, column, contrast
+from mull.report.compare import accuracy, agreeing, at_flops, column, contrast, per_problem
 
 ROWS = Path(__file__).parent.parent / "docs" / "study" / "rows"
 PAGE = Path(__file__).parent.parent / "docs" / "study.md"
@@ -75,7 +75,7 @@ def _family(task: str, family: str, rows: Rows, first: bool) -> list[str]:
     strategies = sorted({row.strategy for row in rows})
     policies = ", ".join(sorted({row.policy for row in rows}))
     problems = sum({row.digest: row.problems for row in rows}.values())
-    solved = sum({row.unit: row.problems for row in rows}.values())
+    solved = _solved(rows)
     weights = {who for row in rows for who in row.models.values()}
     scored = sorted(who for who in weights if not who.startswith("checker:"))
     apart = f", {solved:,} with each policy's counted apart" if solved > problems else ""
@@ -119,8 +119,10 @@ def _table(
         texts = [
             cell(strategy, n) if rows is None or cells(rows, strategy, n) else "" for n in counts
         ]
+        notes = [""] * (1 + len(counts)) if rows is None else _fewer(strategy, counts, rows)
         if any(texts):
-            lines.append(f"| `{strategy}`{_fewer(strategy, rows)} | " + " | ".join(texts) + " |")
+            shown = [text + note for text, note in zip(texts, notes[1:], strict=True)]
+            lines.append(f"| `{strategy}`{notes[0]} | " + " | ".join(shown) + " |")
     return lines
 
 
@@ -148,20 +150,25 @@ def _by_policy(rows: Rows) -> list[str]:
     return lines
 
 
-def _fewer(strategy: str, rows: Rows | None) -> str:
-    """On how many problems a strategy was run, where others were run on more; a problem counts
-    once for each policy.
+def _fewer(strategy: str, counts: Sequence[int], rows: Rows) -> list[str]:
+    """Notes of a strategy, then of its cells: on how many problems each was run, where the others
+    were run on more; a problem counts once for each policy.
     """
-    if rows is None:
-        return ""
-    most = {row.unit: row.problems for row in rows}
-    own = {row.unit: row.problems for row in rows if row.strategy == strategy}
-    return "" if len(own) == len(most) else f" (of {sum(own.values()):,})"
+    own = [_solved(cells(rows, strategy, n)) for n in counts]
+    most = max(own)
+    return [
+        "" if count in (0, whole) else f" (of {count:,})"
+        for count, whole in ((most, _solved(rows)), *((count, most) for count in own))
+    ]
+
+
+def _solved(rows: Rows) -> int:
+    return sum({row.unit: row.problems for row in rows}.values())
 
 
 def _cost(rows: Rows) -> str:
-    total = sum(row.flops for row in rows) / len(rows)
-    verifier = sum(row.verifier_flops for row in rows) / len(rows)
+    total = per_problem(rows, lambda row: row.flops)
+    verifier = per_problem(rows, lambda row: row.verifier_flops)
     return f"{total / 1e6:.0f} ({verifier / total:.0%})" if total else "unknown"
 
 
@@ -220,7 +227,7 @@ def _panel(axis: Any, rows: Rows) -> None:
             found = cells(rows, strategy, n)
             if found:
                 mean = accuracy(found)
-                flops = sum(row.flops for row in found) / len(found)
+                flops = per_problem(found, lambda row: row.flops)
                 points.append((flops, mean.value, mean.low, mean.high))
         if not points:
             continue

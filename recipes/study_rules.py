@@ -22,7 +22,16 @@ from mull.catalog.models import model_card, model_folder
 from mull.errors import MullError
 from mull.metrics import Interval
 from mull.report.cells import CellRow
-from mull.report.compare import Column, accuracy, at_flops, column, contrast, difference, slope
+from mull.report.compare import (
+    Column,
+    at_flops,
+    column,
+    contrast,
+    difference,
+    over_policies,
+    per_problem,
+    slope,
+)
 from mull.report.verdicts import (
     CONTRADICTED,
     NOT_DETECTED,
@@ -30,6 +39,7 @@ from mull.report.verdicts import (
     cost_ratios,
     crossing,
     no_more_than,
+    on_shared,
     p_value,
     verdict,
 )
@@ -213,24 +223,27 @@ def cheaper(strategy: str) -> Rule:
 
 def _apart(name: str, small: Mapping[int, Rows], large: Mapping[int, Rows]) -> list[Finding]:
     """Two policies whose accuracies do not meet: the end where they are nearest."""
-    known = [{n: rows for n, rows in side.items() if rows} for side in (small, large)]
+    known = on_shared(small, large)
     if not all(known):
         return []
     sides = ((known[1], known[0], CONTRADICTED), (known[0], known[1], REPRODUCED))
     for better, worse, said in sides:
         ends = min(better), max(worse)
         rows = better[ends[0]], worse[ends[1]]
-        above, below = (accuracy(each) for each in rows)
-        if above.value <= below.value:
+        above, below = (over_policies(each) for each in rows)
+        gap = contrast([(1.0, above), (-1.0, below)])
+        if gap is None or gap.value <= 0:
             continue
-        costs = [sum(row.flops for row in each) / len(each) for each in rows]
+        costs = [per_problem(each, lambda row: row.flops) for each in rows]
         shown = (
-            f"{above.percent()} for {costs[0] / 1e6:.0f}M FLOPs, "
-            f"{below.percent()} for {costs[1] / 1e6:.0f}M"
+            f"{gap.percent()} points better, for {costs[0] / 1e6:.0f}M FLOPs against "
+            f"{costs[1] / 1e6:.0f}M"
         )
         at = ends if better is known[1] else ends[::-1]
         where = f"{name}, N = {at[0]} against {at[1]}"
-        return [Finding(where, shown, said if costs[0] < costs[1] else NOT_DETECTED)]
+        if costs[0] >= costs[1]:
+            return [Finding(where, shown, NOT_DETECTED)]
+        return [Finding(where, shown, said if gap.low > 0 else NOT_DETECTED, p_value(gap))]
     return []
 
 

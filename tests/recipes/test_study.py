@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -145,6 +146,14 @@ def test_policies_whose_errors_are_never_equal_are_compared_where_they_are_neare
     assert (found.verdict, found.where) == ("contradicted", "words-l, N = 1 against 16")
     (other,) = recipe["study_rules"].cheaper("vote")({"words-l": large, "words-s": small})
     assert other.verdict == "reproduced"
+    near = sizes("words-l", 13, 4e6)
+    (unsure,) = recipe["study_rules"].cheaper("vote")({"words-s": small, "words-l": near})
+    assert (unsure.verdict, unsure.shown[:3]) == ("not detected", "2.5")
+    # One set of problems says nothing of another.
+    easy = [replace(each, digest="d1", right=packed([True] * 40)) for each in small]
+    assert recipe["study_rules"].cheaper("vote")(
+        {"words-s": [*small, *easy], "words-l": large}
+    ) == [found]
     costly = sizes("words-l", 30, 1e9)
     (open_,) = recipe["study_rules"].cheaper("vote")({"words-s": small, "words-l": costly})
     assert open_.verdict == "not detected"

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.report.rows import bits, row
 from tests.runs.world import Steps, engine, small
 
+from mull.engines.simulated import Fault, Faults
 from mull.errors import GradeError, InputError, StoreError
 from mull.report.cells import CellRow, load, packed, rows_of, save, unpacked
 from mull.runs import Records, run
@@ -116,6 +117,22 @@ def test_a_cell_with_answers_that_have_no_verdict_gives_no_row(tmp_path: Path) -
 
     run(small(problems=2), tmp_path, engine=engine(), task=Unsure(), virtual=True)
     with pytest.raises(InputError, match=r"without a verdict \(2 grader_error of 2\)"):
+        list(rows_of(tmp_path))
+
+
+def test_greedy_decoding_has_a_row_of_one_sample(tmp_path: Path) -> None:
+    config = small(problems=2, strategies=["greedy", "vote"])
+    run(config, tmp_path, engine=engine(), task=Steps(), virtual=True)
+    found = {each.strategy: each for each in rows_of(tmp_path)}
+    assert set(found) == {"greedy", "vote"}
+    assert (found["greedy"].n, found["greedy"].problems) == (1, 2)
+
+
+def test_a_cell_with_failures_gives_no_row(tmp_path: Path) -> None:
+    broken = engine(faults=Faults(rates={Fault.ENDPOINT: 1.0}))
+    ended = run(small(problems=2), tmp_path, engine=broken, task=Steps(), virtual=True)
+    assert ended.failed
+    with pytest.raises(InputError, match="2 of 2 results have failures, as in"):
         list(rows_of(tmp_path))
 
 

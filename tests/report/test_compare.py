@@ -22,6 +22,7 @@ from mull.report.compare import (
     contrast,
     difference,
     fifths,
+    per_problem,
     slope,
     table,
 )
@@ -109,7 +110,19 @@ def test_bins_are_fifths_of_the_levels_and_part_the_problems() -> None:
     bins = [difference(a, b, [each]) for each in range(5)]
     assert [each.value for each in bins if each is not None] == [1.0, 1.0, 0.0, 0.0, 0.0]
     assert sum(each.n for each in bins if each is not None) == 40
-    assert fifths("easy,hard,None").tolist() == [0, 2, -1]
+    assert fifths("easy,hard,None").tolist() == [1, 3, -1]
+
+
+@pytest.mark.parametrize("count", range(3, 12))
+def test_the_easiest_and_the_hardest_level_are_in_the_outer_fifths(count: int) -> None:
+    found = fifths(",".join(str(1 + i) for i in range(count))).tolist()
+    assert (found[0], found[-1], found) == (0, 4, sorted(found))
+
+
+def test_costs_count_a_set_of_problems_once_as_accuracies_do() -> None:
+    rows = [row(policy_flops=1.0), row(policy="words-s-seed1", policy_flops=3.0)]
+    rows.append(row(digest="d1", right=bits(1, 0.5, 20), policy_flops=5.0))
+    assert per_problem(rows, lambda each: each.flops) == pytest.approx((2.0 * 40 + 5.0 * 20) / 60)
 
 
 def test_an_interaction_is_the_difference_of_two_differences() -> None:

@@ -104,6 +104,9 @@ def test_a_policy_of_a_quarter_of_the_flops_is_four_times_cheaper() -> None:
     for (target, there), (_, back) in zip(found, cost_ratios(large, small), strict=True):
         assert 0 < target < 1
         assert there.value == pytest.approx(-back.value)
+    # What only one of them was run on says nothing of either.
+    more = {n: [*rows, row("vote", n, [True] * 40, digest="d1")] for n, rows in small.items()}
+    assert cost_ratios(more, large) == found
     elsewhere = {n: [row("vote", n, policy="l", digest="d9")] for n in sizes}
     assert cost_ratios(small, elsewhere) == []
 

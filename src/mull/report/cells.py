@@ -28,6 +28,7 @@ from mull.runs.result import ResultRecord
 from mull.strategies.base import Strategy
 from mull.strategies.needs import POLICY, needs_of
 from mull.strategies.revise import Mixed, Revise
+from mull.strategies.single import Greedy
 from mull.verifiers.steps import pieces
 
 Floats = NDArray[np.float64]
@@ -124,22 +125,35 @@ def unpacked(bits: str, count: int) -> Floats:
 def rows_of(directory: str | Path) -> Iterator[CellRow]:
     """The finished cells of a run whose budget says how many samples.
 
-    Raises ``StoreError`` for a directory that holds no run, ``InputError`` for a cell with answers
-    that have no verdict: a row says right or wrong of every problem.
+    Greedy decoding has one. Raises ``StoreError`` for a directory that holds no run, ``InputError``
+    for a cell with failures or with answers that have no verdict: a row says right or wrong of
+    every problem.
     """
     with Records(directory) as records:
-        levels = ",".join(str(problem.level) for problem in records.problems())
-        count = sum(1 for _ in records.problems())
+        levels = [str(problem.level).replace(",", ";") for problem in records.problems()]
         for cell in records.cells:
-            if cell.budget is None or cell.budget.samples is None:
-                continue
-            results = list(records.results(cell))
-            if len(results) == count > 0:
-                _check_verdicts(directory, cell, results)
-                yield _row(records, cell, cell.budget.samples, results, levels)
+            strategy = _strategy(cell.strategy)
+            n = _samples(cell, strategy)
+            results = [] if n is None else list(records.results(cell))
+            if n is not None and len(results) == len(levels) > 0:
+                _check(directory, cell, results)
+                yield _row(records, cell, strategy, n, results, ",".join(levels))
 
 
-def _check_verdicts(directory: str | Path, cell: Cell, results: Sequence[ResultRecord]) -> None:
+def _samples(cell: Cell, strategy: Strategy | None) -> int | None:
+    """How many samples a problem a cell has; ``None`` where nobody said."""
+    if isinstance(strategy, Greedy):
+        return 1
+    return None if cell.budget is None else cell.budget.samples
+
+
+def _check(directory: str | Path, cell: Cell, results: Sequence[ResultRecord]) -> None:
+    failed = [result.failures[0] for result in results if result.failures]
+    if failed:
+        raise InputError(
+            f"{directory}: {cell.id}: {len(failed)} of {len(results)} results have failures, as "
+            f"in: {failed[0]}; mend their cause and run it again, so that every sample comes"
+        )
     without = Counter(result.outcome for result in results if result.correct is None)
     if without:
         said = ", ".join(f"{count} {outcome}" for outcome, count in sorted(without.items()))
@@ -151,10 +165,14 @@ def _check_verdicts(directory: str | Path, cell: Cell, results: Sequence[ResultR
 
 
 def _row(
-    records: Records, cell: Cell, n: int, results: Sequence[ResultRecord], levels: str
+    records: Records,
+    cell: Cell,
+    strategy: Strategy | None,
+    n: int,
+    results: Sequence[ResultRecord],
+    levels: str,
 ) -> CellRow:
     config, count = records.config, len(results)
-    strategy = _strategy(cell.strategy)
     spent = [row for result in results for row in result.spent]
     flops = {"policy": 0.0, "verifier": 0.0, "guesses": 0.0}
     for row in spent:
@@ -226,7 +244,7 @@ def _winners(strategy: Strategy | None, results: Sequence[ResultRecord]) -> dict
 
 
 def _turns(strategy: Strategy | None, n: int, results: Sequence[ResultRecord]) -> tuple[str, ...]:
-    """Bits of each attempt of the first chain; one that did not come is not right."""
+    """Bits of each attempt of the first chain; behind the end of a chain nothing is right."""
     if isinstance(strategy, Mixed):
         chains, length = strategy.shape(n)
     elif isinstance(strategy, Revise):

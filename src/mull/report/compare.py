@@ -8,9 +8,10 @@ one set of problems are averaged first.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,14 +131,18 @@ def agreeing(rows: Sequence[CellRow]) -> tuple[list[CellRow], list[CellRow]]:
 def fifths(levels: str) -> Ints:
     """Bin 0 … 4 of each problem by its level, easiest first; -1 without a level.
 
-    ``levels`` are the levels of a row, with commas between.
+    ``levels`` are the levels of a row, with commas between. Each level stands where its middle
+    lies, so that of three levels or more the easiest are in the first fifth, the hardest in the
+    last.
 
     >>> fifths("1,2,3,4,5,6,7,8,9,10,None").tolist()
     [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, -1]
+    >>> fifths("1,2,3,4").tolist()
+    [0, 1, 3, 4]
     """
     read = [None if x == "None" else int(x) if x.isdigit() else x for x in levels.split(",")]
     names, at = by_level(read)
-    return np.where(at < 0, -1, at * BINS // max(1, len(names))).astype(np.int64)
+    return np.where(at < 0, -1, (2 * at + 1) * BINS // max(1, 2 * len(names))).astype(np.int64)
 
 
 def table(columns: Sequence[Column], bins: Collection[int] | None = None) -> Floats:
@@ -176,6 +181,32 @@ def difference(
 ) -> Interval | None:
     """a - b, each a strategy at one number of samples, on the units that both have."""
     return contrast([(1.0, column(a)), (-1.0, column(b))], bins)
+
+
+def over_policies(rows: Sequence[CellRow]) -> Column:
+    """Right or wrong on each problem, averaged over the units of a set of problems.
+
+    For comparing policies with each other: nobody's weights need agree.
+    """
+    blocks: dict[str, list[Measured]] = {}
+    for unit, each in sorted(column(rows).items()):
+        blocks.setdefault(unit[2], []).append(each)
+    return {
+        ("", 0, digest): Measured(np.mean([u.values for u in units], axis=0), units[0].bins, ())
+        for digest, units in blocks.items()
+    }
+
+
+def per_problem(rows: Sequence[CellRow], number: Callable[[CellRow], float]) -> float:
+    """A number of the rows as a mean a problem; the units of a set of problems averaged first.
+
+    ``ValueError`` (``StatisticsError``) without rows.
+    """
+    units: dict[str, list[CellRow]] = {}
+    for row in rows:
+        units.setdefault(row.digest, []).append(row)
+    means = [fmean(number(row) for row in found) for found in units.values()]
+    return fmean(means, weights=[found[0].problems for found in units.values()])
 
 
 def accuracy(rows: Sequence[CellRow], bins: Collection[int] | None = None) -> Interval:

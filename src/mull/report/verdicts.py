@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mull.metrics import Bootstrap, Interval, held_out_halves
 from mull.report.cells import CellRow
-from mull.report.compare import Column, Measured, column, table
+from mull.report.compare import Column, over_policies, per_problem, table
 
 Floats = NDArray[np.float64]
 REPRODUCED, DIRECTION = "reproduced", "direction only"
@@ -144,7 +144,7 @@ def cost_ratios(
     spread evenly over the range that both reach. Each interval is log2 of the ratio (above zero:
     the small one is cheaper), over resampled problems. Empty where the ranges do not meet.
     """
-    sides = [_over_problems(side) for side in (small, large)]
+    sides = [_by_cost(side) for side in on_shared(small, large)]
     both = table([each for columns, _ in sides for each in columns])
     if not len(both) or any(len(logs) < 2 for _, logs in sides):
         return []
@@ -163,29 +163,35 @@ def cost_ratios(
     return [(target, boot.interval(partial(ratio, target=target))) for target in steps]
 
 
-def _over_problems(rows: Mapping[int, Sequence[CellRow]]) -> tuple[list[Column], Floats]:
-    """Columns by rising cost, averaged over all units of a set of problems, and their log2 FLOPs.
+def on_shared(
+    *sides: Mapping[int, Sequence[CellRow]],
+) -> list[dict[int, list[CellRow]]]:
+    """The sides' rows on the problems that all their budgets were run on; budgets without rows go.
 
-    Different policies are what is compared here: nobody's weights need agree.
+    ``sides`` have rows by number of samples. All are empty where one of them is.
     """
-    columns: list[Column] = []
-    costs: list[float] = []
-    for n in sorted(rows):
-        if rows[n] and all(row.flops > 0 for row in rows[n]):
-            blocks: dict[str, list[Measured]] = {}
-            for unit, each in sorted(column(rows[n]).items()):
-                blocks.setdefault(unit[2], []).append(each)
-            columns.append(
-                {
-                    ("", 0, digest): Measured(
-                        np.mean([each.values for each in found], axis=0), found[0].bins, ()
-                    )
-                    for digest, found in blocks.items()
-                }
-            )
-            costs.append(math.log2(sum(row.flops for row in rows[n]) / len(rows[n])))
-    order = sorted(range(len(costs)), key=lambda i: costs[i])
-    return [columns[i] for i in order], np.array([costs[i] for i in order])
+    known = [{n: rows for n, rows in side.items() if rows} for side in sides]
+    if not all(known):
+        return [{} for _ in sides]
+    digests = set.intersection(
+        *({row.digest for row in rows} for side in known for rows in side.values())
+    )
+    kept = [
+        {n: [row for row in rows if row.digest in digests] for n, rows in side.items()}
+        for side in known
+    ]
+    return kept if digests else [{} for _ in sides]
+
+
+def _by_cost(rows: Mapping[int, Sequence[CellRow]]) -> tuple[list[Column], Floats]:
+    """Columns by rising cost, averaged over policies, and their log2 FLOPs; unknown ones go."""
+    costs = {
+        n: per_problem(each, lambda row: row.flops)
+        for n, each in rows.items()
+        if all(row.flops > 0 for row in each)
+    }
+    order = sorted(costs, key=lambda n: (costs[n], n))
+    return [over_policies(rows[n]) for n in order], np.log2([costs[n] for n in order])
 
 
 def interior(columns: Sequence[Column]) -> list[tuple[str, Interval]]:
