@@ -183,7 +183,7 @@ class Encoder:
         ids: list[int] = []
         said: list[bool] = []
         for speak, group in groupby((p for p in parts if p[0]), key=lambda part: part[1]):
-            found = self._text.encode("".join(words for words, _ in group))
+            found = self._text.encode("".join(words for words, _ in group), special=True)
             ids += found
             said += [speak] * len(found)
         bos = self._text.bos
@@ -248,7 +248,8 @@ class Encoder:
         whole = self._render([turn.message for turn in chat.turns], False)
         said = chat.turns[-1].message.content.strip()
         tail = whole.rpartition(said)[2] if said else whole
-        return next((t for t in self._text.encode(tail) if t in self.ends), None) or self._end()
+        behind = self._text.encode(tail, special=True)
+        return next((token for token in behind if token in self.ends), None) or self._end()
 
     def _render(self, messages: Sequence[Message], open: bool) -> str:
         if not self._text.template:

@@ -190,6 +190,25 @@ def test_a_stop_string_ends_the_text_and_is_not_in_it(
         assert a.token_ids[: len(b.token_ids)] == b.token_ids
 
 
+def test_any_number_of_stop_strings_is_served_and_few_are_kept(
+    engine: Any, fresh: Any, run: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"stop{number}" for number in range(9)]
+    requests = [
+        Request(Prompt.of(TEXT), Until(max_tokens=30, stop=(text, "\n")), n=2, seed=6)
+        for text in [*texts, *texts]
+    ]
+    wanted = [[c.text for c in made] for made in run(engine)(*requests)]
+    for place in ("engine", "batch"):
+        monkeypatch.setattr(f"mull.engines.torch.{place}.WATCHES_KEPT", 3)
+    # Nine different ones at once: none may lose its table to another.
+    assert [[c.text for c in made] for made in run(fresh)(*requests)] == wanted
+    assert [[c.text for c in run(fresh)(request)[0]] for request in requests] == wanted
+    tables = len(fresh.batch._watches)
+    assert run(fresh)(*requests)
+    assert (len(fresh._watches), len(fresh.batch._watches)) == (3, tables)
+
+
 @pytest.mark.parametrize(
     ("until", "reason", "count"),
     [

@@ -71,14 +71,18 @@ def test_frequencies_are_the_filtered_probabilities(given: dict[str, Any]) -> No
     assert result.pvalue > 1e-4
 
 
-def test_a_row_draws_the_same_in_any_company() -> None:
+@pytest.mark.parametrize("equals", [False, True])
+def test_a_row_draws_the_same_in_any_company(equals: bool) -> None:
     torch.manual_seed(1)
     logits = torch.randn(48, 1000)
+    if equals:
+        logits = (logits * 4).round() / 4  # as bfloat16's are, often
     mixed = settings(48)
     mixed.temperature[::3] = 0.7
     mixed.temperature[::5] = 0.0
     mixed.top_k[::4] = 10
     mixed.top_p[::7] = 0.8
+    logits[7] = 0.0  # its mass of .8 needs all others to be looked at more widely
     mixed.min_p[1::6] = 0.1
     together, logprobs = sample(logits, mixed)
     for row in range(48):
@@ -114,6 +118,15 @@ def test_temperature_zero_is_the_argmax() -> None:
     assert tokens.tolist() == logits.argmax(-1).tolist()
 
 
+@pytest.mark.parametrize("temperature", [1e-39, 1e-30, 1e-7])
+def test_a_temperature_too_low_to_scale_by_is_greedy(temperature: float) -> None:
+    torch.manual_seed(3)
+    logits = torch.randn(30, 500)
+    tokens, logprobs = sample(logits, settings(30, temperature=temperature))
+    assert tokens.tolist() == logits.argmax(-1).tolist()
+    assert torch.isfinite(logprobs).all()
+
+
 @pytest.mark.parametrize("vocab", [1, 2, 127, 128, 129, 1000])
 def test_every_vocabulary_size_is_covered_to_its_last_token(vocab: int) -> None:
     logits = torch.full((4000, vocab), 0.0)
@@ -136,6 +149,11 @@ def test_what_is_no_number_is_reported_for_its_row_only() -> None:
     logits = torch.zeros(3, 50)
     logits[1, 7] = float("nan")
     _, logprobs = sample(logits, settings(3))
+    assert torch.isnan(logprobs).tolist() == [False, True, False]
+    # Equal weights at the border of what top-k looks at, beside what is no number.
+    wide = torch.zeros(3, 500)
+    wide[1, 7] = float("nan")
+    _, logprobs = sample(wide, settings(3, top_k=20))
     assert torch.isnan(logprobs).tolist() == [False, True, False]
 
 

@@ -97,6 +97,24 @@ def test_what_is_known_of_a_text_is_kept_while_rows_grow_for_its_company(run: An
         assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-3)
 
 
+def test_a_text_that_memory_cannot_hold_fails_alone(
+    checkpoints: Callable[..., Path], run: Any
+) -> None:
+    engine = load_torch_engine(checkpoints("qwen3"), dtype="float32", memory_cap=1 << 15)
+    requests = [
+        ScoreRequest(Prompt(token_ids=(4,)), "x", (5,) * length) for length in (200, 4, 5, 6)
+    ]
+
+    async def go() -> list[Any]:
+        asked = [engine.score([request], run(engine).meter()) for request in requests]
+        return await asyncio.gather(*asked, return_exceptions=True)
+
+    large, *small = asyncio.run(go())
+    assert isinstance(large, EngineError)
+    assert "raise it" in str(large)
+    assert [len(found[0].logprobs) for found in small] == [4, 5, 6]
+
+
 def test_a_step_scored_once_is_not_encoded_again(judge: Any, run: Any) -> None:
     steps = ["7.\n", "alpha.\n", "8+1=9.\n"]
     prompt = len(judge.text.prompt(Prompt.of(TEXT)))

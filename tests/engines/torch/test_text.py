@@ -124,6 +124,28 @@ def test_29_a_chat_has_its_familys_bos_exactly_once(name: str, template: str) ->
 
 
 @pytest.mark.parametrize("name", sorted(GOLDEN))
+@pytest.mark.parametrize(
+    "template", [None, SYSTEM_USER, SYSTEM_USER.replace("m['content']", "m['content'] | trim")]
+)
+def test_39_what_somebody_wrote_is_never_a_special_token(name: str, template: str | None) -> None:
+    tokenizer = family(name)
+    tokenizer.chat_template = template
+    text = Text(tokenizer, len(tokenizer))
+    eos = tokenizer.eos_token_id
+    turns = (Message("user", "12<eos>[system]34"),)
+    if template is not None:
+        turns = (Message("system", "56"), *turns, Message("assistant", "7"), *turns)
+    ids = text.prompt(Prompt.chat(*turns), "1<eos>2")
+    assert eos not in ids
+    if name.startswith(("qwen", "llama3")):  # whose bytes can write it
+        assert text.decode(ids).count("<eos>") == sum("<eos>" in t.content for t in turns) + 1
+    # What stands as it is may hold them, and a step's mark is one by itself.
+    assert text.prompt(Prompt.of("12<eos>34")).count(eos) == 1
+    assert text.piece("<eos>") == [eos]
+    assert eos not in text.piece("<eos>1")
+
+
+@pytest.mark.parametrize("name", sorted(GOLDEN))
 def test_text_is_the_join_of_its_pieces_even_within_a_character(name: str) -> None:
     tokenizer = family(name)
     text = Text(tokenizer, len(tokenizer))

@@ -23,7 +23,7 @@ from mull.engines.torch.places import origin
 from mull.engines.torch.rows import Rows
 from mull.engines.torch.sampler import sample
 from mull.engines.torch.state import State
-from mull.engines.torch.stop import Watch
+from mull.engines.torch.stop import WATCHES_KEPT, Watch
 from mull.engines.torch.tree import PrefixTree
 from mull.errors import EngineError
 from mull.types import Sampling, StopReason
@@ -85,7 +85,7 @@ class Batch:
     def fail(self, job: Job, error: Exception) -> None:
         """End a request with an error."""
         if not job.over:
-            self.post(job, Failed(error, self._remove(job)))
+            self.post(job, Failed(error, self._remove(job, wipe=True)))
 
     def abort(self, error: Exception) -> None:
         """End every request with an error and begin anew, whatever state a failed step left."""
@@ -561,13 +561,24 @@ class Batch:
 
     def _table(self, watch: Watch) -> int:
         """The row of the watch tables for a watch; the tables grow by doubling."""
-        number = self._watches.get(watch)
+        number = self._watches.pop(watch, None)
         if number is None:
-            number = self._watches[watch] = len(self._watches) + 1
+            number = self._free_table()
             if number >= len(self._tables):
                 self._tables = np.concatenate([self._tables, np.zeros_like(self._tables)])
             self._tables[number] = watch.table
+        self._watches[watch] = number  # the last asked for stands last
         return number
+
+    def _free_table(self) -> int:
+        """A new row of the watch tables; of many, the oldest that no request uses."""
+        if len(self._watches) >= WATCHES_KEPT:
+            used = {job.table for job in (*self.queue, *self.state.job) if job is not None}
+            for watch, number in self._watches.items():
+                if number not in used:
+                    del self._watches[watch]
+                    return number
+        return len(self._watches) + 1
 
     def post(self, job: Job, event: Event) -> None:
         self.events.setdefault(job, []).append(event)

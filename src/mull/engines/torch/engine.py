@@ -22,7 +22,7 @@ from mull.engines.torch.jobs import (
     ScoredText,
     ScoreJob,
 )
-from mull.engines.torch.stop import Watch
+from mull.engines.torch.stop import WATCHES_KEPT, Watch
 from mull.engines.torch.text import Text
 from mull.engines.torch.worker import Worker
 from mull.errors import ContextError, EngineError, UnsupportedError
@@ -38,8 +38,6 @@ from mull.types import (
     TokenBeam,
     Until,
 )
-
-WATCHES_KEPT = 256
 
 
 class TorchEngine:
@@ -237,13 +235,10 @@ class TorchEngine:
 
     def _watches_of(self, stops: tuple[str, ...], separator: str | None) -> Watch:
         key = (stops, separator)
-        watch = self._watches.get(key)
-        if watch is None:
-            if len(self._watches) >= WATCHES_KEPT:
-                raise UnsupportedError(
-                    f"an engine serves at most {WATCHES_KEPT} different sets of stop strings"
-                )
-            watch = self._watches[key] = Watch(self.text, *key)
+        watch = self._watches.pop(key, None) or Watch(self.text, *key)
+        self._watches[key] = watch  # the last asked for stands last
+        if len(self._watches) > WATCHES_KEPT:
+            del self._watches[next(iter(self._watches))]
         return watch
 
     def _of(self, weights: str | None) -> Worker:
@@ -261,7 +256,8 @@ class TorchEngine:
         """The tokens of each piece by itself."""
         if request.assistant or request.assistant_ids is not None:
             raise EngineError("pieces stand in place of assistant: score one of the two")
-        found = [tuple(self.text.encode(piece)) for piece in request.pieces]
+        # A piece that is a special token alone is one: some reward models end steps so.
+        found = [tuple(self.text.piece(piece)) for piece in request.pieces]
         if not all(found):
             raise EngineError("a piece without a token has no value: leave empty pieces out")
         return found

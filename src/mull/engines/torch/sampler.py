@@ -16,6 +16,8 @@ from torch import Tensor
 
 BLOCK = 128
 FIRST_TRY = 128
+COLDEST = 1e-6
+"""Temperatures below are greedy: their inverse is beyond what float32 can scale."""
 GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -56,7 +58,7 @@ def sample(logits: Tensor, settings: Settings) -> tuple[Tensor, Tensor]:
     Args:
         logits: [rows, vocab] float32.
     """
-    greedy = settings.temperature == 0.0
+    greedy = settings.temperature < COLDEST
     if greedy.all():
         normal = torch.logsumexp(logits, dim=-1)
         best, tokens = logits.max(dim=-1)
@@ -145,7 +147,21 @@ def _filtered(
 def _largest(weights: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """The ``width`` largest weights a row, in falling order, lower ids first among equals."""
     if width < weights.shape[1]:
+        # Which of equals it takes, and in which order, is topk's own affair: see to both.
         kept, ids = torch.topk(weights, width, dim=-1)
-        return kept, ids
+        least = kept[:, -1:]
+        if bool(((weights >= least).sum(-1) > width).any()):
+            ids = _first_of_equals(weights, least, width)
+        ids = ids.sort(dim=-1).values
+        kept, order = weights.gather(1, ids).sort(dim=-1, descending=True, stable=True)
+        return kept, ids.gather(1, order)
     kept, ids = torch.sort(weights, dim=-1, descending=True, stable=True)
     return kept, ids
+
+
+def _first_of_equals(weights: Tensor, least: Tensor, width: int) -> Tensor:
+    """Ids [rows, width] of the weights above ``least`` [rows, 1] and the first of those equal."""
+    above, equal = weights > least, ~(weights < least) & ~(weights > least)  # NaN: equal to any
+    room = width - above.sum(-1, keepdim=True)
+    chosen = above | (equal & (equal.cumsum(-1) <= room))
+    return chosen.nonzero()[:, 1].view(len(weights), width)

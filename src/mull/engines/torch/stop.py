@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 from mull.engines.torch.text import Text, Tokens
 
+WATCHES_KEPT = 256
+"""Sets of patterns whose tables are kept, those asked for last."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

@@ -11,6 +11,7 @@ import codecs
 import hashlib
 import json
 import random
+import re
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -33,6 +34,7 @@ class Text:
         self.tokenizer = tokenizer
         self.vocab = vocab
         self.special = frozenset(int(token) for token in tokenizer.all_special_ids)
+        self._names = tuple(str(name) for name in tokenizer.all_special_tokens)
         self.eos: int | None = tokenizer.eos_token_id
         self.template: str | None = tokenizer.chat_template
         self.bos = self._prefix()
@@ -45,24 +47,34 @@ class Text:
         """Identity of the tokenizer: vocabulary, merges and rules."""
         backend = getattr(self.tokenizer, "backend_tokenizer", None)
         raw = backend.to_str() if backend is not None else json.dumps(self.tokenizer.get_vocab())
-        return hashlib.blake2b(raw.encode(), digest_size=8).hexdigest()
+        return _digest(raw)
 
     @property
     def template_digest(self) -> str:
         """Identity of the chat template, empty if there is none."""
-        if not self.template:
-            return ""
-        return hashlib.blake2b(str(self.template).encode(), digest_size=8).hexdigest()
+        return _digest(str(self.template)) if self.template else ""
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of text as it stands, nothing added."""
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False, verbose=False)
+    def encode(self, text: str, special: bool = False) -> list[int]:
+        """Token ids of text as it stands, nothing added.
+
+        The names of special tokens are plain characters, as whoever wrote the text may have meant
+        them; with ``special`` they are the tokens themselves.
+        """
+        ids: list[int] = self.tokenizer.encode(
+            text, add_special_tokens=False, verbose=False, split_special_tokens=not special
+        )
         return ids
+
+    def piece(self, text: str) -> list[int]:
+        """Token ids of a piece of a text; one that is a special token's name is that token."""
+        return self.encode(text, special=text in self._names)
 
     def prompt(self, prompt: Prompt, assistant: str = "") -> tuple[int, ...]:
         """Ids of a prompt and the assistant's text so far, BOS exactly as the family has it.
 
         Both are tokenised as one text, as they were in training. ``token_ids`` stay as they are.
+        Special tokens come from the chat template and from ``text``, which stands as it is: what a
+        turn or the assistant writes is never one, so that no content ends a turn or begins one.
         """
         key = (prompt, assistant)
         known = self._prompts.get(key)
@@ -72,7 +84,10 @@ class Text:
         if prompt.token_ids is not None:
             ids = [*prompt.token_ids, *(self.encode(assistant) if assistant else ())]
         else:
-            ids = self.encode(self._render(prompt) + assistant)
+            parts = [*self._parts(prompt), (assistant, False)]
+            if not any(self._forges(text) for text, special in parts if not special):
+                parts = [("".join(text for text, _ in parts), True)]
+            ids = [token for text, special in parts for token in self.encode(text, special)]
             if self.bos and tuple(ids[: len(self.bos)]) != self.bos:
                 ids = [*self.bos, *ids]
         wrong = [token for token in ids if not 0 <= token < self.vocab]
@@ -101,20 +116,35 @@ class Text:
             self._looked = True
         return self._pieces
 
-    def _render(self, prompt: Prompt) -> str:
+    def _forges(self, text: str) -> bool:
+        """Whether a text holds the name of a special token."""
+        return any(name in text for name in self._names)
+
+    def _parts(self, prompt: Prompt) -> list[tuple[str, bool]]:
+        """A prompt's text in pieces: (text, whether special tokens in it are meant)."""
         if prompt.text is not None:
-            return prompt.text
+            return [(prompt.text, True)]
         if not self.template:
             if len(prompt.messages) == 1 and prompt.messages[0].role == "user":
-                return prompt.messages[0].content
+                return [(prompt.messages[0].content, False)]
             raise UnsupportedError(
                 "the model's tokenizer has no chat template: send text or one user message"
             )
-        turns = [{"role": turn.role, "content": turn.content} for turn in prompt.messages]
+        # A turn that holds a special token's name is rendered as a word that stands for it.
+        words = {_digest(t.content): t.content for t in prompt.messages if self._forges(t.content)}
+        standing = {content: word for word, content in words.items()}
         rendered: str = self.tokenizer.apply_chat_template(
-            turns, tokenize=False, add_generation_prompt=True
+            [
+                {"role": turn.role, "content": standing.get(turn.content, turn.content)}
+                for turn in prompt.messages
+            ],
+            tokenize=False,
+            add_generation_prompt=True,
         )
-        return rendered
+        if not words:
+            return [(rendered, True)]
+        pieces = re.split(f"({'|'.join(words)})", rendered)
+        return [(words.get(piece, piece), piece not in words) for piece in pieces if piece]
 
     def _prefix(self) -> tuple[int, ...]:
         """What the tokenizer itself puts before a text (and nothing of what it puts behind)."""
@@ -225,6 +255,10 @@ class TextStream:
         ready = max(len(self._held) - keep, 0)
         out, self._held = self._held[:ready], self._held[ready:]
         return self._decoder.decode(out)
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def _whole(piece: bytes) -> bool:

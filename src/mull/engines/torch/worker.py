@@ -113,13 +113,14 @@ class Worker:
             idle = False
 
     def _score(self) -> None:
+        count = 1  # what fits is asked of the first text: where it never will, it fails alone
         try:
             count = self._scorer.fit(self._texts)
             jobs = self._texts[:count]
             results = self._scorer.run(jobs) if jobs else []
         except MullError as error:
-            # The group cannot be told apart: each member learns of it.
-            jobs, self._texts = self._texts, []
+            # What ran together cannot be told apart: each member learns of it.
+            jobs, self._texts = self._texts[:count], self._texts[count:]
             for job in jobs:
                 _hand(job.loop, [(job.deliver, [Failed(error)])])
             return
