@@ -24,7 +24,7 @@ from mull.errors import (
 )
 from mull.runs import Config, Progress, Records, Summary, estimate, is_run, prepare, run
 from mull.runs.result import ResultRecord
-from mull.store import Reader
+from mull.store import Reader, Store
 from mull.types import Extraction, Grade, GradeOutcome, Problem, Usage
 
 
@@ -201,6 +201,22 @@ def test_a_bug_ends_the_run_and_keeps_what_was_made(tmp_path: Path) -> None:
     fresh = engine()
     assert go(small(), tmp_path, fresh).exit_code == 0
     assert 0 < fresh.stats.generated < source.stats.generated + fresh.stats.generated
+
+
+def test_a_session_whose_end_cannot_be_written_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless another error ended it: that one is told."""
+
+    def full(*_: object) -> None:
+        raise StoreError("the disk is full")
+
+    monkeypatch.setattr(Store, "end_session", full)
+    with pytest.raises(StoreError, match="the disk is full"):
+        go(small(), tmp_path / "whole")
+    assert len(results(tmp_path / "whole")) == 24
+    with pytest.raises(RuntimeError, match="a bug in the task"):
+        go(small(), tmp_path / "broken", task=_Breaks())
 
 
 def test_a_session_ends_in_the_middle_and_the_next_goes_on(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, suppress
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -187,29 +187,32 @@ class _Runner:
             self._begin()
             recording = {name: self._recording(name) for name in self.equipment.engines}
             session = self._session()
-            reason = "error"
-            self._listen(signals)
             try:
-                await self._cells(recording)
-                reason = "failures" if self.failed else "complete"
-                reason = "interrupted" if self.stopping else reason
-            except asyncio.CancelledError:
-                reason = "interrupted"
-                if not self.cut:
-                    raise
-                if self.task is not None:
-                    self.task.uncancel()
+                with self._listening(signals):
+                    reason = await self._work(recording)
             except BaseException as error:
-                reason = f"error: {type(error).__name__}"
+                cancelled = isinstance(error, asyncio.CancelledError)
+                reason = "interrupted" if cancelled else f"error: {type(error).__name__}"
+                with suppress(MullError):  # this error is told; the store may be what broke
+                    await self._end(session, reason)
                 raise
-            finally:
-                self._deafen(signals)
-                with suppress(MullError):  # the store may be what broke
-                    await self.store.drain()
-                    self._end(session, reason)
+            await self._end(session, reason)
             return self._summary()
         finally:
             await self.equipment.aclose()
+
+    async def _work(self, recording: Mapping[str, RecordingEngine]) -> str:
+        """Run the cells; how that ended where no error ended it."""
+        try:
+            await self._cells(recording)
+        except asyncio.CancelledError:
+            if not self.cut:
+                raise
+            if self.task is not None:
+                self.task.uncancel()
+        if self.stopping:
+            return "interrupted"
+        return "failures" if self.failed else "complete"
 
     def _recording(self, name: str) -> RecordingEngine:
         # The bill of a plain sample is the policy's: a reviser asked the same is another's.
@@ -232,7 +235,9 @@ class _Runner:
         started = datetime.now(UTC).isoformat(timespec="seconds")
         return self.store.begin_session(started, version("mull"))
 
-    def _end(self, session: int, reason: str) -> None:
+    async def _end(self, session: int, reason: str) -> None:
+        """Write down what is on its way to the disk, and how the session ended."""
+        await self.store.drain()
         ended = datetime.now(UTC).isoformat(timespec="seconds")
         waste = self.accounts.waste()
         self.store.end_session(session, ended, reason, waste)
@@ -377,16 +382,20 @@ class _Runner:
 
     # Ctrl-C -------------------------------------------------------------------------------
 
-    def _listen(self, signals: bool) -> None:
+    @contextmanager
+    def _listening(self, signals: bool) -> Iterator[None]:
+        """Hear of signals while there is work to stop."""
+        loop = asyncio.get_running_loop()
+        heard: tuple[signal.Signals, ...] = ()
         if signals and threading.current_thread() is threading.main_thread():
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, self._interrupt)
-
-    def _deafen(self, signals: bool) -> None:
-        if signals and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().remove_signal_handler(number)
+            heard = (signal.SIGINT, signal.SIGTERM)
+        for number in heard:
+            loop.add_signal_handler(number, self._interrupt)
+        try:
+            yield
+        finally:
+            for number in heard:
+                loop.remove_signal_handler(number)
 
     def _interrupt(self) -> None:
         """Once: start nothing, let what is in flight finish for a while. Twice: end now."""
