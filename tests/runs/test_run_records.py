@@ -140,10 +140,10 @@ def test_failures_are_recorded_and_tried_again(tmp_path: Path) -> None:
     assert (again.failed, again.exit_code) == (summary.failed, 3)
     assert exported(tmp_path) == before
     with Records(tmp_path) as records:
-        wasted = sum(row.usage.generated for row in records.waste())
-        assert wasted == sum(
-            row.usage.generated for r in failed for row in r.spent if row.purpose == "failed"
-        )
+        (wasted,) = [row for row in records.waste() if row.reason == "tried again"]
+        lost = [row for r in failed for row in r.spent if row.purpose == "failed"]
+        assert wasted.usage.generated == sum(row.usage.generated for row in lost)
+        assert wasted.count == sum(row.completions for row in lost) > len(lost)
         assert [session.reason for session in records.sessions()] == ["failures", "failures"]
 
 
@@ -201,6 +201,23 @@ def test_a_bug_ends_the_run_and_keeps_what_was_made(tmp_path: Path) -> None:
     fresh = engine()
     assert go(small(), tmp_path, fresh).exit_code == 0
     assert 0 < fresh.stats.generated < source.stats.generated + fresh.stats.generated
+
+
+def test_a_failure_is_no_waste_before_another_result_is_in_its_place(tmp_path: Path) -> None:
+    faulty = Faults(chosen={1: Fault.CONNECTION})
+    config = small(strategies=["vote"])
+
+    def booked() -> list[int]:
+        with Records(tmp_path) as records:
+            return [row.count for row in records.waste() if row.reason == "tried again"]
+
+    assert go(config, tmp_path, engine(faults=faulty)).failed == 12
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="a bug in the task"):
+            go(config, tmp_path, engine(faults=faulty), task=_Breaks())
+    assert booked() == []
+    assert go(config, tmp_path, engine(faults=faulty)).failed == 12
+    assert booked() == [12]
 
 
 def test_a_session_whose_end_cannot_be_written_says_so(

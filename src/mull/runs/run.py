@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -33,7 +33,7 @@ from mull.runs.accounts import Accounts
 from mull.runs.cells import Cell
 from mull.runs.config import Config
 from mull.runs.prepare import Plan, check_new, differences, prepare, problem_to_json
-from mull.runs.result import ResultRecord, record_of
+from mull.runs.result import ResultRecord, Spent, record_of
 from mull.store import Store, canonical, digest
 from mull.store.schema import FILE, LOCK
 from mull.store.store import GROUP, insert
@@ -243,9 +243,7 @@ class _Runner:
         self.store.end_session(session, ended, reason, waste)
 
     async def _cells(self, recording: Mapping[str, RecordingEngine]) -> None:
-        open_by_cell: dict[str, set[int]] = {}
-        for cell in self.plan.cells:
-            open_by_cell[cell.id] = self._open_positions(cell)
+        open_by_cell = {cell.id: self._open_problems(cell) for cell in self.plan.cells}
         with ThreadPoolExecutor(1, "mull-grade") as grader:
             for cell in self.plan.cells:
                 if self.stopping:
@@ -253,15 +251,17 @@ class _Runner:
                 if open_by_cell[cell.id]:
                     await self._cell(cell, open_by_cell[cell.id], recording, grader)
 
-    def _open_positions(self, cell: Cell) -> set[int]:
-        """The problems of a cell that have no result yet, or one with failures."""
-        left = set(range(len(self.plan.problems)))
+    def _open_problems(self, cell: Cell) -> dict[int, Sequence[Spent]]:
+        """The problems of a cell that have no result yet, or one with failures: by position, the
+        bill of that result.
+        """
+        left: dict[int, Sequence[Spent]] = dict.fromkeys(range(len(self.plan.problems)), ())
         for _, position, raw in self.store.rows("results", "WHERE cell = ?", (cell.id.encode(),)):
             record = ResultRecord.unpack(raw)
             if record.failures:
-                self.accounts.again(record)
+                left[position] = record.spent
             else:
-                left.discard(position)
+                del left[position]
                 self.done += 1
                 self._count_broken(record)
                 self.spent = self.spent + record.total
@@ -270,7 +270,7 @@ class _Runner:
     async def _cell(
         self,
         cell: Cell,
-        positions: set[int],
+        left: Mapping[int, Sequence[Spent]],
         recording: Mapping[str, RecordingEngine],
         grader: ThreadPoolExecutor,
     ) -> None:
@@ -278,7 +278,7 @@ class _Runner:
         for each in (*self.equipment.engines.values(), *self.equipment.verifiers.values()):
             forget_prefixes(each)
         solving = drive(
-            self._jobs(cell, positions),
+            self._jobs(cell, left),
             recording,
             self.equipment.verifiers,
             cost_model=COST_MODELS[self.plan.config.cost_model],
@@ -291,12 +291,13 @@ class _Runner:
                 committed = self.store.add(insert("results", columns, replace=True))
                 self.written.append((committed, cell, record))
                 self.accounts.settle(solved.ledger)
+                self.accounts.again(left[record.position])
                 while self.written and (self.written[0][0].done() or len(self.written) > GROUP):
                     await self._tell_next()
         while self.written:
             await self._tell_next()
 
-    def _jobs(self, cell: Cell, positions: set[int]) -> Iterator[Job]:
+    def _jobs(self, cell: Cell, positions: Collection[int]) -> Iterator[Job]:
         sampling = self.plan.config.sampling(1.0 if cell.temperature is None else cell.temperature)
         strategy = self.plan.strategies[cell.strategy]
         for position in sorted(positions):
