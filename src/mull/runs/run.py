@@ -180,6 +180,7 @@ class _Runner:
         self.spent = Usage()
         self.written: deque[tuple[asyncio.Future[None], Cell, ResultRecord]] = deque()
         self.task: asyncio.Task[object] | None = None
+        self.patience: asyncio.TimerHandle | None = None
 
     async def run(self, signals: bool) -> Summary:
         self.task = asyncio.current_task()
@@ -385,7 +386,7 @@ class _Runner:
 
     @contextmanager
     def _listening(self, signals: bool) -> Iterator[None]:
-        """Hear of signals while there is work to stop."""
+        """Hear of signals while there is work to stop; what follows it is not cut."""
         loop = asyncio.get_running_loop()
         heard: tuple[signal.Signals, ...] = ()
         if signals and threading.current_thread() is threading.main_thread():
@@ -397,6 +398,8 @@ class _Runner:
         finally:
             for number in heard:
                 loop.remove_signal_handler(number)
+            if self.patience is not None:
+                self.patience.cancel()
 
     def _interrupt(self) -> None:
         """Once: start nothing, let what is in flight finish for a while. Twice: end now."""
@@ -408,7 +411,7 @@ class _Runner:
             self._cut()
             return
         self.stopping = True
-        asyncio.get_running_loop().call_later(self.grace, self._cut)
+        self.patience = asyncio.get_running_loop().call_later(self.grace, self._cut)
 
     def _cut(self) -> None:
         if not self.cut and self.task is not None:
