@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from mull.report import Runs, contents, study_all, write_report
 from mull.report.browser import TextBudget
 from mull.runs.records import Records
 from mull.runs.run import run
+from mull.store.schema import FILE
 from mull.types import Fate
 
 
@@ -133,6 +135,24 @@ def test_an_attempt_that_did_not_come_is_unanswered_though_a_tree_has_it(tmp_pat
             assert len(problem.samples) == problem.asked == 4
             came = {node.key for node in problem.tree if node.fate is Fate.FINISHED}
             assert came == {s.key for s in problem.samples if s.unanswered != "failed"}
+
+
+@pytest.mark.parametrize("table", ["problems", "results"])
+def test_a_damaged_record_is_left_out_and_counted(table: str, tmp_path: Path) -> None:
+    made(tmp_path, seeds=[0, 1])
+    connection = sqlite3.connect(tmp_path / FILE)
+    connection.execute(f"UPDATE {table} SET payload = 'x' WHERE position = 3")  # noqa: S608
+    connection.commit()
+    connection.close()
+    hit = 1 if table == "problems" else 4
+    with Runs([tmp_path]) as opened:
+        (loaded,) = opened.runs
+        assert f"{hit} damaged" in loaded.facts["damaged"]
+        left = "44 of 48 results so far" if table == "results" else None
+        assert loaded.facts.get("unfinished") == left
+        for cell in loaded.cells:
+            assert len(list(cell.problems)) == 11
+        assert study_all(opened.runs, TextBudget(), resamples=50, draws=50)[0].points
 
 
 def test_two_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:

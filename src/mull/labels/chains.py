@@ -41,7 +41,8 @@ def read_chains(recorded: Recorded) -> list[tuple[Turns, ...]]:
             if isinstance(strategy, Revise | Mixed):
                 read = _Cell(recorded, config, cell, strategy, reader, engines)
                 for result in records.results(cell):
-                    found[result.problem] += read.chains(of[result.problem], result)
+                    if result.problem in of:  # else its problem's record is damaged
+                        found[result.problem] += read.chains(of[result.problem], result)
     groups = [_longest(chains) for chains in found.values() if chains]
     if not groups:
         raise InputError(

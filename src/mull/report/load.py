@@ -61,13 +61,12 @@ def _named(runs: Sequence[data.Run]) -> tuple[data.Run, ...]:
 
 
 def _run(records: Records) -> data.Run:
-    config = records.config
+    config, before = records.config, records.damaged
     problems = list(records.problems())
+    asked = (len(problems) + records.damaged - before) * len(records.cells)
     counts = {cell.id: records.done(cell) for cell in records.cells}
     engines = records.engines()
-    before = records.damaged
-    ledger = _ledger(records)
-    asked = len(problems) * len(records.cells)
+    damaged = records.damaged - before  # so far every row was read once
     done = sum(counts.values())
     facts = {
         **_facts(engines),
@@ -77,9 +76,9 @@ def _run(records: Records) -> data.Run:
     }
     if done < asked:
         facts["unfinished"] = f"{done:,} of {asked:,} results so far"
-    if records.damaged > before:
+    if damaged:
         facts["damaged"] = (
-            f"{records.damaged - before:,} damaged results are left out; run it again"
+            f"{damaged:,} damaged records are left out, a problem with its results; run it again"
         )
     return data.Run(
         name=records.name,
@@ -89,7 +88,7 @@ def _run(records: Records) -> data.Run:
         config_hash=records.config_hash,
         cost_model=str(config["cost_model"]),
         cells=tuple(_cell(records, cell, problems) for cell in records.cells if counts[cell.id]),
-        ledger=ledger,
+        ledger=_ledger(records),
         facts=facts,
     )
 
@@ -132,7 +131,9 @@ def _cell(records: Records, cell: Cell, problems: Sequence[ProblemRecord]) -> da
 
 
 class _Results:
-    """The problems of a cell, read anew at each iteration."""
+    """The problems of a cell, read anew at each iteration; those whose record is damaged are not
+    among them.
+    """
 
     def __init__(self, records: Records, cell: Cell, problems: Sequence[ProblemRecord]) -> None:
         self.records = records
@@ -141,7 +142,9 @@ class _Results:
 
     def __iter__(self) -> Iterator[data.ProblemResult]:
         for result in self.records.results(self.cell):
-            yield _problem(self.problems[result.position], result, self.cell.strategy)
+            problem = self.problems.get(result.position)
+            if problem is not None:
+                yield _problem(problem, result, self.cell.strategy)
 
 
 def _problem(problem: ProblemRecord, result: ResultRecord, strategy: str) -> data.ProblemResult:
