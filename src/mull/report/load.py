@@ -12,8 +12,9 @@ from typing import Self
 
 from mull.report import data
 from mull.runs.cells import Cell
-from mull.runs.records import ProblemRecord, Records
+from mull.runs.records import ProblemRecord, Records, Session
 from mull.runs.result import GradedCandidate, ResultRecord
+from mull.store.store import Waste
 from mull.types import EngineInfo, GradeOutcome, Unanswered, Usage
 
 INDEPENDENT = frozenset({"sample", "vote", "best-of-n"})
@@ -76,6 +77,9 @@ def _run(records: Records) -> data.Run:
     }
     if done < asked:
         facts["unfinished"] = f"{done:,} of {asked:,} results so far"
+    sessions = records.sessions()
+    if len(sessions) > 1:
+        facts["sessions"] = _sessions(sessions)
     if damaged:
         facts["damaged"] = (
             f"{damaged:,} damaged records are left out, a problem with its results; run it again"
@@ -89,6 +93,7 @@ def _run(records: Records) -> data.Run:
         cost_model=str(config["cost_model"]),
         cells=tuple(_cell(records, cell, problems) for cell in records.cells if counts[cell.id]),
         ledger=_ledger(records),
+        waste=_waste(records),
         facts=facts,
     )
 
@@ -103,6 +108,15 @@ def _facts(engines: Sequence[EngineInfo]) -> dict[str, str]:
         if info.revision:
             facts[f"revision{ending}"] = info.revision[:16]
     return facts
+
+
+def _sessions(sessions: Sequence[Session]) -> str:
+    """How many there were, and how many before the last were killed: nobody wrote down what they
+    had in flight.
+    """
+    killed = sum(session.ended is None for session in sessions[:-1])
+    unknown = f", {killed:,} without an end: what was in flight then is in no bill"
+    return f"{len(sessions):,}{unknown if killed else ''}"
 
 
 def _sampling(config: Mapping[str, object]) -> str:
@@ -225,3 +239,13 @@ def _ledger(records: Records) -> tuple[data.LedgerRow, ...]:
         data.LedgerRow(purpose, model, usage, completions, cell)
         for (cell, purpose, model), (usage, completions) in sums.items()
     )
+
+
+def _waste(records: Records) -> tuple[Waste, ...]:
+    """Sums over the sessions."""
+    sums: dict[tuple[str, str, str], tuple[Usage, int]] = {}
+    for row in records.waste():
+        key = (row.reason, row.purpose, row.model)
+        usage, count = sums.get(key, (Usage(), 0))
+        sums[key] = (usage + row.usage, count + row.count)
+    return tuple(Waste(*key, usage, count) for key, (usage, count) in sorted(sums.items()))
