@@ -37,7 +37,7 @@ from mull.runs.result import ResultRecord, Spent, record_of
 from mull.store import Store, canonical, digest
 from mull.store.schema import FILE, LOCK
 from mull.store.store import GROUP, insert
-from mull.strategies.base import Start, Strategy
+from mull.strategies.base import Strategy
 from mull.strategies.drive import Job, Solved, drive
 from mull.strategies.needs import POLICY
 from mull.tasks.base import Task
@@ -299,20 +299,11 @@ class _Runner:
             await self._tell_next()
 
     def _jobs(self, cell: Cell, positions: Collection[int]) -> Iterator[Job]:
-        sampling = self.plan.config.sampling(1.0 if cell.temperature is None else cell.temperature)
         strategy = self.plan.strategies[cell.strategy]
         for position in sorted(positions):
             if self.stopping:
                 return
-            problem = self.plan.problems[position]
-            start = Start(
-                problem,
-                self.plan.task,
-                cell.budget,
-                sampling,
-                self.plan.until,
-                speculate=self.plan.config.speculate,
-            )
+            start = self.plan.start_of(cell, self.plan.problems[position])
             yield Job(strategy, start, cell.seed, position)
 
     def _record(self, solved: Solved) -> ResultRecord:
