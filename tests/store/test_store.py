@@ -136,9 +136,9 @@ def test_a_capability_that_came_later_is_recorded_where_it_is_not_there(tmp_path
 
 async def test_a_reader_sees_what_is_committed_beside_a_writer(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store, Reader(tmp_path) as reader:
-        assert reader.count("samples") == 0
+        assert len(list(reader.rows("samples"))) == 0
         await store.add_sample(KEY, made(0))
-        assert reader.count("samples") == 1
+        assert len(list(reader.rows("samples"))) == 1
 
 
 def test_a_closed_run_can_be_read_where_nothing_can_be_written(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ from mull.runs.config import Config
 from mull.runs.prepare import Plan, check_new, differences, prepare, problem_to_json
 from mull.runs.result import ResultRecord, Spent, record_of
 from mull.store import Store, canonical, digest
-from mull.store.schema import FILE, LOCK
+from mull.store.schema import LOCK
 from mull.store.store import GROUP, insert
 from mull.strategies.base import Strategy
 from mull.strategies.drive import Job, Solved, drive
@@ -434,8 +434,3 @@ def _begun(store: Store, resolved: Mapping[str, Any], unknown: Collection[str] =
             "start the run in a new directory"
         )
     return mark
-
-
-def is_run(directory: str | Path) -> bool:
-    """Whether a directory holds a run."""
-    return (Path(directory) / FILE).is_file()

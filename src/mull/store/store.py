@@ -391,7 +391,7 @@ class Store:
 def select(table: str, where: str = "") -> str:
     """SQL for all hashed columns and the hash of a table, in key order."""
     names = HASHED[table]
-    order = ", ".join(names[:2] if table in ("samples", "results", "failures") else names[:1])
+    order = ", ".join(names[:2] if table in ("samples", "results") else names[:1])
     return f"SELECT {', '.join(names)}, hash FROM {table} {where} ORDER BY {order}"  # noqa: S608
 
 
