@@ -16,7 +16,7 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-from mull.errors import InputError, RunLockedError, StoreError
+from mull.errors import RunLockedError, StoreError
 
 NAME_BYTES = 100
 """Longest name that ``safe_name`` gives; file systems allow 255, suffixes need some of it."""
@@ -84,21 +84,6 @@ def safe_name(text: str) -> str:
         return text
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:10]
     return f"{kept[: NAME_BYTES - 11].strip('-.') or 'x'}-{digest}"
-
-
-def inside(root: str | os.PathLike[str], *parts: str) -> Path:
-    """The path ``root/parts…``, made sure to lie in ``root`` after links are followed.
-
-    Raises ``InputError`` for absolute parts, ``..`` that leaves, NUL, and links that lead outside.
-    """
-    base = Path(root).resolve()
-    try:
-        path = base.joinpath(*parts).resolve()
-    except (ValueError, OSError) as error:
-        raise InputError(f"{'/'.join(parts)!r} is no usable file name: {error}") from None
-    if path != base and base not in path.parents:
-        raise InputError(f"{'/'.join(parts)!r} leads out of {base}; use a plain name inside it")
-    return path
 
 
 class FileLock:

@@ -12,7 +12,7 @@ from tests.runs.world import engine
 from mull.budget import Ledger, Meter, Purpose
 from mull.engines.cache import RecordingEngine
 from mull.engines.simulated import simulated_problem
-from mull.store import Store, request_key, sample_key, score_key
+from mull.store import Store, request_key, score_key
 from mull.store.keys import INDEXED, LATER, RECORDED_AS, SCHEDULING
 from mull.store.rows import digest
 from mull.types import (
@@ -163,10 +163,6 @@ def test_ranks_that_were_recorded_without_that_are_never_served(
     drawn = {**kept, "decoding": Sampling()}
     before = digest(["generate", list(INFO.identity), drawn])
     assert request_key(replace(asked, decoding=Sampling()), INFO) == before  # samples are found
-
-
-def test_the_sample_index_is_part_of_the_key() -> None:
-    assert len({sample_key(BASE, index, INFO) for index in range(100)}) == 100
 
 
 @pytest.mark.parametrize("name", IDENTITY)

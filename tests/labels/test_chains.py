@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +17,7 @@ from mull.labels.steps import Labeller, branch_of, distinct
 from mull.labels.train import train_verifier
 from mull.runs import make_config, run
 from mull.runs.records import Records
+from mull.store.schema import FILE
 from mull.tasks.words import WordsTask
 from mull.training.reward import TrainReward
 
@@ -45,6 +49,18 @@ def revised(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
 @pytest.fixture(scope="module")
 def chains(revised: Recorded) -> list[tuple[Turns, ...]]:
     return read_chains(revised)
+
+
+def test_a_problem_whose_record_is_damaged_is_left_out(
+    revised: Recorded, chains: list[tuple[Turns, ...]], tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(revised.directory, copy)
+    connection = sqlite3.connect(copy / FILE)
+    connection.execute("UPDATE problems SET payload = 'x' WHERE position = 3")
+    connection.commit()
+    connection.close()
+    assert len(read_chains(replace(revised, directory=copy))) == len(chains) - 1
 
 
 def test_every_answered_attempt_is_there_with_its_grade(

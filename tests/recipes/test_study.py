@@ -15,12 +15,12 @@ import pytest
 from tests.report.rows import bits, row
 from tests.runs.world import Steps, engine, small
 
-from mull.catalog import load_strategy, load_task, model_card
+from mull.catalog import load_strategy, model_card
 from mull.catalog.models import model_folder
 from mull.engines.torch.load import revision
 from mull.report.cells import CellRow, load, packed, rows_of, save
-from mull.runs import load_config, make_config, run
-from mull.runs.cells import cells_of, check_cells
+from mull.runs import load_config, make_config, prepare, run
+from mull.runs.cells import cells_of
 from mull.strategies.needs import POLICY, needs_of
 from mull.strategies.revise import Mixed, Revise
 
@@ -70,11 +70,7 @@ def everything() -> list[CellRow]:
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_is_valid_and_its_strategies_take_its_budgets(path: Path) -> None:
-    config = load_config(path)
-    strategies = {spec: load_strategy(spec) for spec in config.strategies}
-    task = load_task(config.task)
-    (problem,) = task.problems("test", 1)  # type: ignore[attr-defined]
-    check_cells(cells_of(config, strategies), strategies, problem, task, task.until)
+    prepare(load_config(path).model_copy(update={"problems": 1}))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

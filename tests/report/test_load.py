@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from mull.errors import StoreError
 from mull.report import Runs, contents, study_all, write_report
 from mull.report.browser import TextBudget
 from mull.runs.records import Records
-from mull.runs.run import run
+from mull.runs.run import Progress, run
+from mull.store.schema import FILE
 from mull.types import Fate
 
 
@@ -133,6 +136,71 @@ def test_an_attempt_that_did_not_come_is_unanswered_though_a_tree_has_it(tmp_pat
             assert len(problem.samples) == problem.asked == 4
             came = {node.key for node in problem.tree if node.fate is Fate.FINISHED}
             assert came == {s.key for s in problem.samples if s.unanswered != "failed"}
+
+
+def test_what_interruptions_and_retries_cost_is_told(tmp_path: Path) -> None:
+    class Enough(Exception):
+        pass
+
+    def stop(progress: Progress) -> None:
+        raise Enough
+
+    config = small(strategies=["vote"])
+    faults = Faults(chosen={1: Fault.CONNECTION})
+    for on_progress in (stop, None, None):
+        with suppress(Enough):
+            run(
+                config,
+                tmp_path,
+                engine=engine(faults=faults),
+                task=Steps(),
+                on_progress=on_progress,
+                virtual=True,
+            )
+    with Runs([tmp_path]) as opened, Records(tmp_path) as records:
+        (loaded,) = opened.runs
+        table = contents.ledger(loaded)
+        paid = [row for result in records.results(records.cells[0]) for row in result.spent]
+        lost = records.waste()
+    reasons = {row.reason for row in lost}
+    assert {"interrupted", "tried again"} <= reasons <= {row[0] for row in table.rows}
+    assert table.rows[-1][0] == "total"
+    generated = [row.usage.generated for row in (*paid, *lost)]
+    assert table.rows[-1][6] == sum(generated)
+    assert table.rows[-1][3] == sum(r.completions for r in paid) + sum(r.count for r in lost)
+    assert "tried again" in table.note
+    assert loaded.facts["sessions"] == "3"
+
+
+def test_what_a_killed_session_cost_is_said_to_be_unknown(tmp_path: Path) -> None:
+    made(tmp_path)
+    with Runs([tmp_path]) as opened:
+        assert "sessions" not in opened.runs[0].facts
+    connection = sqlite3.connect(tmp_path / FILE)
+    connection.execute("UPDATE sessions SET ended = NULL, reason = NULL")
+    connection.commit()
+    connection.close()
+    made(tmp_path)
+    with Runs([tmp_path]) as opened:
+        assert opened.runs[0].facts["sessions"].startswith("2, 1 without an end")
+
+
+@pytest.mark.parametrize("table", ["problems", "results"])
+def test_a_damaged_record_is_left_out_and_counted(table: str, tmp_path: Path) -> None:
+    made(tmp_path, seeds=[0, 1])
+    connection = sqlite3.connect(tmp_path / FILE)
+    connection.execute(f"UPDATE {table} SET payload = 'x' WHERE position = 3")  # noqa: S608
+    connection.commit()
+    connection.close()
+    hit = 1 if table == "problems" else 4
+    with Runs([tmp_path]) as opened:
+        (loaded,) = opened.runs
+        assert f"{hit} damaged" in loaded.facts["damaged"]
+        left = "44 of 48 results so far" if table == "results" else None
+        assert loaded.facts.get("unfinished") == left
+        for cell in loaded.cells:
+            assert len(list(cell.problems)) == 11
+        assert study_all(opened.runs, TextBudget(), resamples=50, draws=50)[0].points
 
 
 def test_two_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ from tests.tasks.arc.world import random_puzzle
 from mull.cli.arc.solve import Given
 from mull.engines.adapt import Parts
 from mull.engines.simulated import run_virtual
-from mull.runs import estimate, prepare
+from mull.runs import estimate, prepare, run
 from mull.runs.estimate import Estimate
+from mull.strategies.base import Search, Start
+from mull.strategies.vote import Vote
 from mull.tasks.arc.task import ArcTask
 
 
@@ -30,6 +33,31 @@ class Teaching(Steps):
 def guess(*strategies: str, task: Steps | None = None) -> Estimate:
     config = small(strategies=list(strategies), samples=None, problems=3)
     return run_virtual(estimate(prepare(config, task=task or Steps()), engine(), 0))
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A vote that keeps what its searches began with."""
+
+    begun: list[Start] = field(default_factory=list)
+
+    def start(self, start: Start) -> Search:
+        self.begun.append(start)
+        return Vote(n=2).start(start)
+
+
+def test_a_search_is_checked_and_counted_as_it_is_run(tmp_path: Path) -> None:
+    watched = Watched()
+    config = small(problems=1, samples=None, temperatures=[0.5], top_k=7, speculate=False)
+    given: dict[str, Any] = {
+        "task": Steps(),
+        "strategies": dict.fromkeys(config.strategies, watched),
+    }
+    plan = prepare(config, **given)
+    run_virtual(estimate(plan, engine(), 0))
+    run(config, tmp_path, engine=engine(), virtual=True, **given)
+    assert len(watched.begun) == 2 * 4, "checked, counted, checked, run"
+    assert all(start == watched.begun[0] for start in watched.begun)
 
 
 @pytest.mark.parametrize("teaches", [True, False])

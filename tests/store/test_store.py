@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -11,7 +14,7 @@ import pytest
 from mull.errors import RunLockedError, StoreError
 from mull.store import Reader, Store
 from mull.store.schema import FILE, LOCK
-from mull.store.store import GROUP, insert
+from mull.store.store import GROUP, Statement, insert
 from mull.types import Capabilities, Completion, EngineInfo, Scored, StopReason, Usage
 
 KEY = b"k" * 32
@@ -57,6 +60,29 @@ async def test_rows_of_one_loop_turn_share_a_commit(tmp_path: Path) -> None:
         store._connection.set_trace_callback(commits.append)
         await asyncio.gather(*(store.add_sample(KEY, made(index)) for index in range(GROUP)))
         assert commits.count("COMMIT") == 1
+
+
+async def test_draining_waits_for_the_group_that_is_being_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is one connection to write on: a second commit beside the first would lose both."""
+    with Store.open(tmp_path) as store:
+        commit, alone = store._commit, threading.Lock()
+
+        def slow(statements: Sequence[Statement]) -> None:
+            assert alone.acquire(blocking=False), "two commits at once"
+            try:
+                time.sleep(0.05)
+                commit(statements)
+            finally:
+                alone.release()
+
+        monkeypatch.setattr(store, "_commit", slow)
+        futures = [store.add_sample(KEY, made(index)) for index in range(5)]
+        await store.drain()
+        assert all(future.done() and not future.exception() for future in futures)
+        assert in_file(tmp_path) == [0, 1, 2, 3, 4]
+        store.write([insert("meta", (b"name", b'"x"'))])
 
 
 async def test_the_first_record_of_a_sample_stays(tmp_path: Path) -> None:
@@ -110,9 +136,9 @@ def test_a_capability_that_came_later_is_recorded_where_it_is_not_there(tmp_path
 
 async def test_a_reader_sees_what_is_committed_beside_a_writer(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store, Reader(tmp_path) as reader:
-        assert reader.count("samples") == 0
+        assert len(list(reader.rows("samples"))) == 0
         await store.add_sample(KEY, made(0))
-        assert reader.count("samples") == 1
+        assert len(list(reader.rows("samples"))) == 1
 
 
 def test_a_closed_run_can_be_read_where_nothing_can_be_written(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from mull.catalog import load_strategy
 from mull.errors import InputError
-from mull.labels.samples import Recorded, Sample, config_of, start_of
+from mull.labels.samples import Recorded, Sample, config_of, recorded_start
 from mull.runs.cells import Cell
 from mull.runs.config import Config
 from mull.runs.prepare import problem_from_json
@@ -41,7 +41,8 @@ def read_chains(recorded: Recorded) -> list[tuple[Turns, ...]]:
             if isinstance(strategy, Revise | Mixed):
                 read = _Cell(recorded, config, cell, strategy, reader, engines)
                 for result in records.results(cell):
-                    found[result.problem] += read.chains(of[result.problem], result)
+                    if result.problem in of:  # else its problem's record is damaged
+                        found[result.problem] += read.chains(of[result.problem], result)
     groups = [_longest(chains) for chains in found.values() if chains]
     if not groups:
         raise InputError(
@@ -94,7 +95,7 @@ class _Cell:
         *parent, index = candidate.key
         head = Branch(problem, problem.prompt, tuple(parent), history)
         opening = not history and self.strategy.first == "policy"
-        start = start_of(problem, self.recorded.task, self.config, self.cell.temperature)
+        start = recorded_start(problem, self.recorded.task, self.config, self.cell.temperature)
         role = POLICY if opening else self.strategy.reviser
         asked = Generate(0, head, start.limit, engine=role, decoding=start.sampling)
         for info in self.engines:

@@ -67,7 +67,7 @@ class Recorded:
                 for seed, temperature in draws:
                     if temperature is None:
                         continue
-                    start = start_of(problem, self.task, config, temperature)
+                    start = recorded_start(problem, self.task, config, temperature)
                     root = Generate(0, Branch.root(problem), start.limit, decoding=start.sampling)
                     key = request_key(request_of(root, self.policy, seed), self.policy)
                     made = sorted(reader.samples(key, _ALL).items())
@@ -126,7 +126,9 @@ def read_run(directory: str | Path, task: Task | None = None) -> Recorded:
     return recorded
 
 
-def start_of(problem: Problem, task: Task, config: Config, temperature: float | None) -> Start:
+def recorded_start(
+    problem: Problem, task: Task, config: Config, temperature: float | None
+) -> Start:
     """What a search of a recorded cell began with, as far as its requests show it."""
     until = task.until
     if config.max_tokens is not None:

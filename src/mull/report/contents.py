@@ -192,22 +192,28 @@ def difficulty(study: Study, titled: bool = False) -> Table:
 
 
 def ledger(run: Run, name: str = "ledger") -> Table:
-    """What was spent: a row for each cell, purpose and model; the total of a run of one cell."""
+    """What was spent: a row for each cell, purpose and model, then what is in no cell's bill; the
+    total of a run of one cell.
+    """
     titles = ["strategy", "purpose", "model", "completions", "prompt new", "prompt cached"]
     titles += ["generated", "FLOPs", "slot seconds", "cost"]
-    estimated = any(row.usage.estimated for row in run.ledger)
+    bills = [(row.cell, row.purpose, row.model, row.completions, row.usage) for row in run.ledger]
+    bills += [(row.reason, row.purpose, row.model, row.count, row.usage) for row in run.waste]
+    estimated = any(usage.estimated for *_, usage in bills)
     rows: list[tuple[Value, ...]] = []
-    for row in run.ledger:
-        purpose = f"{row.purpose} *" if row.usage.estimated else row.purpose
-        rows.append((row.cell, purpose, row.model, row.completions, *_spent([row.usage])))
+    for what, purpose, model, completions, usage in bills:
+        shown = f"{purpose} *" if usage.estimated else purpose
+        rows.append((what, shown, model, completions, *_spent([usage])))
     several = len({row.cell for row in run.ledger}) > 1
     if len(rows) > 1 and not several:
-        completions = sum(row.completions for row in run.ledger)
-        spent = _spent([row.usage for row in run.ledger])
-        rows.append(("total", "", "", completions, *spent))
+        completions = sum(count for _, _, _, count, _ in bills)
+        rows.append(("total", "", "", completions, *_spent([usage for *_, usage in bills])))
     note = f"Cost model of the FLOPs: {run.cost_model}."
     if several:
         note += " Each strategy's bill stands alone; samples that several share were made once."
+    if run.waste:
+        reasons = ", ".join(sorted({row.reason for row in run.waste}))
+        note += f" In no strategy's bill, for no result came of it: {reasons}."
     if estimated:
         note += " * partly estimated: the endpoint did not say."
     heads = tuple(Column(title) for title in titles)

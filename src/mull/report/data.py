@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mull.store.store import Waste
 from mull.types import EMPTY, TreeNode, Usage
 
 
@@ -103,7 +104,8 @@ class Run:
     """One run: who answered what, under which config, and what it cost.
 
     ``facts`` are shown in the header as they stand (engine, revision, dtype, decoding …);
-    ``config`` is the text of the frozen config and ``config_hash`` its hash.
+    ``config`` is the text of the frozen config and ``config_hash`` its hash. ``waste`` is what
+    interruptions and retries cost beside all bills of the ``ledger``.
     """
 
     name: str
@@ -114,4 +116,5 @@ class Run:
     cost_model: str
     cells: tuple[Cell, ...]
     ledger: tuple[LedgerRow, ...] = ()
+    waste: tuple[Waste, ...] = ()
     facts: Mapping[str, str] = field(default_factory=lambda: EMPTY)

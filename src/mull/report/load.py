@@ -12,8 +12,9 @@ from typing import Self
 
 from mull.report import data
 from mull.runs.cells import Cell
-from mull.runs.records import ProblemRecord, Records
+from mull.runs.records import ProblemRecord, Records, Session
 from mull.runs.result import GradedCandidate, ResultRecord
+from mull.store.store import Waste
 from mull.types import EngineInfo, GradeOutcome, Unanswered, Usage
 
 INDEPENDENT = frozenset({"sample", "vote", "best-of-n"})
@@ -61,13 +62,12 @@ def _named(runs: Sequence[data.Run]) -> tuple[data.Run, ...]:
 
 
 def _run(records: Records) -> data.Run:
-    config = records.config
+    config, before = records.config, records.damaged
     problems = list(records.problems())
+    asked = (len(problems) + records.damaged - before) * len(records.cells)
     counts = {cell.id: records.done(cell) for cell in records.cells}
     engines = records.engines()
-    before = records.damaged
-    ledger = _ledger(records)
-    asked = len(problems) * len(records.cells)
+    damaged = records.damaged - before  # so far every row was read once
     done = sum(counts.values())
     facts = {
         **_facts(engines),
@@ -77,9 +77,12 @@ def _run(records: Records) -> data.Run:
     }
     if done < asked:
         facts["unfinished"] = f"{done:,} of {asked:,} results so far"
-    if records.damaged > before:
+    sessions = records.sessions()
+    if len(sessions) > 1:
+        facts["sessions"] = _sessions(sessions)
+    if damaged:
         facts["damaged"] = (
-            f"{records.damaged - before:,} damaged results are left out; run it again"
+            f"{damaged:,} damaged records are left out, a problem with its results; run it again"
         )
     return data.Run(
         name=records.name,
@@ -89,7 +92,8 @@ def _run(records: Records) -> data.Run:
         config_hash=records.config_hash,
         cost_model=str(config["cost_model"]),
         cells=tuple(_cell(records, cell, problems) for cell in records.cells if counts[cell.id]),
-        ledger=ledger,
+        ledger=_ledger(records),
+        waste=_waste(records),
         facts=facts,
     )
 
@@ -104,6 +108,15 @@ def _facts(engines: Sequence[EngineInfo]) -> dict[str, str]:
         if info.revision:
             facts[f"revision{ending}"] = info.revision[:16]
     return facts
+
+
+def _sessions(sessions: Sequence[Session]) -> str:
+    """How many there were, and how many before the last were killed: nobody wrote down what they
+    had in flight.
+    """
+    killed = sum(session.ended is None for session in sessions[:-1])
+    unknown = f", {killed:,} without an end: what was in flight then is in no bill"
+    return f"{len(sessions):,}{unknown if killed else ''}"
 
 
 def _sampling(config: Mapping[str, object]) -> str:
@@ -132,7 +145,9 @@ def _cell(records: Records, cell: Cell, problems: Sequence[ProblemRecord]) -> da
 
 
 class _Results:
-    """The problems of a cell, read anew at each iteration."""
+    """The problems of a cell, read anew at each iteration; those whose record is damaged are not
+    among them.
+    """
 
     def __init__(self, records: Records, cell: Cell, problems: Sequence[ProblemRecord]) -> None:
         self.records = records
@@ -141,7 +156,9 @@ class _Results:
 
     def __iter__(self) -> Iterator[data.ProblemResult]:
         for result in self.records.results(self.cell):
-            yield _problem(self.problems[result.position], result, self.cell.strategy)
+            problem = self.problems.get(result.position)
+            if problem is not None:
+                yield _problem(problem, result, self.cell.strategy)
 
 
 def _problem(problem: ProblemRecord, result: ResultRecord, strategy: str) -> data.ProblemResult:
@@ -222,3 +239,13 @@ def _ledger(records: Records) -> tuple[data.LedgerRow, ...]:
         data.LedgerRow(purpose, model, usage, completions, cell)
         for (cell, purpose, model), (usage, completions) in sums.items()
     )
+
+
+def _waste(records: Records) -> tuple[Waste, ...]:
+    """Sums over the sessions."""
+    sums: dict[tuple[str, str, str], tuple[Usage, int]] = {}
+    for row in records.waste():
+        key = (row.reason, row.purpose, row.model)
+        usage, count = sums.get(key, (Usage(), 0))
+        sums[key] = (usage + row.usage, count + row.count)
+    return tuple(Waste(*key, usage, count) for key, (usage, count) in sorted(sums.items()))

@@ -5,7 +5,7 @@ from mull.runs.estimate import Estimate, estimate
 from mull.runs.prepare import Plan, prepare
 from mull.runs.records import ProblemRecord, Records, Session
 from mull.runs.result import GradedCandidate, ResultRecord, Spent
-from mull.runs.run import Progress, Summary, default_directory, is_run, run
+from mull.runs.run import Progress, Summary, default_directory, run
 
 __all__ = [
     "Config",
@@ -21,7 +21,6 @@ __all__ = [
     "Summary",
     "default_directory",
     "estimate",
-    "is_run",
     "load_config",
     "make_config",
     "prepare",

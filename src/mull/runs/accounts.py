@@ -6,12 +6,12 @@ recorded. Knows ledgers; knows no disk.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from mull.budget import Ledger, Purpose
 from mull.engines.cache import Lost
-from mull.runs.result import ResultRecord
+from mull.runs.result import Spent
 from mull.store.store import Waste
 from mull.types import Candidate, Completion, Prompt, Request, Usage
 
@@ -53,11 +53,11 @@ class Accounts:
         else:
             self._of(lost.ledger).lost.append(lost)
 
-    def again(self, record: ResultRecord) -> None:
-        """A problem with failures is tried again: what failed before was paid all the same."""
-        for row in record.spent:
+    def again(self, spent: Sequence[Spent]) -> None:
+        """A result with failures was replaced; ``spent`` is its bill, parts of it paid anew."""
+        for row in spent:
             if row.purpose in SETTLED_AGAIN or row.model in self._verifiers:
-                self._add("tried again", row.purpose, row.model, row.usage)
+                self._add("tried again", row.purpose, row.model, row.usage, row.completions)
 
     def usage_of(self, ledger: Ledger, root: Prompt) -> Callable[[Candidate], Usage | None]:
         """What each plain sample of a problem was charged."""
@@ -79,9 +79,9 @@ class Accounts:
         for entry in self._open.values():
             for lost in entry.lost:
                 self._add("interrupted", lost.purpose.value, lost.model, lost.usage)
-            for purpose, model, usage, _ in entry.ledger.rows():
+            for purpose, model, usage, completions in entry.ledger.rows():
                 if model in self._verifiers:
-                    self._add("interrupted", purpose.value, model, usage)
+                    self._add("interrupted", purpose.value, model, usage, completions)
         self._open.clear()
         return [Waste(*key, usage, count) for key, (usage, count) in sorted(self._waste.items())]
 
@@ -91,6 +91,6 @@ class Accounts:
             entry = self._open[id(ledger)] = _Open(ledger)
         return entry
 
-    def _add(self, reason: str, purpose: str, model: str, usage: Usage) -> None:
-        before, count = self._waste.get((reason, purpose, model), (Usage(), 0))
-        self._waste[reason, purpose, model] = (before + usage, count + 1)
+    def _add(self, reason: str, purpose: str, model: str, usage: Usage, count: int = 1) -> None:
+        before, counted = self._waste.get((reason, purpose, model), (Usage(), 0))
+        self._waste[reason, purpose, model] = (before + usage, counted + count)

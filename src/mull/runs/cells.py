@@ -1,4 +1,4 @@
-"""The cells of a run: which strategy, budget, temperature and seed; and what is checked up front.
+"""The cells of a run: which strategy, budget, temperature and seed.
 
 Knows configs and strategies; knows no store and no engine.
 """
@@ -11,14 +11,11 @@ from typing import Any
 
 from mull.budget import Budget
 from mull.catalog import load_strategy
-from mull.errors import BudgetError, ConfigError
 from mull.runs.config import Config
-from mull.strategies.base import Start, Strategy
+from mull.strategies.base import Strategy
 from mull.strategies.best_of_n import TokenBeamSearch
 from mull.strategies.single import Greedy
 from mull.strategies.token_dfs import TokenDfs
-from mull.tasks.base import Task
-from mull.types import Problem, Sampling, Until
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,26 +89,6 @@ def cells_of(config: Config, strategies: Mapping[str, Strategy]) -> list[Cell]:
 def load_strategies(specs: Sequence[str]) -> dict[str, Strategy]:
     """The strategies that a config names, by their specs."""
     return {spec: load_strategy(spec) for spec in specs}
-
-
-def start_of(cell: Cell, problem: Problem, task: Task, sampling: Sampling, until: Until) -> Start:
-    """What a search of this cell begins with."""
-    return Start(problem, task, cell.budget, sampling, until)
-
-
-def check_cells(
-    cells: Sequence[Cell],
-    strategies: Mapping[str, Strategy],
-    problem: Problem,
-    task: Task,
-    until: Until,
-) -> None:
-    """Start every cell's search on one problem, so that contradictions show before any work."""
-    for cell in cells:
-        try:
-            strategies[cell.strategy].start(start_of(cell, problem, task, Sampling(), until))
-        except BudgetError as error:
-            raise ConfigError(f"{cell.id}: {error}") from error
 
 
 def _without_samples(budget: Budget | None) -> Budget | None:

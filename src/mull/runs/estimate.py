@@ -16,7 +16,7 @@ from mull.budget import COST_MODELS, Ledger, Meter, Purpose
 from mull.engines.base import Engine
 from mull.runs.cells import Cell
 from mull.runs.prepare import Plan
-from mull.strategies.base import Adapt, Adapted, Generate, Outcome, Room, Start
+from mull.strategies.base import Adapt, Adapted, Generate, Outcome, Room
 from mull.strategies.needs import POLICY, needs_of
 from mull.types import Branch, Completion, Request, Sampling, Usage
 
@@ -147,9 +147,7 @@ def _whole(
 
 
 def _first_actions(plan: Plan, cell: Cell, slots: int) -> Sequence[Generate]:
-    sampling = plan.config.sampling(1.0 if cell.temperature is None else cell.temperature)
-    start = Start(plan.problems[0], plan.task, cell.budget, sampling, plan.until)
-    search = plan.strategies[cell.strategy].start(start)
+    search = plan.strategies[cell.strategy].start(plan.start_of(cell, plan.problems[0]))
     actions = search.ask(Room(slots))
     # A search that trains first is told that it has, and shows by itself what it asks for then.
     while actions and all(isinstance(action, Adapt) for action in actions):

@@ -16,11 +16,11 @@ from typing import Any
 from mull.budget import check_countable
 from mull.catalog import Equipment, equip, load_task
 from mull.engines.base import Engine
-from mull.errors import ConfigError, InputError
-from mull.runs.cells import Cell, cells_of, check_cells, load_strategies
+from mull.errors import BudgetError, ConfigError, InputError
+from mull.runs.cells import Cell, cells_of, load_strategies
 from mull.runs.config import Config
 from mull.store import canonical, plain
-from mull.strategies.base import Strategy
+from mull.strategies.base import Start, Strategy
 from mull.strategies.needs import POLICY, check_sampled, needs_of
 from mull.tasks.base import FileTask, GeneratedTask, Task
 from mull.types import Message, Problem, Prompt, Until
@@ -51,6 +51,14 @@ class Plan:
         if any(digests.values()):
             fields["verifier_digests"] = digests
         return {**fields, **equipment.identities}
+
+    def start_of(self, cell: Cell, problem: Problem) -> Start:
+        """What the search of a problem in a cell begins with."""
+        config = self.config
+        sampling = config.sampling(1.0 if cell.temperature is None else cell.temperature)
+        return Start(
+            problem, self.task, cell.budget, sampling, self.until, speculate=config.speculate
+        )
 
     def equip(
         self,
@@ -96,8 +104,18 @@ def prepare(
         until = replace(until, max_tokens=config.max_tokens)
     cells = cells_of(config, chosen)
     problems = load_problems(config, task)
-    check_cells(cells, chosen, problems[0], task, until)
-    return Plan(config, task, chosen, problems, cells, until)
+    plan = Plan(config, task, chosen, problems, cells, until)
+    _check_cells(plan)
+    return plan
+
+
+def _check_cells(plan: Plan) -> None:
+    """Start every cell's search on one problem, so that contradictions show before any work."""
+    for cell in plan.cells:
+        try:
+            plan.strategies[cell.strategy].start(plan.start_of(cell, plan.problems[0]))
+        except BudgetError as error:
+            raise ConfigError(f"{cell.id}: {error}") from error
 
 
 def check_new(plan: Plan) -> None:

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mull.budget import Ledger
 from mull.errors import GradeError, SandboxError, SandboxTimeoutError
@@ -21,9 +21,6 @@ from mull.store import canonical, usage_of
 from mull.strategies.base import Result
 from mull.tasks.base import Task
 from mull.types import EMPTY, Candidate, Fate, Grade, GradeOutcome, Problem, TreeNode, Usage
-
-if TYPE_CHECKING:
-    from mull.metrics import Pool
 
 UsageOf = Callable[[Candidate], Usage | None]
 
@@ -114,19 +111,6 @@ class ResultRecord:
     def broke(self) -> frozenset[str]:
         """The outcomes by which a grader broke, on the answer or on a candidate's."""
         return BROKEN & {self.outcome, *(candidate.outcome for candidate in self.candidates)}
-
-    def pool(self) -> Pool:
-        """The candidates as arrays for ``mull.metrics``."""
-        import numpy as np
-
-        from mull.metrics import Pool
-
-        likelihood = [c.scores.get("mean_logprob", math.nan) for c in self.candidates]
-        return Pool(
-            np.array([c.group for c in self.candidates], dtype=np.int64),
-            np.array([c.correct is True for c in self.candidates], dtype=np.bool_),
-            np.array(likelihood, dtype=np.float64),
-        )
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON values."""

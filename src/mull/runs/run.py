@@ -13,9 +13,9 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing, suppress
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -33,11 +33,11 @@ from mull.runs.accounts import Accounts
 from mull.runs.cells import Cell
 from mull.runs.config import Config
 from mull.runs.prepare import Plan, check_new, differences, prepare, problem_to_json
-from mull.runs.result import ResultRecord, record_of
+from mull.runs.result import ResultRecord, Spent, record_of
 from mull.store import Store, canonical, digest
-from mull.store.schema import FILE, LOCK
+from mull.store.schema import LOCK
 from mull.store.store import GROUP, insert
-from mull.strategies.base import Start, Strategy
+from mull.strategies.base import Strategy
 from mull.strategies.drive import Job, Solved, drive
 from mull.strategies.needs import POLICY
 from mull.tasks.base import Task
@@ -180,6 +180,7 @@ class _Runner:
         self.spent = Usage()
         self.written: deque[tuple[asyncio.Future[None], Cell, ResultRecord]] = deque()
         self.task: asyncio.Task[object] | None = None
+        self.patience: asyncio.TimerHandle | None = None
 
     async def run(self, signals: bool) -> Summary:
         self.task = asyncio.current_task()
@@ -187,29 +188,32 @@ class _Runner:
             self._begin()
             recording = {name: self._recording(name) for name in self.equipment.engines}
             session = self._session()
-            reason = "error"
-            self._listen(signals)
             try:
-                await self._cells(recording)
-                reason = "failures" if self.failed else "complete"
-                reason = "interrupted" if self.stopping else reason
-            except asyncio.CancelledError:
-                reason = "interrupted"
-                if not self.cut:
-                    raise
-                if self.task is not None:
-                    self.task.uncancel()
+                with self._listening(signals):
+                    reason = await self._work(recording)
             except BaseException as error:
-                reason = f"error: {type(error).__name__}"
+                cancelled = isinstance(error, asyncio.CancelledError)
+                reason = "interrupted" if cancelled else f"error: {type(error).__name__}"
+                with suppress(MullError):  # this error is told; the store may be what broke
+                    await self._end(session, reason)
                 raise
-            finally:
-                self._deafen(signals)
-                with suppress(MullError):  # the store may be what broke
-                    await self.store.drain()
-                    self._end(session, reason)
+            await self._end(session, reason)
             return self._summary()
         finally:
             await self.equipment.aclose()
+
+    async def _work(self, recording: Mapping[str, RecordingEngine]) -> str:
+        """Run the cells; how that ended where no error ended it."""
+        try:
+            await self._cells(recording)
+        except asyncio.CancelledError:
+            if not self.cut:
+                raise
+            if self.task is not None:
+                self.task.uncancel()
+        if self.stopping:
+            return "interrupted"
+        return "failures" if self.failed else "complete"
 
     def _recording(self, name: str) -> RecordingEngine:
         # The bill of a plain sample is the policy's: a reviser asked the same is another's.
@@ -232,15 +236,15 @@ class _Runner:
         started = datetime.now(UTC).isoformat(timespec="seconds")
         return self.store.begin_session(started, version("mull"))
 
-    def _end(self, session: int, reason: str) -> None:
+    async def _end(self, session: int, reason: str) -> None:
+        """Write down what is on its way to the disk, and how the session ended."""
+        await self.store.drain()
         ended = datetime.now(UTC).isoformat(timespec="seconds")
         waste = self.accounts.waste()
         self.store.end_session(session, ended, reason, waste)
 
     async def _cells(self, recording: Mapping[str, RecordingEngine]) -> None:
-        open_by_cell: dict[str, set[int]] = {}
-        for cell in self.plan.cells:
-            open_by_cell[cell.id] = self._open_positions(cell)
+        open_by_cell = {cell.id: self._open_problems(cell) for cell in self.plan.cells}
         with ThreadPoolExecutor(1, "mull-grade") as grader:
             for cell in self.plan.cells:
                 if self.stopping:
@@ -248,15 +252,17 @@ class _Runner:
                 if open_by_cell[cell.id]:
                     await self._cell(cell, open_by_cell[cell.id], recording, grader)
 
-    def _open_positions(self, cell: Cell) -> set[int]:
-        """The problems of a cell that have no result yet, or one with failures."""
-        left = set(range(len(self.plan.problems)))
+    def _open_problems(self, cell: Cell) -> dict[int, Sequence[Spent]]:
+        """The problems of a cell that have no result yet, or one with failures: by position, the
+        bill of that result.
+        """
+        left: dict[int, Sequence[Spent]] = dict.fromkeys(range(len(self.plan.problems)), ())
         for _, position, raw in self.store.rows("results", "WHERE cell = ?", (cell.id.encode(),)):
             record = ResultRecord.unpack(raw)
             if record.failures:
-                self.accounts.again(record)
+                left[position] = record.spent
             else:
-                left.discard(position)
+                del left[position]
                 self.done += 1
                 self._count_broken(record)
                 self.spent = self.spent + record.total
@@ -265,7 +271,7 @@ class _Runner:
     async def _cell(
         self,
         cell: Cell,
-        positions: set[int],
+        left: Mapping[int, Sequence[Spent]],
         recording: Mapping[str, RecordingEngine],
         grader: ThreadPoolExecutor,
     ) -> None:
@@ -273,7 +279,7 @@ class _Runner:
         for each in (*self.equipment.engines.values(), *self.equipment.verifiers.values()):
             forget_prefixes(each)
         solving = drive(
-            self._jobs(cell, positions),
+            self._jobs(cell, left),
             recording,
             self.equipment.verifiers,
             cost_model=COST_MODELS[self.plan.config.cost_model],
@@ -286,26 +292,18 @@ class _Runner:
                 committed = self.store.add(insert("results", columns, replace=True))
                 self.written.append((committed, cell, record))
                 self.accounts.settle(solved.ledger)
+                self.accounts.again(left[record.position])
                 while self.written and (self.written[0][0].done() or len(self.written) > GROUP):
                     await self._tell_next()
         while self.written:
             await self._tell_next()
 
-    def _jobs(self, cell: Cell, positions: set[int]) -> Iterator[Job]:
-        sampling = self.plan.config.sampling(1.0 if cell.temperature is None else cell.temperature)
+    def _jobs(self, cell: Cell, positions: Collection[int]) -> Iterator[Job]:
         strategy = self.plan.strategies[cell.strategy]
         for position in sorted(positions):
             if self.stopping:
                 return
-            problem = self.plan.problems[position]
-            start = Start(
-                problem,
-                self.plan.task,
-                cell.budget,
-                sampling,
-                self.plan.until,
-                speculate=self.plan.config.speculate,
-            )
+            start = self.plan.start_of(cell, self.plan.problems[position])
             yield Job(strategy, start, cell.seed, position)
 
     def _record(self, solved: Solved) -> ResultRecord:
@@ -377,16 +375,22 @@ class _Runner:
 
     # Ctrl-C -------------------------------------------------------------------------------
 
-    def _listen(self, signals: bool) -> None:
+    @contextmanager
+    def _listening(self, signals: bool) -> Iterator[None]:
+        """Hear of signals while there is work to stop; what follows it is not cut."""
+        loop = asyncio.get_running_loop()
+        heard: tuple[signal.Signals, ...] = ()
         if signals and threading.current_thread() is threading.main_thread():
-            loop = asyncio.get_running_loop()
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.add_signal_handler(number, self._interrupt)
-
-    def _deafen(self, signals: bool) -> None:
-        if signals and threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().remove_signal_handler(number)
+            heard = (signal.SIGINT, signal.SIGTERM)
+        for number in heard:
+            loop.add_signal_handler(number, self._interrupt)
+        try:
+            yield
+        finally:
+            for number in heard:
+                loop.remove_signal_handler(number)
+            if self.patience is not None:
+                self.patience.cancel()
 
     def _interrupt(self) -> None:
         """Once: start nothing, let what is in flight finish for a while. Twice: end now."""
@@ -398,7 +402,7 @@ class _Runner:
             self._cut()
             return
         self.stopping = True
-        asyncio.get_running_loop().call_later(self.grace, self._cut)
+        self.patience = asyncio.get_running_loop().call_later(self.grace, self._cut)
 
     def _cut(self) -> None:
         if not self.cut and self.task is not None:
@@ -430,8 +434,3 @@ def _begun(store: Store, resolved: Mapping[str, Any], unknown: Collection[str] =
             "start the run in a new directory"
         )
     return mark
-
-
-def is_run(directory: str | Path) -> bool:
-    """Whether a directory holds a run."""
-    return (Path(directory) / FILE).is_file()

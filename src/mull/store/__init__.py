@@ -4,7 +4,7 @@
 and reports read. See ``schema`` for the tables.
 """
 
-from mull.store.keys import request_key, sample_key, score_key
+from mull.store.keys import request_key, score_key
 from mull.store.reader import Reader
 from mull.store.rows import canonical, digest, plain, usage_of
 from mull.store.store import Store
@@ -16,7 +16,6 @@ __all__ = [
     "digest",
     "plain",
     "request_key",
-    "sample_key",
     "score_key",
     "usage_of",
 ]

@@ -53,11 +53,6 @@ def request_key(request: Request, info: EngineInfo) -> bytes:
     return digest(["generate", list(info.identity), kept])
 
 
-def sample_key(request: Request, index: int, info: EngineInfo) -> tuple[bytes, int]:
-    """The whole key of one completion: ``(request_key, sample index)``."""
-    return request_key(request, info), index
-
-
 def score_key(request: ScoreRequest, info: EngineInfo) -> bytes:
     """32 bytes for a text to score on an engine."""
     kept = {each.name: getattr(request, each.name) for each in fields(ScoreRequest)}

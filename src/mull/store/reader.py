@@ -63,14 +63,6 @@ class Reader:
             return json.loads(value)
         return None
 
-    def count(self, table: str) -> int:
-        """Number of rows of ``samples``, ``scores``, ``results`` or ``failures``."""
-        if table not in ("samples", "scores", "results", "failures"):
-            raise ValueError(f"{table} is not counted")
-        with store_errors(f"cannot read {self.directory / FILE}"):
-            row = self._connection.execute(f"SELECT count(*) FROM {table}").fetchone()  # noqa: S608
-            return int(row[0])
-
     def samples(self, key: bytes, indices: range) -> dict[int, Completion]:
         """The committed completions of a request among sample ``indices``, by index."""
         where = "WHERE key = ? AND idx >= ? AND idx < ?"

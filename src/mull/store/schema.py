@@ -55,6 +55,7 @@ CREATE TABLE waste (
     model TEXT NOT NULL, usage TEXT NOT NULL, completions INTEGER NOT NULL
 );
 """
+"""``failures`` is always empty. It is here because older versions of this format read it."""
 
 HASHED = {
     "meta": ("name", "value"),
@@ -63,11 +64,10 @@ HASHED = {
     "scores": ("key", "head", "token_ids", "logprobs"),
     "problems": ("position", "id", "payload"),
     "results": ("cell", "position", "payload"),
-    "failures": ("cell", "position", "payload"),
 }
 """The columns that a row's hash covers, by table: all but the hash."""
 
-WORK = ("samples", "scores", "results", "failures")
+WORK = ("samples", "scores", "results")
 """Tables of what was done; the others say what was to be done, and what came to nothing."""
 
 

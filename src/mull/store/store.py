@@ -232,10 +232,10 @@ class Store:
 
     async def drain(self) -> None:
         """Wait until everything added so far is on the disk, or could not be written."""
-        self._flush_now()
-        while self._writing is not None:
+        while self._writing is not None:  # the connection is busy: nothing is written beside it
             await asyncio.wait([self._writing])
             await asyncio.sleep(0)  # let its callback start the next group
+        self._flush_now()
 
     def _write_beside(self, loop: asyncio.AbstractEventLoop) -> None:
         batch, self._pending = self._pending, []
@@ -391,7 +391,7 @@ class Store:
 def select(table: str, where: str = "") -> str:
     """SQL for all hashed columns and the hash of a table, in key order."""
     names = HASHED[table]
-    order = ", ".join(names[:2] if table in ("samples", "results", "failures") else names[:1])
+    order = ", ".join(names[:2] if table in ("samples", "results") else names[:1])
     return f"SELECT {', '.join(names)}, hash FROM {table} {where} ORDER BY {order}"  # noqa: S608
 
 
