@@ -33,6 +33,7 @@ from fractions import Fraction
 from typing import Final, get_args
 
 from mull.errors import ConfigError, InputError
+from mull.syntax import parse_expression
 from mull.tasks.countdown_search import (
     MAX_LEVEL,
     Move,
@@ -298,7 +299,7 @@ def evaluate(text: str) -> tuple[Fraction, list[int]]:
         raise InputError("not an expression of + - * / ( ) and integers")
 
     try:
-        return value(ast.parse(text.strip(), mode="eval").body), used
+        return value(parse_expression(text.strip())), used
     except (SyntaxError, ZeroDivisionError, RecursionError, MemoryError) as error:
         raise InputError(f"malformed expression: {type(error).__name__}") from None
 
