@@ -59,6 +59,18 @@ def test_golds_of_other_problems_are_refused(problems: list[Problem]) -> None:
     assert accepted <= 5
 
 
+def test_500_of_500_golds_are_read_back_from_a_sentence_in_bold(problems: list[Problem]) -> None:
+    wrong = [
+        problem.answer
+        for problem in problems
+        if not correct(
+            problem.answer or "",
+            TASK.extract(problem, f"The answer is **{problem.answer}**.").answer,
+        )
+    ]
+    assert wrong == []
+
+
 EQUAL = [
     ("0.5", r"\frac{1}{2}"),
     ("1,000", "1000"),
@@ -157,6 +169,11 @@ def test_no_gold_of_math_500_is_refused_unseen(problems: list[Problem]) -> None:
         (r"\boxed 7", "7"),
         ("Thus $x = 3$ and the answer is $\\sqrt{2}$.", r"\sqrt{2}"),
         ("**Answer:** $(1, 2)$", "(1, 2)"),
+        ("The answer is **3/4**.", "3/4"),
+        ("The answer is **(3, 4)**. ", "(3, 4)"),
+        ("The answer is **Monday**. It was a Sunday before.", "Monday"),
+        ("The answer is *even*,", "even"),
+        ("**The answer is x^2+1.**", "x^2+1"),
         ("#### x + 1", "x + 1"),
         ("We get\n\\(a + b\\), then finally \\[c^2\\]", "c^2"),
         ("even", "even"),

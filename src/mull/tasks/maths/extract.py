@@ -114,7 +114,14 @@ def marked(text: str) -> str | None:
     if last is None:
         return None
     span = text[last.end() : last.end() + SPAN].lstrip()
-    return span.split("\n", 1)[0].strip(" \t*") or None
+    return _without_bold(span.split("\n", 1)[0]) or None
+
+
+def _without_bold(text: str) -> str:
+    """The text without bold marks at its ends; a final stop behind them is kept."""
+    text = text.strip(" \t*")
+    stop = text[-1:] if text.endswith((".", ",")) else ""
+    return text.removesuffix(stop).rstrip(" \t*") + stop
 
 
 def inline(text: str) -> Iterator[str]:
@@ -135,7 +142,7 @@ def find_answer(text: str) -> Extraction:
     content, has_box = boxed(text)
     span = content if content is not None else hashes(text)
     if span is None and (span := marked(text)) is not None:
-        span = next(inline(span), span.split(". ", 1)[0])
+        span = next(inline(span), _without_bold(span.split(". ", 1)[0]))
     if span is None and not has_box:
         span = _unmarked(text)
     answer = canonical(span) if span else ""
