@@ -27,8 +27,11 @@ _MARKER = re.compile(
     r"|^[^\S\n]{0,4}\*{0,2}A:",
     re.IGNORECASE | re.MULTILINE,
 )
-_INLINE = re.compile(r"\$([^$\n]{1,4000})\$")
-_PARENTHESES = re.compile(r"\\[(\[]((?:[^\n\\]|\\[^()\[\]\n]){1,4000})\\[)\]]")
+_INLINE = re.compile(
+    r"(?<!\\)\$\$?((?:[^$\\\n]|\\[^\n]){1,4000})\$\$?"
+    r"|\\[(\[]((?:[^\n\\]|\\[^()\[\]\n]){1,4000})\\[)\]]"
+)
+_JOINT = re.compile(r"\s{0,4}(?:[,;]|[,;]?\s{0,4}(?:and|or)\b)\s{0,4}")
 _CALCULATOR = re.compile(r"<<[^<>\n]*>>")
 
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
@@ -125,9 +128,27 @@ def _without_bold(text: str) -> str:
 
 
 def inline(text: str) -> Iterator[str]:
-    """Math set off by dollars or ``\\( \\)``, in the order of its delimiters."""
-    found = [*_INLINE.finditer(text), *_PARENTHESES.finditer(text)]
-    yield from (match[1] for match in sorted(found, key=lambda match: match.start()))
+    """Math set off by dollars or ``\\( \\)``, in order."""
+    return (match[1] or match[2] for match in _INLINE.finditer(text))
+
+
+def _of_sentence(span: str) -> str:
+    """The answer in the first sentence of a marked line: its first math, else all of it.
+
+    What a comma, "and" or "or" joins to that math is a part of the answer, without delimiters.
+    """
+    sentence = span.split(". ", 1)[0]
+    maths = _INLINE.finditer(span)
+    first = next(maths, None)
+    if first is None or first.start() >= len(sentence):
+        return _without_bold(sentence)
+    answer, end = first[1] or first[2], first.end()
+    for match in maths:
+        joint = span[end : match.start()]
+        if not _JOINT.fullmatch(joint):
+            break
+        answer, end = f"{answer}{joint}{match[1] or match[2]}", match.end()
+    return answer
 
 
 def find_answer(text: str) -> Extraction:
@@ -142,7 +163,7 @@ def find_answer(text: str) -> Extraction:
     content, has_box = boxed(text)
     span = content if content is not None else hashes(text)
     if span is None and (span := marked(text)) is not None:
-        span = next(inline(span), _without_bold(span.split(". ", 1)[0]))
+        span = _of_sentence(span)
     if span is None and not has_box:
         span = _unmarked(text)
     answer = canonical(span) if span else ""
