@@ -186,6 +186,7 @@ def test_no_gold_of_math_500_is_refused_unseen(problems: list[Problem]) -> None:
         ("so 2", "2"),
         ("x + 1", "x + 1"),
         ("There are 12 ways in all.", "12"),
+        ("5! ways", "5!"),
     ],
 )
 def test_an_answer_is_found_in_its_usual_places(text: str, answer: str) -> None:

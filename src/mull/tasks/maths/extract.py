@@ -50,7 +50,14 @@ _SCALES: Final = {
     "billion": 10**9,
     "trillion": 10**12,
 }
-_HEDGE = re.compile(rf"[^\S\n]?[A-Za-z%]{{0,20}}[^\S\n]or[^\S\n]({_SIGNED})")
+_HEDGE = re.compile(rf"[^\S\n]{{0,2}}[A-Za-z%]{{0,20}}[^\S\n]{{1,4}}or[^\S\n]{{1,4}}({_SIGNED})")
+# What ends the clause of a number; an equation behind it is another one.
+_CLAUSE = re.compile(
+    r"[.,;:]\s|\(|\b(?:and|or|as|because|since|so|if|when|where|with|for)\b", re.IGNORECASE
+)
+_EXCLAMATION = re.compile(
+    r"(\s[^\s!]{0,40}\d\*{0,2})!{1,3}(?=\*{0,2}(?:\s{0,4}$|\s{1,4}[A-Z]))", re.M
+)
 _LATEX_QUOTIENT = re.compile(r"\\[dtc]?frac\{(-?\d+)\}\{(-?\d+)\}")
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox|textit)\{([^{}]*)\}")
 # Stars between digits or brackets are a power, and are kept; elsewhere they are bold type.
@@ -197,7 +204,8 @@ def _unmarked(text: str) -> str | None:
 def find_number(text: str) -> Extraction:
     r"""The number that a solution ends in: marked, or else the last one in the text.
 
-    A LaTeX expression in a box is kept as it is; two numbers with "or" between are no answer.
+    A LaTeX expression in a box is kept as it is; two numbers with "or" between are no answer; an
+    exclamation mark at the end of a sentence is no factorial.
 
     >>> find_number("She sells 16 - 7 = 9 eggs.\nSo the answer is $18 a day.").answer
     '18'
@@ -206,6 +214,7 @@ def find_number(text: str) -> Extraction:
     if not text.strip():
         return Extraction(None, Unanswered.EMPTY)
     content, has_box = boxed(text)
+    text = _EXCLAMATION.sub(r"\1.", text)
     for span in (content, hashes(text), marked(text)):
         if span is None:
             continue
@@ -235,7 +244,8 @@ def _last_number(text: str) -> str | None:
     before, rest = tail[: last.start()], tail[last.end() :]
     if before.endswith(("^", "^{", "**")) or _POWER.match(rest):
         # Part of a power: the expression around it is the answer, not this number.
-        return canonical(before.rsplit(None, 1)[-1] + last[0] + (rest.split(None, 1) or [""])[0])
+        start = max(map(before.rfind, " \t\n")) + 1
+        return canonical(before[start:] + last[0] + (rest.split(None, 1) or [""])[0])
     return _scaled(last[0], rest)
 
 
@@ -256,6 +266,7 @@ def number_in(span: str) -> str | None:
     match = _CHAIN.search(text)
     if match is None:
         return None
+    match = _result(text, match)
     rest = text[match.end() :]
     if "\\" in text or _POWER.match(rest):
         return canonical(next(inline(span), span))
@@ -267,6 +278,14 @@ def number_in(span: str) -> str | None:
     if hedge and _scaled(hedge[1], "") != answer:
         return ""
     return answer
+
+
+def _result(text: str, first: re.Match[str]) -> re.Match[str]:
+    """What stands behind the last ``=`` in the clause of the first number, else that number."""
+    clause = _CLAUSE.search(text, first.end())
+    end = clause.start() if clause else len(text)
+    equals = max(text.rfind(sign, first.end(), end) for sign in "=≈")
+    return first if equals < 0 else _CHAIN.search(text, equals, end) or first
 
 
 def _scaled(chain: str, rest: str) -> str:
