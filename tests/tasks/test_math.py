@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mull.errors import SandboxTimeoutError
 from mull.tasks.base import FileTask
 from mull.tasks.maths import judge
 from mull.tasks.maths.normal import normal, number_text, read_number, refusal
@@ -83,6 +84,8 @@ EQUAL = [
     ("(x+1)^2", "x^2+2x+1"),
     (r"(-\infty, 2) \cup (3, \infty)", r"(-\infty,2)\cup(3,\infty)"),
     ("x=5", "5"),
+    (r"(-\infty,3)", "x<3"),
+    ("[2,3)", r"2 \le x < 3"),
     (r"x^3+3x-6", "3x - 6 + x^3"),
     (r"9\%", "9"),
     ("3, 5, 7", "7, 3, 5"),
@@ -101,6 +104,9 @@ DIFFERENT = [
     ("52_8", "52_9"),
     ("5", "-5"),
     ("1.5", "15"),
+    ("(2,3)", r"2 \le x < 3"),
+    (r"\{1, 2\}", "1"),
+    ("5", "x>4"),
 ]
 
 
@@ -109,7 +115,7 @@ def test_equal_answers_are_the_same_both_ways(a: str, b: str) -> None:
     problem = TASK.problem("?")
     assert TASK.same(problem, a, b)
     assert TASK.same(problem, b, a)
-    assert correct(a, b) is True
+    assert correct(a, b) is correct(b, a) is True
 
 
 @pytest.mark.parametrize(("a", "b"), DIFFERENT)
@@ -117,7 +123,14 @@ def test_different_answers_are_not_the_same_either_way(a: str, b: str) -> None:
     problem = TASK.problem("?")
     assert not TASK.same(problem, a, b)
     assert not TASK.same(problem, b, a)
-    assert correct(a, b) is False
+    assert correct(a, b) is correct(b, a) is False
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"), [("x^2+y^2=4", "4"), ("2x+y=5", "5"), ("(2,3)", "3, 2")]
+)
+def test_a_part_of_what_is_asked_for_is_wrong(gold: str, answer: str) -> None:
+    assert correct(gold, answer) is False
 
 
 def test_the_fast_path_for_numbers_agrees_with_math_verify() -> None:
@@ -149,6 +162,18 @@ def test_outcomes_are_told_apart() -> None:
         GradeOutcome.GRADER_TIMEOUT,
     ]
     assert TASK.grade(TASK.problem("?"), "2").outcome is GradeOutcome.UNGRADED
+
+
+def test_a_timeout_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    gold = Problem("0", Prompt.of("?"), r"\sqrt{3}")
+
+    def late(*args: object, **kwargs: object) -> bool:
+        raise SandboxTimeoutError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(judge.pool(), "call", late)
+        assert TASK.grade(gold, "3^{1/2}").outcome is GradeOutcome.GRADER_TIMEOUT
+    assert TASK.grade(gold, "3^{1/2}").outcome is GradeOutcome.CORRECT
 
 
 def test_no_gold_of_math_500_is_refused_unseen(problems: list[Problem]) -> None:
