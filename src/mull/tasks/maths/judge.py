@@ -21,6 +21,7 @@ from mull.types import Grade, GradeOutcome
 
 SECONDS: Final = 1.5
 """Wall time that one comparison may take in its worker."""
+_PI = re.compile(r"(?<![A-Za-z\\])pi(?![A-Za-z])")
 _IN_BASE = re.compile(r"(?<!\w)[0-9A-Z]{1,300}_\{?\d{1,3}\}?")
 _FIRST: Final = threading.Lock()
 
@@ -142,5 +143,6 @@ def warm_up() -> None:
 def _parse(text: str) -> list[Any]:
     from math_verify import ExprExtractionConfig, LatexExtractionConfig, parse
 
+    text = _PI.sub(r"\\pi ", text)  # in plain text it would be p times i
     settings = (LatexExtractionConfig(), ExprExtractionConfig())
     return list(parse(f"${text}$", settings, parsing_timeout=None))
