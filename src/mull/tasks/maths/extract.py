@@ -32,7 +32,8 @@ _INLINE = re.compile(
     r"|\\[(\[]((?:[^\n\\]|\\[^()\[\]\n]){1,4000})\\[)\]]"
 )
 _JOINT = re.compile(r"\s{0,4}(?:[,;]|[,;]?\s{0,4}(?:and|or)\b)\s{0,4}")
-_CALCULATOR = re.compile(r"<<[^<>\n]*>>")
+CALCULATION = re.compile(r"<<[^<>\n]*>>")
+"""A calculation as GSM8K's solutions mark it."""
 
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _SIGNED = rf"(?:(?<![\w)])-)?(?:{_NUMBER})"
@@ -303,7 +304,7 @@ def _scaled(chain: str, rest: str) -> str:
 
 
 def _clean(text: str) -> str:
-    text = _CALCULATOR.sub("", text).replace("−", "-").replace("{,}", ",").replace(r"\%", "%")
+    text = CALCULATION.sub("", text).replace("−", "-").replace("{,}", ",").replace(r"\%", "%")
     text = _TEXT.sub(r" \1", _LATEX_QUOTIENT.sub(r"\1/\2", text))
     text = _THIN.sub(" ", _NOISE.sub("", text))
     return _TIMES.sub("×", text)
