@@ -122,7 +122,7 @@ SLOW_FOR_REAL = (
 
 @pytest.mark.parametrize("answer", SLOW_FOR_REAL)
 def test_what_no_guard_sees_is_killed_in_time(answer: str) -> None:
-    judge.compare.cache_clear()
+    judge._equal.cache_clear()
     task = Math()
     start = time.perf_counter()
     grade = task.grade(problem("5"), task.extract(problem("5"), rf"\boxed{{{answer}}}").answer)
@@ -150,7 +150,7 @@ PAIRS = (
 
 
 def verdicts() -> list[str]:
-    judge.compare.cache_clear()
+    judge._equal.cache_clear()
     return [str(judge.compare(gold, answer)[0]) for gold, answer in PAIRS]
 
 

@@ -39,6 +39,19 @@ ASKED = TASK.problem("Which is blue?\nA) a tomato\nB) the sky\nC) grass\nD) A mi
         "<think>the answer is A</think>The answer is B",
         "The answer is B, because grass is green and tomatoes are red.",
         "The final answer is: B",
+        "The correct option is B.",
+        "The correct choice is (B).\nIt is.",
+        "Option B",
+        "**Option (B)**",
+        "Grass is green.\nOption B is correct.",
+        "Option B is the right answer, not A or C.",
+        "I choose B.",
+        "I choose option B, the sky.",
+        'The answer is "B".',
+        "The answer is ‘B’.",
+        "The answer is B, since A and C are wrong.",
+        "The answer is B, as A or C would be red.",
+        "The answer is B, not A or C.",
     ],
 )
 def test_one_option_is_named(text: str) -> None:
@@ -59,6 +72,13 @@ def test_one_option_is_named(text: str) -> None:
         r"\boxed{A, B}",
         r"\boxed{B",
         "A or B",
+        "Option A or B",
+        "Option A or option B is correct.",
+        "The correct option is A or B.",
+        "I choose A or B.",
+        'The answer is "A" or "B".',
+        "The answer is 'A' or 'B'.",
+        "The answer is A, or B since both are blue.",
     ],
 )
 def test_two_options_or_none_of_them_are_malformed(text: str) -> None:
@@ -66,7 +86,16 @@ def test_two_options_or_none_of_them_are_malformed(text: str) -> None:
 
 
 def test_text_that_names_no_option_has_no_answer() -> None:
-    assert TASK.extract(ASKED, "I like a tomato on a Sunday.").unanswered is Unanswered.NO_ANSWER
+    for text in (
+        "I like a tomato on a Sunday.",
+        "Option B is wrong.",
+        "Options:",
+        "The best option is to count.",
+        "Option A is wrong, as B is correct.",
+        "Option B is not correct.",
+        "I choose a different way.",
+    ):
+        assert TASK.extract(ASKED, text).unanswered is Unanswered.NO_ANSWER
     assert TASK.extract(ASKED, "\n").unanswered is Unanswered.EMPTY
 
 

@@ -73,6 +73,16 @@ def test_an_equality_alone_is_enough_and_the_base_does_the_rest(tmp_path: Path) 
     assert task.same(problem, "3.2", "3")
 
 
+def test_a_prompt_of_its_own_gets_the_bare_question(tmp_path: Path) -> None:
+    text = "base = 'gsm8k'\ndef prompt(problem):\n    return problem.prompt.plain\n"
+    data = tmp_path / "p.jsonl"
+    data.write_text('{"problem": null, "question": "3 + 3?"}')
+    task = load_custom(write(tmp_path, text))
+    assert isinstance(task, FileTask)
+    (problem,) = task.load(str(data))
+    assert problem.prompt.plain == "3 + 3?"
+
+
 def test_problems_of_its_own_make_it_a_task_that_generates(tmp_path: Path) -> None:
     text = """
 def problems():
@@ -93,6 +103,21 @@ def grade(answer, gold):
     assert task.grade(found[1], "x").outcome is GradeOutcome.UNGRADED
     with pytest.raises(ConfigError, match="only the split test"):
         list(task.problems("train", 1))
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("yield {'question': 'a'}\n    {}['b']", "problems: KeyError: 'b'"),
+        ("return 3", "problems: TypeError: 'int' object is not iterable"),
+        ("return [{}['b']]", "problems: KeyError: 'b'"),
+    ],
+)
+def test_problems_that_break_say_so(tmp_path: Path, body: str, message: str) -> None:
+    task = load_custom(write(tmp_path, f"def problems():\n    {body}\n"))
+    assert isinstance(task, GeneratedTask)
+    with pytest.raises(GradeError, match=f"roman.py: {message}"):
+        list(task.problems("test", 3))
 
 
 def test_seeded_splits(tmp_path: Path) -> None:

@@ -161,6 +161,19 @@ def test_500_golds_of_other_problems_are_refused(recorded: list[dict[str, Any]])
         ("The answer is 10:30", "10:30"),
         (r"\boxed{2^3}", "2^3"),
         ("He has #5 apples, 7 pears", "7"),
+        ("The answer is 10!", "10"),
+        ("The answer is **10!** Well done.", "10"),
+        ("So she has 10!", "10"),
+        (r"\boxed{5!}", "5!"),
+        ("The answer is $5!$.", "5!"),
+        ("The answer is 5! = 120", "120"),
+        ("5!", "5!"),
+        ("The answer is 16 eggs - 7 eggs = 9 eggs.", "9"),
+        ("Answer: 2 boxes * 3 = 6 boxes", "6"),
+        ("The answer is 9 eggs, since 16 - 8 = 8.", "9"),
+        ("The answer is 9 eggs (18 = 9 * 2).", "9"),
+        ("The answer is 9 eggs if x = 3", "9"),
+        ("The answer is 9 eggs. Check: 9 * 2 = 18", "9"),
     ],
 )
 def test_an_answer_is_found_in_its_usual_places(text: str, answer: str) -> None:
@@ -177,6 +190,8 @@ def test_an_answer_is_found_in_its_usual_places(text: str, answer: str) -> None:
         (r"\boxed{none}", Unanswered.MALFORMED),
         ("The answer is 12 or 13.", Unanswered.MALFORMED),
         ("The answer is 12 eggs or 13 eggs.", Unanswered.MALFORMED),
+        (r"\boxed{5 \text{ or } 6}", Unanswered.MALFORMED),
+        ("The answer is 4 eggs + 8 eggs = 12 or 13 eggs.", Unanswered.MALFORMED),
     ],
 )
 def test_no_answer_has_a_reason(text: str, reason: Unanswered) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from mull.errors import SandboxTimeoutError
 from mull.tasks.base import FileTask
 from mull.tasks.maths import judge
 from mull.tasks.maths.normal import normal, number_text, read_number, refusal
@@ -59,6 +60,13 @@ def test_golds_of_other_problems_are_refused(problems: list[Problem]) -> None:
     assert accepted <= 5
 
 
+def test_500_of_500_golds_are_read_back_from_a_sentence_in_bold(problems: list[Problem]) -> None:
+    golds = [problem.answer or "" for problem in problems]
+    asked = TASK.problem("?")
+    read = {gold: TASK.extract(asked, f"The answer is **{gold}**.").answer for gold in golds}
+    assert [gold for gold in golds if not correct(gold, read[gold])] == []
+
+
 EQUAL = [
     ("0.5", r"\frac{1}{2}"),
     ("1,000", "1000"),
@@ -76,11 +84,19 @@ EQUAL = [
     ("(x+1)^2", "x^2+2x+1"),
     (r"(-\infty, 2) \cup (3, \infty)", r"(-\infty,2)\cup(3,\infty)"),
     ("x=5", "5"),
+    (r"(-\infty,3)", "x<3"),
+    ("[2,3)", r"2 \le x < 3"),
+    (r"\frac{\pi}{2}", "pi/2"),
+    (r"2\pi r", "2pi r"),
+    (r"\pi + 1", "pi+1"),
     (r"x^3+3x-6", "3x - 6 + x^3"),
     (r"9\%", "9"),
     ("3, 5, 7", "7, 3, 5"),
+    ("2, 3", "x=2 or x=3"),
 ]
 DIFFERENT = [
+    ("2", "2 or 3"),
+    ("3", "x=2 and x=3"),
     ("2", "3"),
     ("0.33", r"\frac{1}{3}"),
     ("-2,1", "-21"),
@@ -91,6 +107,10 @@ DIFFERENT = [
     ("52_8", "52_9"),
     ("5", "-5"),
     ("1.5", "15"),
+    ("(2,3)", r"2 \le x < 3"),
+    (r"\{1, 2\}", "1"),
+    ("5", "x>4"),
+    (r"\pi", "p"),
 ]
 
 
@@ -99,7 +119,7 @@ def test_equal_answers_are_the_same_both_ways(a: str, b: str) -> None:
     problem = TASK.problem("?")
     assert TASK.same(problem, a, b)
     assert TASK.same(problem, b, a)
-    assert correct(a, b) is True
+    assert correct(a, b) is correct(b, a) is True
 
 
 @pytest.mark.parametrize(("a", "b"), DIFFERENT)
@@ -107,7 +127,14 @@ def test_different_answers_are_not_the_same_either_way(a: str, b: str) -> None:
     problem = TASK.problem("?")
     assert not TASK.same(problem, a, b)
     assert not TASK.same(problem, b, a)
-    assert correct(a, b) is False
+    assert correct(a, b) is correct(b, a) is False
+
+
+@pytest.mark.parametrize(
+    ("gold", "answer"), [("x^2+y^2=4", "4"), ("2x+y=5", "5"), ("(2,3)", "3, 2")]
+)
+def test_a_part_of_what_is_asked_for_is_wrong(gold: str, answer: str) -> None:
+    assert correct(gold, answer) is False
 
 
 def test_the_fast_path_for_numbers_agrees_with_math_verify() -> None:
@@ -141,6 +168,18 @@ def test_outcomes_are_told_apart() -> None:
     assert TASK.grade(TASK.problem("?"), "2").outcome is GradeOutcome.UNGRADED
 
 
+def test_a_timeout_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    gold = Problem("0", Prompt.of("?"), r"\sqrt{3}")
+
+    def late(*args: object, **kwargs: object) -> bool:
+        raise SandboxTimeoutError("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(judge.pool(), "call", late)
+        assert TASK.grade(gold, "3^{1/2}").outcome is GradeOutcome.GRADER_TIMEOUT
+    assert TASK.grade(gold, "3^{1/2}").outcome is GradeOutcome.CORRECT
+
+
 def test_no_gold_of_math_500_is_refused_unseen(problems: list[Problem]) -> None:
     assert [problem.answer for problem in problems if refusal(problem.answer or "")] == []
     for fair in (r"x^x e^{\sin x}", "2^3 3^2", "e^{x^2}", "(x^2)^3", "2^{2009}", "5^{x^{y}}"):
@@ -157,12 +196,26 @@ def test_no_gold_of_math_500_is_refused_unseen(problems: list[Problem]) -> None:
         (r"\boxed 7", "7"),
         ("Thus $x = 3$ and the answer is $\\sqrt{2}$.", r"\sqrt{2}"),
         ("**Answer:** $(1, 2)$", "(1, 2)"),
+        ("The answer is $2$ or $3$.", "2 or 3"),
+        (r"Answer: \(x=2\), $x=3$ and $x=4$.", "x=2, x=3 and x=4"),
+        ("The answers: the answer is $$2$$ and $$3$$", "2 and 3"),
+        ("The answer is $5$, since $2+3=5$.", "5"),
+        (r"The answer is $5$ $\text{cm}$.", "5"),
+        ("The answer is 5. Indeed, $2+3=5$.", "5"),
+        (r"The answer is $\$18$ or $\$20$.", r"\$18 or \$20"),
+        (r"The answer is $\text{St. Louis}$.", r"\text{St. Louis}"),
+        ("The answer is **3/4**.", "3/4"),
+        ("The answer is **(3, 4)**. ", "(3, 4)"),
+        ("The answer is **Monday**. It was a Sunday before.", "Monday"),
+        ("The answer is *even*,", "even"),
+        ("**The answer is x^2+1.**", "x^2+1"),
         ("#### x + 1", "x + 1"),
         ("We get\n\\(a + b\\), then finally \\[c^2\\]", "c^2"),
         ("even", "even"),
         ("so 2", "2"),
         ("x + 1", "x + 1"),
         ("There are 12 ways in all.", "12"),
+        ("5! ways", "5!"),
     ],
 )
 def test_an_answer_is_found_in_its_usual_places(text: str, answer: str) -> None:

@@ -18,11 +18,24 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _OPTION = re.compile(
     r"^[^\S\n]{0,8}(?:[-*][^\S\n]{1,4})?\(?([A-Z])[).:][^\S\n]{1,8}(\S[^\n]{0,999})$", re.M
 )
-_LEADING = re.compile(
-    r"[\s*_(\[]{0,8}(?:(?:option|choice)[\s*_(\[]{0,8})?([A-Za-z])(?![A-Za-z0-9'’])", re.I
+_OPEN = r"[\s*_(\[\"'“‘]{0,8}"
+_NAMED = rf"{_OPEN}(?:(?i:option|choice)(?![A-Za-z]){_OPEN})?"
+_END = r"(?![A-Za-z0-9]|['’][A-Za-z])"
+_CLOSE = r"[\s*_)\].:\"'”’]{0,8}"
+_LEADING = re.compile(rf"{_NAMED}([A-Za-z]){_END}")
+_OTHER = re.compile(rf"(?:\bor\b|\band\b|,|/|&){_NAMED}([A-Z]){_END}")
+_ALONE = re.compile(rf"{_NAMED}([A-Za-z]){_CLOSE}")
+_IS_RIGHT = re.compile(
+    rf"{_NAMED}[A-Z]{_END}{_CLOSE}(?:(?:or|and)\b.{{0,20}})?\b(?:is|are)\s(?:the\s)?"
+    r"(?:correct|right|best)\b"
 )
-_OTHER = re.compile(r"(?:\bor\b|\band\b|,|/|&)[\s*_(\[]{0,8}([A-Z])(?![A-Za-z0-9'’])")
-_ALONE = re.compile(r"[\s*_(\[]{0,8}([A-Za-z])[\s*_)\].:]{0,8}")
+_CHOSEN = re.compile(
+    r"(?i:\b(?:correct|right|best)\s(?:option|choice)(?:\sis\b|:)"
+    r"|\bI(?:\s(?:will|would)|['’](?:ll|d))?\s(?:choose|pick|select)\b)"
+    rf"(?={_NAMED}[A-Z]{_END})"
+)
+# Behind a chosen letter: what follows says why, or why not another.
+_REASON = re.compile(r"\b(?:since|because|whereas|not)\b|,\s(?:as|while|but)\b")
 _WRAPPED = re.compile(r"\\(?:text|mathrm|textbf|mathbf)\{([^{}]*)\}|\$")
 
 
@@ -52,8 +65,9 @@ class Choice:
     text; else they are read from the prompt's own lines ``A) …``.  The gold ``answer`` is a
     letter, the number of an option from 0, or an option's text.
 
-    An answer is read from a box, after "the answer is", as a letter alone in the last line, or as
-    the text of exactly one option.  Two letters, or one that is no option, are ``malformed``.
+    An answer is read from a box, after "the answer is", as a letter alone in the last line (also
+    "option B", "B is correct"), as the text of exactly one option, or after "the correct option
+    is" or "I choose".  Two letters, or one that is no option, are ``malformed``.
 
     >>> task = Choice()
     >>> problem = task.problem("Which is a colour?\\nA) seven\\nB) blue")
@@ -107,7 +121,7 @@ class Choice:
         content, has_box = boxed(text)
         span = content if content is not None else marked(text)
         if span is None and not has_box:
-            span = _last_line(text, options)
+            span = _last_line(text, options) or _chosen(text)
             if span is None:
                 return Extraction(None, Unanswered.NO_ANSWER)
         letter = _letter(_WRAPPED.sub(r"\1", span), options) if span else None
@@ -190,7 +204,10 @@ def _letter(span: str, options: Mapping[str, str]) -> str | None:
     letter = match[1].upper()
     if options and letter not in options:
         return None
-    if any(other[1] != letter for other in _OTHER.finditer(span, match.end(), match.end() + 40)):
+    end = match.end() + 40
+    if reason := _REASON.search(span, match.end(), end):
+        end = reason.start()
+    if any(other[1] != letter for other in _OTHER.finditer(span, match.end(), end)):
         return None
     rest = span[match.end() :].lstrip(" .):]*_-")
     # The letter of one option with the text of another is no answer.
@@ -200,7 +217,12 @@ def _letter(span: str, options: Mapping[str, str]) -> str | None:
 
 def _last_line(text: str, options: Mapping[str, str]) -> str | None:
     last = text.rsplit("\n", 1)[-1].strip()
-    if _ALONE.fullmatch(last) or _OPTION.match(last) or _by_text(last, options):
+    if (
+        _ALONE.fullmatch(last)
+        or _OPTION.match(last)
+        or _IS_RIGHT.match(last)
+        or _by_text(last, options)
+    ):
         return last
     if (
         "\n" not in text
@@ -209,3 +231,11 @@ def _last_line(text: str, options: Mapping[str, str]) -> str | None:
     ):
         return last
     return None
+
+
+def _chosen(text: str) -> str | None:
+    """The rest of the line after the last "the correct option is" or "I choose" of a letter."""
+    last = None
+    for match in _CHOSEN.finditer(text):
+        last = match
+    return text[last.end() :].split("\n", 1)[0] if last else None

@@ -21,6 +21,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import import_module
 from importlib.util import module_from_spec, spec_from_file_location
@@ -34,7 +35,7 @@ import numpy as np
 from mull.errors import ConfigError, GradeError, InputError, MullError, SpecError
 from mull.tasks import BUILTIN
 from mull.tasks.base import Task
-from mull.tasks.files import Row, load_problems, problem_of
+from mull.tasks.files import QUESTIONS, Row, load_problems, problem_of
 from mull.types import (
     Extraction,
     Grade,
@@ -105,10 +106,7 @@ class Custom:
     def from_row(self, row: Row) -> Problem:
         """The problem in a row of a file."""
         problem = problem_of(self.base, self._with_gold_text(row))
-        plain = next(
-            (row.value[q] for q in ("problem", "question", "prompt", "text") if q in row.value),
-            None,
-        )
+        plain = next((row.value[q] for q in QUESTIONS if row.value.get(q) is not None), None)
         asked = Prompt.of(plain) if isinstance(plain, str) else problem.prompt
         return self._rendered(problem, asked)
 
@@ -191,8 +189,14 @@ class Custom:
         raise GradeError(f"{self.path}: {name} must return {wanted}, not {found!r:.60}")
 
     def _call(self, name: str, *values: object) -> Any:
-        try:
+        with self._named(name):
             return self.hooks[name](*values)
+
+    @contextmanager
+    def _named(self, name: str) -> Iterator[None]:
+        """What the user's code raises becomes a ``GradeError`` that names the file and function."""
+        try:
+            yield
         except MullError:
             raise
         except Exception as error:
@@ -211,20 +215,24 @@ class GeneratedCustom(Custom):
         """
         function = self.hooks["problems"]
         if len(inspect.signature(function).parameters) == 3:
-            rows = self._call("problems", split, count, seed)
+            arguments: tuple[object, ...] = (split, count, seed)
         elif split == "test":
-            rows = self._call("problems")
+            arguments = ()
         else:
             raise ConfigError(
                 f"{self.path}: problems() has only the split test, not {split!r}; define "
                 "problems(split, count, seed) for others"
             )
-        for index, value in enumerate(islice(rows, count)):
+        for index, value in enumerate(islice(self._rows(*arguments), count)):
             if not isinstance(value, dict):
                 raise InputError(
                     f"{self.path}: problems() must give dicts with a question, not {value!r:.60}"
                 )
             yield self.from_row(Row(f"{self.path}: problems()", index + 1, index, value))
+
+    def _rows(self, *arguments: object) -> Iterator[Any]:
+        with self._named("problems"):
+            yield from self.hooks["problems"](*arguments)
 
 
 def _run(path: str) -> ModuleType:

@@ -8,6 +8,7 @@ A row is a JSON object.  The question stands in ``problem``, ``question``, ``pro
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -182,6 +183,15 @@ def gold_text(row: Row) -> str | None:
             "row, or a task of your own whose grade or same gets the whole value as JSON text"
         )
     return json.dumps(found)
+
+
+def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For ``object_pairs_hook``: a JSON object; ``ValueError`` names a key that is given twice."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        key, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+        raise ValueError(f"{key!r:.60} is given twice")
+    return value
 
 
 def _object(path: str, line: int, data: bytes) -> dict[str, Json]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from mull.tasks.files import QUESTIONS, Row, gold_text, load_problems, question
-from mull.tasks.maths.extract import find_number
+from mull.tasks.maths.extract import CALCULATION, find_number
 from mull.tasks.maths.judge import SECONDS, grade, same
 from mull.types import Extraction, Grade, Message, Problem, Prompt, Until
-
-_CALCULATION = re.compile(r"<<[^<>\n]*>>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,7 @@ class Gsm8k:
             gold = find_number(solution).answer
             if gold is None:
                 raise row.error("answer holds no number; expected one, or a text ending in #### N")
-            steps = len(_CALCULATION.findall(solution))
+            steps = len(CALCULATION.findall(solution))
             if steps:
                 meta = {"level": steps, **meta}
             if "####" in solution:

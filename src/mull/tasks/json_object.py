@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Final
 
-from mull.tasks.files import QUESTIONS, Row, load_problems, question
+from mull.tasks.files import QUESTIONS, Row, load_problems, question, unique
 from mull.tasks.maths.extract import visible
 from mull.tasks.text import as_it_stands, normalise
 from mull.types import Extraction, Grade, GradeOutcome, Json, Problem, Unanswered, Until
@@ -178,19 +178,12 @@ def _close(text: str, start: int) -> int | None:
 
 def _read(text: str) -> dict[str, Any] | None:
     try:
-        value = json.loads(text, object_pairs_hook=_unique, parse_constant=_refuse)
+        value = json.loads(text, object_pairs_hook=unique, parse_constant=_refuse)
         if not isinstance(value, dict) or _depth(value) > MAX_DEPTH:
             return None
         canonical(value).encode()  # half of a surrogate pair could not be stored
     except (ValueError, RecursionError):
         return None
-    return value
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("a key stands twice")
     return value
 
 

@@ -10,11 +10,14 @@ from functools import lru_cache
 from typing import ClassVar
 
 from mull.tasks.base import graded
-from mull.tasks.files import Row, gold_text, load_problems, question
+from mull.tasks.files import QUESTIONS, Row, gold_text, load_problems, question
 from mull.tasks.maths.extract import boxed, marked, visible
 from mull.types import Extraction, Grade, Message, Problem, Prompt, Unanswered, Until
 
-_ARTICLES = re.compile(r"\b(?:a|an|the)\b")
+_ARTICLES = re.compile(r"\b(?:a|an|the)\b(?!#)")
+_LETTER = r"[^\W\d_]"
+# Points between single letters: U.S.A., J. K. Rowling.
+_INITIALS = re.compile(rf"(?<=(?<!\w){_LETTER})\.(?:\s(?={_LETTER}\.)|(?={_LETTER}(?!\w)))")
 
 
 @lru_cache(maxsize=4096)
@@ -24,11 +27,12 @@ def normalise(
     """Text in a form for comparing: Unicode NFKC, white space collapsed, case folded.
 
     What the flags name *matters* and is kept: ``case``, ``punctuation``, ``articles`` (a, an, the).
-    Punctuation becomes a blank, so that ``well-known`` is ``well known``; a text of nothing but
-    punctuation, and signs and points inside numbers, are kept.
+    Punctuation becomes a blank, so that ``well-known`` is ``well known``, and between single
+    letters nothing.  A text of nothing but punctuation is kept, and so are signs, points, ``/`` and
+    ``:`` inside numbers and ``#`` behind a letter.
 
-    >>> normalise("  The  Ｅiffel-Tower. "), normalise("-3.5 %")
-    ('eiffel tower', '-3.5')
+    >>> normalise("  The  Ｅiffel-Tower. "), normalise("-3.5 %"), normalise("U.S.A. 3/4")
+    ('eiffel tower', '-3.5', 'usa 3/4')
     """
     text = unicodedata.normalize("NFKC", text)
     if not case:
@@ -41,15 +45,17 @@ def normalise(
 
 
 def _without_punctuation(text: str) -> str:
+    text = _INITIALS.sub("", text)
     kept = []
     for index, character in enumerate(text):
         follows = text[index + 1 : index + 2]
         before = text[index - 1 : index] if index else ""
         in_number = follows.isdigit() and (
-            (character in ".," and before.isdigit())
+            (character in ".,/:" and before.isdigit())
             or (character == "-" and not (before.isalnum() or before == "-"))
         )
-        if in_number or unicodedata.category(character)[0] != "P":
+        sharp = character == "#" and before.isalpha()
+        if in_number or sharp or unicodedata.category(character)[0] != "P":
             kept.append(character)
         elif character not in "'’":
             kept.append(" ")
@@ -92,7 +98,7 @@ class Text:
 
     def from_row(self, row: Row) -> Problem:
         """The problem in a row of a file."""
-        meta = row.rest("problem", "question", "prompt", "text", "messages")
+        meta = row.rest(*QUESTIONS)
         return Problem(row.id, question(row, as_it_stands), gold_text(row), meta)
 
     def load(self, path: str) -> Iterator[Problem]:

@@ -1,8 +1,9 @@
 """Unlimited one-row puzzles of thirteen 1D-ARC kinds: seeded generators and exact rules.
 
-1D-ARC (Xu et al. 2023, arXiv 2305.18354) has 50 puzzles of each of 18 kinds, three train pairs and
-a test pair of one row each.  ``KINDS`` are the thirteen that may be trained on; ``HELD_OUT`` are
-never made here, so that they measure what carries over to rules unseen.
+1D-ARC (Xu et al. 2023, arXiv 2305.18354) has 901 puzzles of 18 kinds, 50 of each and 51 of
+``1d_scale_dp``, three train pairs and a test pair of one row each.  ``KINDS`` are the thirteen that
+may be trained on; ``HELD_OUT`` are never made here, so that they measure what carries over to rules
+unseen.
 
 A rule is a function on rows, tested against every pair of its kind in the data; a generator draws
 inputs like the data's (widths, lengths, margins, colours) and the rule makes the outputs.

@@ -11,7 +11,6 @@ import gc
 import json
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from mull.fileio import write_atomic
 from mull.tasks.arc.augment import UNCHANGED, Augmentation, parse
 from mull.tasks.arc.changes import Symmetry
 from mull.tasks.arc.grids import Grid, as_rows, grid_of, short
+from mull.tasks.files import unique
 from mull.types import EMPTY
 
 UNSTATED: Final = "unstated"
@@ -287,7 +287,7 @@ def read_json(path: str) -> Any:
     """The JSON of a file; ``InputError`` names what is malformed, or a key given twice."""
     try:
         text = Path(path).read_bytes().decode("utf-8-sig")
-        return json.loads(text, object_pairs_hook=_object)
+        return json.loads(text, object_pairs_hook=unique)
     except json.JSONDecodeError as error:
         raise InputError(
             f"{path}:{error.lineno}:{error.colno}: malformed JSON: {error.msg}"
@@ -296,8 +296,6 @@ def read_json(path: str) -> Any:
         raise InputError(f"{path}: not UTF-8 at byte {error.start}; expected UTF-8 JSON") from error
     except RecursionError as error:
         raise InputError(f"{path}: nested too deeply; expected lists of grids") from error
-    except _TwiceError as error:
-        raise InputError(f"{path}: {error} is given twice; expected each id once") from error
     except (OSError, ValueError) as error:
         raise _unreadable(path, error) from error
 
@@ -312,18 +310,6 @@ def _collector_paused() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-class _TwiceError(Exception):
-    pass
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        counts = Counter(key for key, _ in pairs)
-        raise _TwiceError(short(counts.most_common(1)[0][0]))
-    return made
 
 
 def _unreadable(path: str, error: Exception) -> InputError:

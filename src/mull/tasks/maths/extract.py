@@ -27,9 +27,13 @@ _MARKER = re.compile(
     r"|^[^\S\n]{0,4}\*{0,2}A:",
     re.IGNORECASE | re.MULTILINE,
 )
-_INLINE = re.compile(r"\$([^$\n]{1,4000})\$")
-_PARENTHESES = re.compile(r"\\[(\[]((?:[^\n\\]|\\[^()\[\]\n]){1,4000})\\[)\]]")
-_CALCULATOR = re.compile(r"<<[^<>\n]*>>")
+_INLINE = re.compile(
+    r"(?<!\\)\$\$?((?:[^$\\\n]|\\[^\n]){1,4000})\$\$?"
+    r"|\\[(\[]((?:[^\n\\]|\\[^()\[\]\n]){1,4000})\\[)\]]"
+)
+_JOINT = re.compile(r"\s{0,4}(?:[,;]|[,;]?\s{0,4}(?:and|or)\b)\s{0,4}")
+CALCULATION = re.compile(r"<<[^<>\n]*>>")
+"""A calculation as GSM8K's solutions mark it."""
 
 _NUMBER = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _SIGNED = rf"(?:(?<![\w)])-)?(?:{_NUMBER})"
@@ -47,7 +51,14 @@ _SCALES: Final = {
     "billion": 10**9,
     "trillion": 10**12,
 }
-_HEDGE = re.compile(rf"[^\S\n]?[A-Za-z%]{{0,20}}[^\S\n]or[^\S\n]({_SIGNED})")
+_HEDGE = re.compile(rf"[^\S\n]{{0,2}}[A-Za-z%]{{0,20}}[^\S\n]{{1,4}}or[^\S\n]{{1,4}}({_SIGNED})")
+# What ends the clause of a number; an equation behind it is another one.
+_CLAUSE = re.compile(
+    r"[.,;:]\s|\(|\b(?:and|or|as|because|since|so|if|when|where|with|for)\b", re.IGNORECASE
+)
+_EXCLAMATION = re.compile(
+    r"(\s[^\s!]{0,40}\d\*{0,2})!{1,3}(?=\*{0,2}(?:\s{0,4}$|\s{1,4}[A-Z]))", re.M
+)
 _LATEX_QUOTIENT = re.compile(r"\\[dtc]?frac\{(-?\d+)\}\{(-?\d+)\}")
 _TEXT = re.compile(r"\\(?:text|mathrm|textbf|mathbf|mbox|textit)\{([^{}]*)\}")
 # Stars between digits or brackets are a power, and are kept; elsewhere they are bold type.
@@ -114,13 +125,38 @@ def marked(text: str) -> str | None:
     if last is None:
         return None
     span = text[last.end() : last.end() + SPAN].lstrip()
-    return span.split("\n", 1)[0].strip(" \t*") or None
+    return _without_bold(span.split("\n", 1)[0]) or None
+
+
+def _without_bold(text: str) -> str:
+    """The text without bold marks at its ends; a final stop behind them is kept."""
+    text = text.strip(" \t*")
+    stop = text[-1:] if text.endswith((".", ",")) else ""
+    return text.removesuffix(stop).rstrip(" \t*") + stop
 
 
 def inline(text: str) -> Iterator[str]:
-    """Math set off by dollars or ``\\( \\)``, in the order of its delimiters."""
-    found = [*_INLINE.finditer(text), *_PARENTHESES.finditer(text)]
-    yield from (match[1] for match in sorted(found, key=lambda match: match.start()))
+    """Math set off by dollars or ``\\( \\)``, in order."""
+    return (match[1] or match[2] for match in _INLINE.finditer(text))
+
+
+def _of_sentence(span: str) -> str:
+    """The answer in the first sentence of a marked line: its first math, else all of it.
+
+    What a comma, "and" or "or" joins to that math is a part of the answer, without delimiters.
+    """
+    sentence = span.split(". ", 1)[0]
+    maths = _INLINE.finditer(span)
+    first = next(maths, None)
+    if first is None or first.start() >= len(sentence):
+        return _without_bold(sentence)
+    answer, end = first[1] or first[2], first.end()
+    for match in maths:
+        joint = span[end : match.start()]
+        if not _JOINT.fullmatch(joint):
+            break
+        answer, end = f"{answer}{joint}{match[1] or match[2]}", match.end()
+    return answer
 
 
 def find_answer(text: str) -> Extraction:
@@ -135,7 +171,7 @@ def find_answer(text: str) -> Extraction:
     content, has_box = boxed(text)
     span = content if content is not None else hashes(text)
     if span is None and (span := marked(text)) is not None:
-        span = next(inline(span), span.split(". ", 1)[0])
+        span = _of_sentence(span)
     if span is None and not has_box:
         span = _unmarked(text)
     answer = canonical(span) if span else ""
@@ -169,7 +205,8 @@ def _unmarked(text: str) -> str | None:
 def find_number(text: str) -> Extraction:
     r"""The number that a solution ends in: marked, or else the last one in the text.
 
-    A LaTeX expression in a box is kept as it is; two numbers with "or" between are no answer.
+    A LaTeX expression in a box is kept as it is; two numbers with "or" between are no answer; an
+    exclamation mark at the end of a sentence is no factorial.
 
     >>> find_number("She sells 16 - 7 = 9 eggs.\nSo the answer is $18 a day.").answer
     '18'
@@ -178,6 +215,7 @@ def find_number(text: str) -> Extraction:
     if not text.strip():
         return Extraction(None, Unanswered.EMPTY)
     content, has_box = boxed(text)
+    text = _EXCLAMATION.sub(r"\1.", text)
     for span in (content, hashes(text), marked(text)):
         if span is None:
             continue
@@ -207,7 +245,8 @@ def _last_number(text: str) -> str | None:
     before, rest = tail[: last.start()], tail[last.end() :]
     if before.endswith(("^", "^{", "**")) or _POWER.match(rest):
         # Part of a power: the expression around it is the answer, not this number.
-        return canonical(before.rsplit(None, 1)[-1] + last[0] + (rest.split(None, 1) or [""])[0])
+        start = max(map(before.rfind, " \t\n")) + 1
+        return canonical(before[start:] + last[0] + (rest.split(None, 1) or [""])[0])
     return _scaled(last[0], rest)
 
 
@@ -228,6 +267,7 @@ def number_in(span: str) -> str | None:
     match = _CHAIN.search(text)
     if match is None:
         return None
+    match = _result(text, match)
     rest = text[match.end() :]
     if "\\" in text or _POWER.match(rest):
         return canonical(next(inline(span), span))
@@ -239,6 +279,14 @@ def number_in(span: str) -> str | None:
     if hedge and _scaled(hedge[1], "") != answer:
         return ""
     return answer
+
+
+def _result(text: str, first: re.Match[str]) -> re.Match[str]:
+    """What stands behind the last ``=`` in the clause of the first number, else that number."""
+    clause = _CLAUSE.search(text, first.end())
+    end = clause.start() if clause else len(text)
+    equals = max(text.rfind(sign, first.end(), end) for sign in "=≈")
+    return first if equals < 0 else _CHAIN.search(text, equals, end) or first
 
 
 def _scaled(chain: str, rest: str) -> str:
@@ -256,7 +304,7 @@ def _scaled(chain: str, rest: str) -> str:
 
 
 def _clean(text: str) -> str:
-    text = _CALCULATOR.sub("", text).replace("−", "-").replace("{,}", ",").replace(r"\%", "%")
+    text = CALCULATION.sub("", text).replace("−", "-").replace("{,}", ",").replace(r"\%", "%")
     text = _TEXT.sub(r" \1", _LATEX_QUOTIENT.sub(r"\1/\2", text))
     text = _THIN.sub(" ", _NOISE.sub("", text))
     return _TIMES.sub("×", text)
