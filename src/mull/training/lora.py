@@ -8,6 +8,7 @@ taken along the way too, each by the torch engine on the adapter as it stands.
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -152,10 +153,13 @@ def _check(
         loss = mean_nll(tuner.model, held, config.device, config.narrow)
         line["validation"] = round(loss, 5)
     if measure is not None or config.keep:
-        where = folder / f"step-{tuner.step}" if config.keep else folder
+        # Never in the folder itself, where weights say that the training is over.
+        where = folder / (f"step-{tuner.step}" if config.keep else "measured")
         save_adapter(tuner.model, where)
         if measure is not None:
             line["measures"] = {name: float(value) for name, value in measure(where).items()}
+        if not config.keep:
+            shutil.rmtree(where)
     return line
 
 
