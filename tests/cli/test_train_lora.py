@@ -11,6 +11,9 @@ import pytest
 from tests.cli.command import Mull, jsonl, refused
 
 from mull.catalog import load_engine, model_card
+from mull.cli.train import directory
+from mull.errors import UsageError
+from mull.training import CHECKPOINT
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -82,11 +85,23 @@ def test_a_training_killed_at_a_check_goes_on_with_the_same_command(
     command = ("train", "lora", "--model", base, "--data", "sums.jsonl", "--out", "a", *FEW,
                "--validation", "sums.jsonl", "--generate", 2, "--every", 2)  # fmt: skip
     assert mull(*command).code == 130
-    assert Path("a/checkpoint.safetensors").exists() is checkpoint
+    assert Path("a", CHECKPOINT).exists() is checkpoint
     said = mull(*command)
     assert said.code == 0, said.err
     assert len(json.loads(Path("a/trained.json").read_text())["checks"]) == 2
     assert not [path for path in Path("a").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "adapter_model.safetensors"])
+def test_where_there_is_a_checkpoint_there_is_no_finished_model(
+    tmp_path: Path, weights: str
+) -> None:
+    for name in (weights, CHECKPOINT):
+        (tmp_path / name).touch()
+    assert directory(tmp_path) == tmp_path
+    (tmp_path / CHECKPOINT).unlink()
+    with pytest.raises(UsageError, match="holds a finished model"):
+        directory(tmp_path)
 
 
 @pytest.mark.timeout(60)

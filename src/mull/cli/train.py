@@ -19,6 +19,7 @@ from mull.cli import options
 from mull.errors import MissingExtraError, UsageError
 from mull.fileio import write_atomic
 from mull.tasks.base import GeneratedTask, ProcessTask
+from mull.training import CHECKPOINT
 
 VOCABULARY_EXAMPLES = 4000
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
@@ -109,13 +110,13 @@ def say_trained(parameters: int, tokens: int, seconds: float, loss: float, folde
 def directory(out: str | Path) -> Path:
     """The directory of a model to be written; ``UsageError`` where a file or a model stands there.
 
-    What an unfinished training left is no model yet: the same command goes on from it.
+    Where there is a checkpoint there is no finished model: the same command goes on from it.
     """
     options.named(str(out))
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {out} is a file; expected a directory, made where there is none")
-    for name in WEIGHTS:
+    for name in WEIGHTS if not (folder / CHECKPOINT).exists() else ():
         if (folder / name).exists():
             raise UsageError(
                 f"--out {out} holds a finished model ({name}), which would be overwritten; name "

@@ -6,9 +6,11 @@ training sees the very batches that an unbroken one sees.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -88,6 +90,17 @@ class Corpus:
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each example [examples]."""
         return np.diff(self.starts)
+
+    @cached_property
+    def identity(self) -> str:
+        """A digest of all that is in it."""
+        digest = hashlib.blake2b(digest_size=8)
+        for name in (field.name for field in fields(self)):
+            array = getattr(self, name)
+            digest.update(f"{name} {'' if array is None else len(array)};".encode())
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).data)
+        return f"{len(self)} examples {digest.hexdigest()}"
 
     def rows(self, rows: Sequence[int]) -> Corpus:
         """Some of the examples, in the given order."""

@@ -7,19 +7,21 @@ training takes its tokens to the end and the validation losses are recorded besi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mull.engines.torch.load import revision
 from mull.errors import ConfigError
 from mull.training.data import Example, encode, fitting
-from mull.training.loop import Progress, Trainer
-from mull.training.model import Llama, load_model, save_model
+from mull.training.journal import OnProgress
+from mull.training.loop import Trainer
+from mull.training.model import Llama, load_model
 from mull.training.options import TrainingOptions
-from mull.training.policy import Trained
-from mull.training.tokenizer import load_tokenizer, save_tokenizer
-from mull.training.watch import Watch, fit_watched
+from mull.training.tokenizer import load_tokenizer
+from mull.training.trained import Origin, Trained
+from mull.training.watch import Watch, fitted_watched
 
 _ALL: Final = 1 << 62
 
@@ -55,7 +57,8 @@ def fine_tune(
     validation: Sequence[Example],
     folder: Path,
     *,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None,
+    origin: Origin | None = None,
 ) -> FineTuned:
     """Train a policy on and write it to ``folder`` (Hugging Face layout, bfloat16).
 
@@ -69,9 +72,10 @@ def fine_tune(
     base = load_model(config.base)
     model = Llama(base.shape.with_context(config.context))
     model.load_state_dict(base.state_dict())
-    trainer = Trainer(model, corpus, config.recipe())
+    trainer = Trainer(model, corpus, config.recipe(), base=revision(config.base))
     watch = Watch(held_out, config, checks=config.checks)
-    final = fit_watched(trainer, folder, watch, on_progress)
-    save_model(model, folder)
-    save_tokenizer(tokenizer, folder, config.context)
-    return FineTuned.of(trainer, folder, final, config, validation=tuple(watch.losses))
+    with fitted_watched(trainer, folder, watch, on_progress) as final:
+        losses = tuple(watch.losses)
+        tuned = FineTuned.of(trainer, folder, final, config, validation=losses)
+        tuned.write_model(model, tokenizer, origin)
+    return tuned

@@ -24,7 +24,7 @@ from typing import Final, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mull.engines.torch.places import SIDE, Marks
@@ -289,16 +289,19 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def save_model(model: Llama, folder: Path) -> None:
-    """Write ``config.json``, ``generation_config.json`` and bfloat16 ``model.safetensors``."""
+    """Write ``config.json``, ``generation_config.json`` and last bfloat16 ``model.safetensors``.
+
+    Weights in a folder say that a model is finished: what else belongs to it is written before.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
         name: weight.detach().to(torch.bfloat16).contiguous()
         for name, weight in model.named_parameters()
     }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     write_atomic(folder / "config.json", json.dumps(model.shape.config(), indent=2) + "\n")
     generation = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "do_sample": True}
     write_atomic(folder / "generation_config.json", json.dumps(generation, indent=2) + "\n")
+    write_atomic(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
 
 
 Model = TypeVar("Model", bound=Llama)

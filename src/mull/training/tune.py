@@ -8,7 +8,6 @@ right, behind every real token, so causal attention needs no mask and padding ch
 from __future__ import annotations
 
 import inspect
-import json
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Any, Final, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mull.errors import ConfigError, InputError
 from mull.rng import derive
@@ -26,6 +25,7 @@ from mull.training.adapters import LoraShape, Precision
 from mull.training.data import IGNORED
 from mull.training.device import check_device
 from mull.training.dialogue import Encoded, Encoder, Stream
+from mull.training.gradient import clip
 from mull.training.schedule import Schedule, schedule
 
 WINDOW: Final = 1000
@@ -158,7 +158,8 @@ class Tuner:
     """A model with an adapter on its way through a stream.
 
     ``step`` counts updates, ``position`` texts drawn from the stream, ``too_long`` those of them
-    that were left out, ``tokens`` those trained on, ``seconds`` the time of the updates.
+    that were left out, ``seen`` the tokens of the others, ``seconds`` the time of the updates.
+    ``identity`` is what two trainings must share beside the stream to be one.
     """
 
     def __init__(
@@ -177,8 +178,8 @@ class Tuner:
         self.optimizer = torch.optim.AdamW(
             self.weights.values(), lr=config.rate, weight_decay=config.weight_decay
         )
-        self.identity = json.loads(json.dumps({**identity, "stream": stream.identity}))
-        self.step = self.position = self.too_long = self.tokens = 0
+        self.identity = {**identity, "stream": stream.identity}
+        self.step = self.position = self.too_long = self.seen = 0
         self.seconds = 0.0
         self._recent: deque[bool] = deque(maxlen=WINDOW)
 
@@ -187,15 +188,26 @@ class Tuner:
         """The rate of the step that comes next: the schedule in the step's middle, never zero."""
         return self.config.rate * self.factor((self.step + 0.5) / self.config.steps)
 
+    @property
+    def rate(self) -> float:
+        """The rate of the step that was made last."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @property
+    def done(self) -> bool:
+        """Whether all updates are made."""
+        return self.step >= self.config.steps
+
     def run(self) -> Iterator[float]:
         """Train to the end, yielding each step's loss, nats a token.
 
         Raises:
+            ConfigError: the training diverged.
             InputError: more than nine tenths of the last thousand texts were too long.
         """
         self.model.train()
         source = self._fitting()
-        while self.step < self.config.steps:
+        while not self.done:
             began = time.perf_counter()
             value = self._update([next(source) for _ in range(self.config.batch)])
             self.seconds += time.perf_counter() - began
@@ -234,35 +246,28 @@ class Tuner:
                     loss = nll(self.model, rows, self.config.device) / spoken
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += float(loss.detach())
-        nn.utils.clip_grad_norm_(self.weights.values(), self.config.clip)
+        clip(self.weights.values(), self.config.clip, total, "rate")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.tokens += sum(map(len, texts))
+        self.seen += sum(map(len, texts))
         return total
 
     def state(self) -> dict[str, Any]:
-        """Everything that ``restore`` needs to go on as if nothing had happened."""
+        """Counters, the adapter's weights, and the optimizer's own."""
         return {
             "step": self.step,
             "position": self.position,
             "too_long": self.too_long,
             "recent": [int(late) for late in self._recent],
-            "tokens": self.tokens,
+            "seen": self.seen,
             "seconds": self.seconds,
-            "identity": self.identity,
             "model": self.weights,
             "optimizers": [self.optimizer.state_dict()["state"]],
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over a state that ``state`` gave; ``ConfigError`` names what is another training."""
-        before = state["identity"]
-        names = [*self.identity, *(set(before) - set(self.identity))]
-        changed = [n for n in names if before.get(n) != self.identity.get(n)]
-        if changed:
-            was = ", ".join(f"{n} {before.get(n)} -> {self.identity.get(n)}" for n in changed)
-            raise ConfigError(f"another training: {was}")
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over a state that ``state`` gave; ``ConfigError`` for that of another adapter."""
         if set(state["model"]) != set(self.weights):
             raise ConfigError("another adapter: its weights have other names")
         with torch.no_grad():
@@ -271,6 +276,6 @@ class Tuner:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizers"][0], "param_groups": groups})
         self.step, self.position = state["step"], state["position"]
-        self.too_long, self.tokens = state["too_long"], state["tokens"]
+        self.too_long, self.seen = state["too_long"], state["seen"]
         self.seconds = state["seconds"]
         self._recent.extend(bool(late) for late in state["recent"])
