@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +16,6 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from mull.catalog import load_task
 from mull.cli import options
 from mull.errors import MissingExtraError, UsageError
-from mull.fileio import write_atomic
 from mull.tasks.base import GeneratedTask, ProcessTask
 from mull.training import CHECKPOINT
 
@@ -43,6 +41,7 @@ def policy(
     seed: options.Seed = 0,
     batch_tokens: Annotated[int | None, typer.Option(help="Tokens a step.")] = None,
     precision: Annotated[str | None, typer.Option(help="bfloat16 or float32.")] = None,
+    context: Annotated[int, typer.Option(help="Longest text in tokens; longer: left out.")] = 512,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="Torch threads; default: torch's.")] = None,
 ) -> None:
@@ -56,11 +55,14 @@ def policy(
         )
     try:
         from mull.training.policy import TrainPolicy, train_policy
+        from mull.training.trained import Origin
     except ModuleNotFoundError as error:
         raise MissingExtraError.of("mull train", "torch") from error
     from mull.tasks.demonstrations import demonstrations
 
-    config = TrainPolicy(size=size, tokens=tokens, seed=seed, device=device, threads=threads)
+    config = TrainPolicy(
+        size=size, context=context, tokens=tokens, seed=seed, device=device, threads=threads
+    )
     if batch_tokens is not None:
         config = replace(config, batch_tokens=batch_tokens)
     if precision is not None:
@@ -71,10 +73,13 @@ def policy(
     )
     with training_bar(tokens) as on_progress:
         trained = train_policy(
-            config, demonstrations(chosen), texts, folder, on_progress=on_progress
+            config,
+            demonstrations(chosen),
+            texts,
+            folder,
+            on_progress=on_progress,
+            origin=Origin({"task": task}, {"task": task}),
         )
-    facts = {**asdict(trained), "folder": str(trained.folder), "task": task}
-    write_atomic(folder / "trained.json", json.dumps(facts, indent=1) + "\n")
     say_trained(trained.parameters, trained.tokens, trained.seconds, trained.loss, trained.folder)
 
 

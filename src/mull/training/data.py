@@ -218,7 +218,10 @@ def fitting(corpus: Corpus, context: int) -> Corpus:
     """The examples that fit a context of so many tokens; ``InputError`` where none does."""
     rows = [row for row, length in enumerate(corpus.lengths) if length <= context]
     if not rows:
-        raise InputError(f"every example is longer than the context of {context} tokens")
+        raise InputError(
+            f"every example is longer than the context of {context} tokens; expected some that "
+            "fit: raise context, or shorten the texts"
+        )
     return corpus if len(rows) == len(corpus) else corpus.rows(rows)
 
 
@@ -278,7 +281,7 @@ def batches(corpus: Corpus, batch_tokens: int, seed: int, first: int = 0) -> Ite
 def collate(corpus: Corpus, rows: NDArray[np.int64]) -> Batch:
     """The batch of these examples."""
     lengths = corpus.lengths[rows]
-    width = -(-int(lengths.max()) // _LENGTH_STEP) * _LENGTH_STEP
+    width = padded_length(int(lengths.max()))
     padded = np.zeros((len(rows), width + 1), dtype=np.int64)
     columns = np.arange(width + 1)
     real = columns[None] < lengths[:, None]
@@ -296,6 +299,15 @@ def collate(corpus: Corpus, rows: NDArray[np.int64]) -> Batch:
     if corpus.labels is not None:
         labels = spread(corpus.labels, np.full(real.shape, np.nan, dtype=np.float32))[:, :-1]
     return Batch(padded[:, :-1], targets[:, 1:], int(lengths.sum()), labels)
+
+
+def padded_length(length: int) -> int:
+    """The length of the rows of a batch whose longest example has so many tokens.
+
+    >>> padded_length(57)
+    64
+    """
+    return -(-length // _LENGTH_STEP) * _LENGTH_STEP
 
 
 def _plan(corpus: Corpus, batch_tokens: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:

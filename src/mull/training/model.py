@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from mull.engines.torch.places import SIDE, Marks
 from mull.errors import ConfigError, ModelLoadError
 from mull.fileio import write_atomic
+from mull.training.data import padded_length
 
 _EPSILON: Final = 1e-6
 _THETA: Final = 10_000.0
@@ -202,7 +203,9 @@ class Llama(nn.Module):
         self.model = Trunk(shape)
         size = shape.head_width
         rates = _THETA ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
-        angles = torch.arange(shape.context, dtype=torch.float32)[:, None] * rates
+        # Padding goes beyond a context that no batch is as long as.
+        positions = torch.arange(padded_length(shape.context), dtype=torch.float32)
+        angles = positions[:, None] * rates
         self.register_buffer("cos", torch.cat((angles, angles), -1).cos(), persistent=False)
         self.register_buffer("sin", torch.cat((angles, angles), -1).sin(), persistent=False)
 

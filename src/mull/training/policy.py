@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from mull.engines.torch.places import Marks
 from mull.errors import ConfigError, ModelLoadError
-from mull.training.data import Corpus, Example, encode
+from mull.training.data import Corpus, Example, encode, fitting
 from mull.training.journal import OnProgress
 from mull.training.loop import Trainer, fitted
 from mull.training.model import Shape, policy_of, read_shape
@@ -48,6 +48,8 @@ class TrainPolicy(TrainingOptions):
 
     def _check(self) -> None:
         check_size(self.size)
+        if self.context < 2:
+            raise ConfigError(f"train: context must be at least 2, not {self.context}")
 
     @property
     def good_rates(self) -> tuple[float, float]:
@@ -75,15 +77,22 @@ def train_policy(
     """Train a policy from scratch and write it to ``folder`` (Hugging Face layout, bfloat16).
 
     ``vocabulary`` are texts that hold every piece of the language (a few thousand examples);
-    ``examples`` are read until ``config.tokens`` are there, fewer are repeated.  A ``corpus``
-    already encoded with the same vocabulary is taken in their place.  ``origin`` is what card and
+    ``examples`` are read until ``config.tokens`` are there; those longer than the context are left
+    out, and what is left is repeated where it is fewer.  A ``corpus`` already encoded with the same
+    vocabulary is taken in their place.  ``origin`` is what card and
     record say beside the training's own facts; without one there are none.  If ``folder`` holds a
     checkpoint of the same training, it goes on from there.
+
+    Raises:
+        InputError: no example fits the context, or a text is outside the vocabulary.
+        ConfigError: the training diverged.
+        ModelLoadError: the folder's checkpoint is another training's.
     """
     config.set_threads()
     tokenizer = build_tokenizer(vocabulary)
     if corpus is None:
         corpus = encode(examples, tokenizer, config.tokens)
+    corpus = fitting(corpus, config.context)
     model = policy_of(config.shape(tokenizer))
     model.initialise(config.seed)
     trainer = Trainer(model, corpus, config.recipe())
