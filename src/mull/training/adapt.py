@@ -1,4 +1,4 @@
-"""A model and a few texts → the same model, trained on for a few steps: test-time fine-tuning.
+"""A model and a few texts → the same model, trained for a few more steps: test-time fine-tuning.
 
 All weights are trained, by the recipe of every other training here. For models that ``mull train``
 wrote, or models of exactly their shape.
@@ -103,7 +103,9 @@ def adapt_model(
     device: str = "cpu",
     on_step: OnStep = lambda step: True,
 ) -> Llama:
-    """Train a model on and write it to ``out`` (Hugging Face layout, bfloat16); errors as above."""
+    """Train a model further and write it to ``out`` (Hugging Face layout, bfloat16); errors as
+    above.
+    """
     model = adapted(folder, examples, recipe, device=device, on_step=on_step)
     out.mkdir(parents=True, exist_ok=True)
     save_tokenizer(load_tokenizer(folder), out, model.shape.context)

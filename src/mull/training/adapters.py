@@ -92,7 +92,7 @@ def base_model(folder: Path, precision: Precision, device: str, four_bit: bool =
     weight_files(folder)  # unsafe or missing weights are the first thing to hear of
     if is_grid_model(folder):
         raise ModelLoadError(
-            f"{folder}: a grid model is none of transformers' own; mull arc adapt trains it on"
+            f"{folder}: a grid model is none of transformers' own; mull arc adapt trains it further"
         )
     try:
         with _quiet():

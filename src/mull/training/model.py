@@ -315,6 +315,17 @@ def load_model(folder: Path) -> Llama:
     return load_as(policy_of, folder)
 
 
+def load_plain(folder: Path) -> Llama:
+    """As ``load_model``, for what starts from a model of plain texts; ``ConfigError`` for grids."""
+    model = load_model(folder)
+    if model.shape.marks is not None:
+        raise ConfigError(
+            f"{folder}: a model of grids; expected one of plain texts: name another base, or train "
+            "this one further with mull arc adapt"
+        )
+    return model
+
+
 def policy_of(shape: Shape) -> Llama:
     """A policy of a shape, a model of grids where it has marks; weights yet to be drawn."""
     from mull.training.grid_model import GridLlama  # a kind of Llama: it is written after it

@@ -41,7 +41,7 @@ from mull.training.data import (
 )
 from mull.training.journal import OnProgress
 from mull.training.loop import Trainer
-from mull.training.model import Llama, Shape, load_as, load_model
+from mull.training.model import Llama, Shape, load_as, load_plain
 from mull.training.options import TrainingOptions
 from mull.training.policy import CONTEXT, TrainPolicy, check_size, size_of
 from mull.training.tokenizer import load_tokenizer
@@ -135,11 +135,12 @@ class RewardModel(Llama):
     def of_policy(cls, folder: Path, context: int | None = None) -> RewardModel:
         """The trunk of a policy with a head that says one half to everything.
 
-        ``context`` is the longest text in tokens (default: the policy's).
+        ``context`` is the longest text in tokens (default: the policy's). Raises ``ConfigError``
+        for a model of grids.
         """
-        policy = load_model(folder)
+        policy = load_plain(folder)
         model = cls(policy.shape if context is None else policy.shape.with_context(context))
-        model.load_state_dict(policy.state_dict(), strict=False)
+        model.model.load_state_dict(policy.model.state_dict())
         return model
 
     @classmethod
@@ -304,7 +305,11 @@ def train_reward(
     """Train a reward model and write it to ``folder`` (Hugging Face layout, bfloat16).
 
     ``validation`` are solutions to other problems. Texts longer than the context are left out.
-    Raises ``InputError`` for labels that do not fit their solutions.
+
+    Raises:
+        InputError: labels do not fit their solutions, or no solution is left.
+        ConfigError: the base is a model of grids or has a longer context, or the training diverged.
+        ModelLoadError: the folder's checkpoint is another training's.
     """
     config.set_threads()
     tokenizer = load_tokenizer(tokenizer_folder)
