@@ -228,19 +228,15 @@ def fitting(corpus: Corpus, context: int) -> Corpus:
 def save_corpus(corpus: Corpus, path: Path) -> None:
     """Write a corpus (npz, no pickle): seeds and sizes of one family share the same text."""
     buffer = io.BytesIO()
-    arrays: dict[str, Any] = {name: getattr(corpus, name) for name in ("ids", "starts", "prompts")}
-    if corpus.said is not None:
-        arrays["said"] = corpus.said
-    np.savez(buffer, **arrays)
+    arrays: dict[str, Any] = {field.name: getattr(corpus, field.name) for field in fields(corpus)}
+    np.savez(buffer, **{name: array for name, array in arrays.items() if array is not None})
     write_atomic(path, buffer.getvalue())
 
 
 def load_corpus(path: Path) -> Corpus:
     """Read what :func:`save_corpus` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
-        return Corpus(
-            arrays["ids"], arrays["starts"], arrays["prompts"], said=arrays.get("said", None)
-        )
+        return Corpus(**arrays)
 
 
 @dataclass(frozen=True)
@@ -265,8 +261,9 @@ IGNORED: Final = -100
 def batches(corpus: Corpus, batch_tokens: int, seed: int, first: int = 0) -> Iterator[Batch]:
     """Batches for ever, epoch after epoch, from batch ``first`` on.
 
-    A batch holds examples of like length, at most ``batch_tokens`` tokens with padding (at least
-    one example); order of examples and batches is drawn anew every epoch.
+    A batch holds examples of like length (at least one): the longest of them times their number is
+    at most ``batch_tokens`` tokens, before ``collate`` rounds the length up. Order of examples and
+    batches is drawn anew every epoch.
     """
     position = 0
     epoch = 0

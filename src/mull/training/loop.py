@@ -39,7 +39,8 @@ Objective = Callable[[Llama, Batch], Tensor]
 class Recipe:
     """How weights are trained.
 
-    ``tokens`` to see in all (padding not counted), ``batch_tokens`` per step with padding.
+    ``tokens`` to see in all (padding not counted), ``batch_tokens`` per step, padded to its longest
+    text (see :func:`mull.training.data.batches`).
     ``matrix_rate`` is Muon's peak rate, ``rate`` AdamW's; both follow
     :func:`mull.training.schedule.linear` with ``warmup``.  ``clip`` bounds the gradient norm.
     ``precision`` ``bfloat16`` computes in autocast, and Muon's orthogonalisation in bfloat16;
