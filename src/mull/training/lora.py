@@ -26,11 +26,13 @@ from mull.training.adapters import (
     save_adapter,
     with_adapter,
 )
-from mull.training.dialogue import Encoded, Encoder, Repeated, Stream, TrainingText
+from mull.training.dialogue import Encoded, Encoder, TrainingText
 from mull.training.gradient import check_loss
 from mull.training.journal import Journal, OnProgress
+from mull.training.lora_options import TrainLora
+from mull.training.stream import Repeated, Stream
 from mull.training.trained import Origin, Trained
-from mull.training.tune import TrainLora, Tuner, mean_nll
+from mull.training.tune import Tuner, mean_nll
 
 __all__ = ["LoraShape", "Measure", "TrainLora", "TrainedLora", "merge", "train_lora"]
 
