@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
@@ -29,8 +29,9 @@ from mull.training.model import Llama
 from mull.training.muon import Muon
 from mull.training.schedule import linear
 
-RATES = "matrix_rate and rate"
-"""What a training that diverged had too much of."""
+RATES: Final = "matrix_rate and rate"
+"""What to lower where a training diverged."""
+
 Objective = Callable[[Llama, Batch], Tensor]
 """What is minimised: the loss of a model on a batch."""
 
