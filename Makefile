@@ -1,10 +1,10 @@
-# One word per habit: install, demo, check, test, bench, docs, clean.
+# One word per habit: install, demo, check, test, bench, format, clean.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo check test slow bench study-quick format clean
+.PHONY: install demo check test bench study-quick format clean
 
 install: $(STAMP)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,15 +15,9 @@ from mull.verifiers.reward import RewardVerifier
 
 pytestmark = pytest.mark.timeout(120)
 
-CONFIG = """
-name = "samples"
-task = "words"
-model = "words-s"
-strategies = ["sample"]
-split = "train"
-problems = 24
-samples = 4
-"""
+PAGE = Path(__file__).parents[2] / "docs" / "training.md"
+SHOWN = re.findall(r"^```toml\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)[0]
+CONFIG = re.sub(r"problems = \d+", "problems = 24", SHOWN)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import pytest
 from tests.cli.command import Mull, jsonl, refused
 
 from mull.catalog import load_engine, model_card
+from mull.cli.train import directory
+from mull.errors import UsageError
+from mull.training import CHECKPOINT
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("peft")
@@ -57,6 +61,47 @@ def test_prompts_and_answers_become_an_adapter_and_a_model(
     training = ("train", "lora", "--model", base, "--data", "sums.jsonl", *FEW, "--out")
     for out, command in ((base, merging), ("a", merging), (base, training), ("a", training)):
         assert "holds a finished model" in refused(folder, mull, *command, out).err
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_a_training_killed_at_a_check_goes_on_with_the_same_command(
+    mull: Mull, base: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: bool
+) -> None:
+    from mull.training.generation import ExactAnswers
+
+    whole, asked = ExactAnswers.__call__, list[Path]()
+
+    def killed(self: ExactAnswers, adapter: Path) -> Any:
+        asked.append(adapter)
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return whole(self, adapter)
+
+    monkeypatch.setattr(ExactAnswers, "__call__", killed)
+    if checkpoint:
+        monkeypatch.setattr("time.monotonic", count(0, 100).__next__)
+    jsonl(Path("sums.jsonl"), *ROWS[:50])
+    command = ("train", "lora", "--model", base, "--data", "sums.jsonl", "--out", "a", *FEW,
+               "--validation", "sums.jsonl", "--generate", 2, "--every", 2)  # fmt: skip
+    assert mull(*command).code == 130
+    assert Path("a", CHECKPOINT).exists() is checkpoint
+    said = mull(*command)
+    assert said.code == 0, said.err
+    assert len(json.loads(Path("a/trained.json").read_text())["checks"]) == 2
+    assert not [path for path in Path("a").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize("weights", ["model.safetensors", "adapter_model.safetensors"])
+def test_where_there_is_a_checkpoint_there_is_no_finished_model(
+    tmp_path: Path, weights: str
+) -> None:
+    for name in (weights, CHECKPOINT):
+        (tmp_path / name).touch()
+    assert directory(tmp_path) == tmp_path
+    (tmp_path / CHECKPOINT).unlink()
+    with pytest.raises(UsageError, match="holds a finished model"):
+        directory(tmp_path)
 
 
 @pytest.mark.timeout(60)

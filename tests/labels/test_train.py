@@ -19,7 +19,7 @@ from mull.labels.known import FILE
 from mull.labels.samples import Recorded
 from mull.labels.train import hold_out, train_reviser, train_verifier
 from mull.training.finetune import FineTune
-from mull.training.loop import Progress
+from mull.training.journal import Progress
 from mull.training.reward import TrainReward
 from mull.types import Completion, Delta, Request
 

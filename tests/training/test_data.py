@@ -1,5 +1,6 @@
 """Laws of encoding and batching."""
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -91,6 +92,24 @@ def test_corpus_survives_the_disk(corpus: Corpus, tmp_path: Path) -> None:
     assert np.array_equal(back.ids, corpus.ids)
     assert np.array_equal(back.starts, corpus.starts)
     assert np.array_equal(back.prompts, corpus.prompts)
+
+
+def test_labels_survive_the_disk(corpus: Corpus, tmp_path: Path) -> None:
+    labels = np.full(corpus.tokens, np.nan, dtype=np.float32)
+    labels[3] = 0.25
+    labelled = replace(corpus, labels=labels)
+    save_corpus(labelled, tmp_path / "corpus.npz")
+    back = load_corpus(tmp_path / "corpus.npz")
+    np.testing.assert_array_equal(back.labels, labels)
+    assert back.identity == labelled.identity != corpus.identity
+
+
+def test_a_batch_is_bounded_before_its_rows_are_rounded_up_to_eight_tokens() -> None:
+    starts = np.arange(0, 91, 9)
+    nines = Corpus(np.ones(90, np.uint16), starts, np.ones(10, np.int32))
+    batch = next(batches(nines, batch_tokens=90, seed=0))
+    assert batch.tokens == 90
+    assert batch.inputs.shape == (10, 16)
 
 
 def test_foreign_text_is_refused_with_the_text() -> None:

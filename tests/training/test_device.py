@@ -7,8 +7,8 @@ import torch
 
 from mull.errors import ConfigError
 from mull.training.device import check_device
+from mull.training.lora_options import TrainLora
 from mull.training.policy import TrainPolicy
-from mull.training.tune import TrainLora
 
 
 @pytest.mark.parametrize("device", ["tpu", "", "cpu:0", "cuda:", "cuda:x", "cuda0"])

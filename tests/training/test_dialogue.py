@@ -13,7 +13,8 @@ from mull.engines.torch.load import load_tokenizer
 from mull.engines.torch.text import Text
 from mull.errors import InputError
 from mull.training.data import Example, Parts
-from mull.training.dialogue import Dialogue, Encoder, Repeated, Turn
+from mull.training.dialogue import Dialogue, Encoder, Turn
+from mull.training.stream import Repeated
 from mull.types import Message, Prompt
 
 USER, BYE = Message("user", "hi there"), Message("assistant", "bye")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mull.catalog.models import model_folder
 from mull.errors import ConfigError, InputError
 from mull.tasks.demonstrations import demonstrations
 from mull.tasks.words import WordsTask
@@ -75,3 +76,10 @@ def test_what_is_too_long_is_left_out(base: Path) -> None:
 def test_a_shorter_context_is_refused(base: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="less than the base"):
         fine_tune(FineTune(base, tokens=10, context=64), examples(5, 1), examples(5, 2), tmp_path)
+
+
+def test_a_model_of_grids_is_sent_to_the_command_that_trains_it_further(tmp_path: Path) -> None:
+    config = FineTune(model_folder("arc-m"), tokens=10, context=8192)
+    texts = [Example("0", "1")]
+    with pytest.raises(ConfigError, match=r"arc-m: a model of grids; .* mull arc adapt"):
+        fine_tune(config, texts, texts, tmp_path)

@@ -4,13 +4,15 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from mull.errors import ConfigError, ModelLoadError
-from mull.training.checkpoint import pack
+from mull.training import CHECKPOINT
 from mull.training.data import IGNORED, Corpus, Example, encode
-from mull.training.loop import CHECKPOINT, LOG, Progress, Recipe, Trainer, fit, loss_of
+from mull.training.journal import LOG, Progress
+from mull.training.loop import Recipe, Trainer, fit, loss_of
 from mull.training.model import Llama, Shape
 from mull.training.reward import ValueLoss
 from mull.training.tokenizer import build_tokenizer
@@ -59,19 +61,24 @@ class PowerCut(Exception):
     """Stands for whatever ends a process."""
 
 
+def checkpointed(trainer: Trainer, folder: Path, step: int = 8) -> None:
+    """Cut a training at a log line, and leave its checkpoint in a folder."""
+
+    def cut(progress: Progress) -> None:
+        if progress.step >= step:
+            raise PowerCut
+
+    with pytest.raises(PowerCut):
+        fit(trainer, folder, log_every=2, checkpoint_seconds=0, on_progress=cut)
+    assert (folder / CHECKPOINT).exists()
+
+
 def test_a_resumed_training_gives_the_weights_of_an_unbroken_one(
     corpus: Corpus, tmp_path: Path
 ) -> None:
     unbroken = fresh(corpus)
     fit(unbroken, tmp_path / "one", log_every=2)
-
-    def cut(progress: Progress) -> None:
-        if progress.step >= 8:
-            raise PowerCut
-
-    with pytest.raises(PowerCut):
-        fit(fresh(corpus), tmp_path / "two", log_every=2, checkpoint_seconds=0, on_progress=cut)
-    assert (tmp_path / "two" / CHECKPOINT).exists()
+    checkpointed(fresh(corpus), tmp_path / "two")
     resumed = fresh(corpus)
     fit(resumed, tmp_path / "two", log_every=2)
     assert resumed.step == unbroken.step
@@ -93,8 +100,7 @@ def test_training_lowers_the_loss(corpus: Corpus) -> None:
 
 def test_a_checkpoint_of_another_shape_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     other = Llama(Shape(vocabulary=64, width=32, layers=1, heads=2, hidden=32, context=64))
-    state = Trainer(other, corpus, RECIPE).state()
-    tmp_path.joinpath(CHECKPOINT).write_bytes(pack(state))
+    checkpointed(Trainer(other, corpus, RECIPE), tmp_path)
     with pytest.raises(ModelLoadError, match="remove it to start over"):
         fit(fresh(corpus), tmp_path)
 
@@ -111,13 +117,44 @@ def test_bad_recipes_are_refused_by_name(field: str, value: object) -> None:
 def test_a_checkpoint_of_another_recipe_is_refused(corpus: Corpus, tmp_path: Path) -> None:
     """Otherwise the weights would be of neither recipe, and the record would name the second."""
     trainer = fresh(corpus)
-    (tmp_path / CHECKPOINT).write_bytes(pack(trainer.state()))
+    checkpointed(trainer, tmp_path)
     other = Trainer(trainer.model, corpus, replace(trainer.recipe, rate=7e-3))
-    with pytest.raises(ModelLoadError, match=r"another recipe: rate .* -> 0.007"):
+    with pytest.raises(ModelLoadError, match=r"another training: rate .* -> 0.007"):
         fit(other, tmp_path)
     fewer = Trainer(trainer.model, corpus.rows(range(3)), trainer.recipe)
-    with pytest.raises(ModelLoadError, match="examples"):
+    with pytest.raises(ModelLoadError, match=r"corpus 100 examples .* -> 3 examples"):
         fit(fewer, tmp_path)
     aimed = Trainer(trainer.model, corpus, trainer.recipe, ValueLoss())
     with pytest.raises(ModelLoadError, match=r"next_token -> ValueLoss\(logprobs=True\)"):
         fit(aimed, tmp_path)
+
+
+def test_a_training_that_diverges_is_an_error_and_its_weights_are_those_before(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    trainer = fresh(corpus, replace(RECIPE, rate=1e30, matrix_rate=1e30))
+    with pytest.raises(ConfigError, match=r"diverged: .*: lower matrix_rate and rate"):
+        fit(trainer, tmp_path, log_every=1, checkpoint_seconds=0)
+    assert all(weight.isfinite().all() for weight in trainer.model.parameters())
+    assert "NaN" not in (tmp_path / LOG).read_text()
+
+
+@pytest.mark.parametrize("name", ["ids", "prompts", "labels", "said"])
+def test_a_checkpoint_of_other_data_is_refused_though_as_long(
+    corpus: Corpus, tmp_path: Path, name: str
+) -> None:
+    tokens = len(corpus.ids)
+    whole = replace(corpus, labels=np.zeros(tokens, np.float32), said=np.ones(tokens, np.bool_))
+    array = getattr(whole, name).copy()
+    array[-1] = not array[-1]
+    trainer = fresh(whole)
+    checkpointed(trainer, tmp_path)
+    with pytest.raises(ModelLoadError, match="another training: corpus"):
+        fit(fresh(replace(whole, **{name: array})), tmp_path)
+
+
+def test_a_checkpoint_from_another_base_is_refused(corpus: Corpus, tmp_path: Path) -> None:
+    checkpointed(fresh(corpus), tmp_path)
+    model = fresh(corpus).model
+    with pytest.raises(ModelLoadError, match="another training: base None -> 1f"):
+        fit(Trainer(model, corpus, RECIPE, base="1f"), tmp_path)

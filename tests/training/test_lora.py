@@ -21,6 +21,7 @@ from mull.catalog import load_engine
 from mull.catalog.models import model_folder
 from mull.engines.torch.adapter import WEIGHTS
 from mull.errors import ConfigError, InputError, ModelLoadError
+from mull.training import lora
 from mull.training.adapters import LoraShape, base_model, load_adapter, with_adapter
 from mull.training.data import Example, Parts
 from mull.training.dialogue import Encoded, Encoder
@@ -214,6 +215,28 @@ def test_a_checkpoint_of_another_training_is_refused(
     name = "stream" if "texts" in changes else next(iter(changes))
     with pytest.raises(ModelLoadError, match=f"another training: .*{name}"):
         run(**changes)
+
+
+def test_a_training_that_diverges_is_an_error_and_no_adapter(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"diverged: .*: lower rate"):
+        train_lora(config(base, rate=1e30), SUMS, tmp_path, validation=SUMS[:3], log_every=1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_weights_of_an_adapter_come_last(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*given: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(lora, "save_adapter", killed)
+        with pytest.raises(Killed):
+            train_lora(config(base), SUMS, tmp_path, checkpoint_seconds=0)
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"card.json", "trained.json", "train.jsonl", "checkpoint.safetensors"}
+    assert train_lora(config(base), SUMS, tmp_path).examples == 16
+    assert not (tmp_path / "checkpoint.safetensors").exists()
 
 
 def test_an_adapter_can_be_gone_on_from(base: Path, tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from mull.errors import ConfigError
+from mull.errors import ConfigError, InputError
 from mull.tasks.countdown import CountdownTask
 from mull.tasks.demonstrations import demonstrations
 from mull.tasks.words import WordsTask
 from mull.training import policy
+from mull.training.data import encode
 from mull.training.policy import TrainPolicy, train_policy
 from mull.training.tokenizer import build_tokenizer
 
@@ -40,6 +41,20 @@ def test_a_trained_policy_loads_and_speaks_its_language(
     ids = tokenizer(examples[0].prompt, return_tensors="pt")["input_ids"]
     assert ids[0, 0] == tokenizer.bos_token_id
     assert model(ids).logits.shape[-1] == len(tokenizer)
+
+
+def test_texts_longer_than_the_context_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(policy.SIZES, "s", {"width": 16, "layers": 1, "heads": 2, "hidden": 16})
+    examples = list(islice(demonstrations(WordsTask(levels=(1, 2))), 40))
+    texts = [e.prompt + e.solution for e in examples]
+    lengths = encode(examples, build_tokenizer(texts), 1 << 62).lengths
+    middle = int(sorted(lengths)[20])
+    trained = train_policy(TrainPolicy(tokens=5000, context=middle), examples, texts, tmp_path)
+    assert trained.examples == sum(int(length) <= middle for length in lengths)
+    with pytest.raises(InputError, match=r"context of 8 tokens; .*: raise context"):
+        train_policy(TrainPolicy(tokens=600, context=8), examples, texts, tmp_path / "none")
 
 
 def test_demonstrations_are_right_repeat_and_go_on() -> None:
@@ -72,3 +87,5 @@ def test_bad_configs_are_refused() -> None:
         TrainPolicy(threads=0)
     with pytest.raises(ConfigError, match="tokens"):
         TrainPolicy(tokens=0)
+    with pytest.raises(ConfigError, match="context must be at least 2, not 1"):
+        TrainPolicy(context=1)

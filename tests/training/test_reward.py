@@ -171,6 +171,12 @@ def test_a_checkpoint_without_the_weight_reads_the_hidden_state_alone(tmp_path: 
     assert torch.equal(again.value_head.weight, model.value_head.weight)
 
 
+def test_a_model_of_grids_is_no_trunk_of_one() -> None:
+    """Its places would be lost without a word."""
+    with pytest.raises(ConfigError, match=r"arc-m: a model of grids; .*: name another base"):
+        RewardModel.of_policy(model_folder("arc-m"))
+
+
 @pytest.mark.timeout(60)
 @pytest.mark.usefixtures("tiny")
 def test_it_learns_and_the_engine_reads_what_training_read(

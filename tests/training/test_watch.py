@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
@@ -14,10 +13,10 @@ import pytest
 from tests.training.tiny import SUMS, checkpoint
 
 from mull.errors import ModelLoadError
-from mull.training import loop
+from mull.training import CHECKPOINT, journal
 from mull.training.data import Labelled
 from mull.training.finetune import FineTune, FineTuned, fine_tune
-from mull.training.loop import CHECKPOINT, Progress
+from mull.training.journal import Progress
 from mull.training.reward import TrainedReward, TrainReward, train_reward
 
 RIGHT = [Labelled(e.prompt, e.solution, (float(int(e.solution) % 2),)) for e in SUMS]
@@ -29,9 +28,8 @@ class PowerCut(Exception):
 
 
 @pytest.fixture(autouse=True)
-def _a_checkpoint_at_every_log_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = SimpleNamespace(perf_counter=time.perf_counter, monotonic=count(0, 100).__next__)
-    monkeypatch.setattr(loop, "time", clock)
+def _a_checkpoint_every_few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal, "time", SimpleNamespace(monotonic=count(0, 25).__next__))
 
 
 @pytest.fixture(scope="module")
@@ -103,5 +101,5 @@ def test_a_checkpoint_with_other_checks_is_refused(base: Path, tmp_path: Path) -
 
     with pytest.raises(PowerCut):
         train_reward(config, WRONG, RIGHT, base, tmp_path, on_progress=stop)
-    with pytest.raises(ModelLoadError, match="other checks: checks 12 -> 6"):
+    with pytest.raises(ModelLoadError, match="another training: checks 12 -> 6"):
         train_reward(replace(config, checks=6), WRONG, RIGHT, base, tmp_path)

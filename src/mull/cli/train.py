@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,8 +16,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from mull.catalog import load_task
 from mull.cli import options
 from mull.errors import MissingExtraError, UsageError
-from mull.fileio import write_atomic
 from mull.tasks.base import GeneratedTask, ProcessTask
+from mull.training import CHECKPOINT
 
 VOCABULARY_EXAMPLES = 4000
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors")
@@ -42,6 +41,7 @@ def policy(
     seed: options.Seed = 0,
     batch_tokens: Annotated[int | None, typer.Option(help="Tokens a step.")] = None,
     precision: Annotated[str | None, typer.Option(help="bfloat16 or float32.")] = None,
+    context: Annotated[int, typer.Option(help="Longest text in tokens; longer: left out.")] = 512,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     threads: Annotated[int | None, typer.Option(help="Torch threads; default: torch's.")] = None,
 ) -> None:
@@ -55,11 +55,14 @@ def policy(
         )
     try:
         from mull.training.policy import TrainPolicy, train_policy
+        from mull.training.trained import Origin
     except ModuleNotFoundError as error:
         raise MissingExtraError.of("mull train", "torch") from error
     from mull.tasks.demonstrations import demonstrations
 
-    config = TrainPolicy(size=size, tokens=tokens, seed=seed, device=device, threads=threads)
+    config = TrainPolicy(
+        size=size, context=context, tokens=tokens, seed=seed, device=device, threads=threads
+    )
     if batch_tokens is not None:
         config = replace(config, batch_tokens=batch_tokens)
     if precision is not None:
@@ -70,10 +73,13 @@ def policy(
     )
     with training_bar(tokens) as on_progress:
         trained = train_policy(
-            config, demonstrations(chosen), texts, folder, on_progress=on_progress
+            config,
+            demonstrations(chosen),
+            texts,
+            folder,
+            on_progress=on_progress,
+            origin=Origin({"task": task}, {"task": task}),
         )
-    facts = {**asdict(trained), "folder": str(trained.folder), "task": task}
-    write_atomic(folder / "trained.json", json.dumps(facts, indent=1) + "\n")
     say_trained(trained.parameters, trained.tokens, trained.seconds, trained.loss, trained.folder)
 
 
@@ -109,13 +115,13 @@ def say_trained(parameters: int, tokens: int, seconds: float, loss: float, folde
 def directory(out: str | Path) -> Path:
     """The directory of a model to be written; ``UsageError`` where a file or a model stands there.
 
-    What an unfinished training left is no model yet: the same command goes on from it.
+    Where there is a checkpoint there is no finished model: the same command goes on from it.
     """
     options.named(str(out))
     folder = Path(out)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--out {out} is a file; expected a directory, made where there is none")
-    for name in WEIGHTS:
+    for name in WEIGHTS if not (folder / CHECKPOINT).exists() else ():
         if (folder / name).exists():
             raise UsageError(
                 f"--out {out} holds a finished model ({name}), which would be overwritten; name "

@@ -17,7 +17,8 @@ from mull.cli.train import directory, say_trained, training_bar
 from mull.errors import InputError, MissingExtraError, UsageError
 
 if TYPE_CHECKING:
-    from mull.training.dialogue import Stream, TrainingText
+    from mull.training.dialogue import TrainingText
+    from mull.training.stream import Stream
 
 Texts = Annotated[list[str] | None, typer.Option(help="jsonl: prompts and answers, or chats.")]
 Puzzles = Annotated[list[str] | None, typer.Option(help="File or folder of puzzles.")]

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mull.engines.base import Engine
 from mull.errors import InputError, UsageError
-from mull.fileio import write_atomic
 from mull.labels.chains import Turns, read_chains
 from mull.labels.revisions import Pairing, likeliest, revision_examples, turn_examples
 from mull.labels.samples import Recorded, Sample
@@ -18,8 +15,10 @@ from mull.labels.steps import Kind, Labeller, distinct
 from mull.rng import derive
 from mull.training.data import Example
 from mull.training.finetune import FineTune, FineTuned, fine_tune
-from mull.training.loop import Progress
+from mull.training.journal import OnProgress
+from mull.training.options import TrainingOptions
 from mull.training.reward import TrainedReward, TrainReward, train_reward
+from mull.training.trained import Origin
 from mull.types import EngineInfo
 
 VALIDATION = 0.1
@@ -28,7 +27,6 @@ VALIDATION = 0.1
 Of = TypeVar("Of", Sample, Turns)
 Source = Literal["samples", "turns"]
 SOURCES: tuple[Source, ...] = ("samples", "turns")
-OnProgress = Callable[[Progress], None]
 
 
 def hold_out(
@@ -94,9 +92,16 @@ async def train_verifier(
     answered = labels != "outcome"
     examples = await labeller.label([s for each in train for s in distinct(each, answered)])
     validation = await labeller.label([s for each in held for s in distinct(each, answered)])
-    trained = train_reward(config, examples, validation, tokenizer, folder, on_progress=on_progress)
-    facts = {**asdict(trained), "labels": labels, "labelling": labeller.facts, "history": history}
-    write_origin(folder, "orm" if labels == "outcome" else "prm", recorded, facts)
+    facts = {"labels": labels, "labelling": labeller.facts, "history": history}
+    trained = train_reward(
+        config,
+        examples,
+        validation,
+        tokenizer,
+        folder,
+        on_progress=on_progress,
+        origin=origin_of("orm" if labels == "outcome" else "prm", recorded, config, facts),
+    )
     labeller.forget()
     return trained
 
@@ -140,9 +145,8 @@ def train_reviser(
         how = {"pairing": pairing or "nearest", "keep": keep or 0.0}
         train, held = _from_samples(recorded, bounds | how)
         facts |= how
-    trained = fine_tune(config, train, held, folder, on_progress=on_progress)
-    write_origin(folder, "reviser", recorded, {**asdict(trained), **facts})
-    return trained
+    origin = origin_of("reviser", recorded, config, facts)
+    return fine_tune(config, train, held, folder, on_progress=on_progress, origin=origin)
 
 
 Sides = tuple[list[Example], list[Example]]
@@ -176,29 +180,22 @@ def _from_turns(recorded: Recorded, how: Mapping[str, Any]) -> Sides:
     return examples(train), examples(held)
 
 
-def write_origin(
-    folder: Path,
+def origin_of(
     kind: Literal["prm", "orm", "reviser"],
     recorded: Recorded,
-    facts: dict[str, Any],
-) -> None:
-    """``trained.json`` and a ``card.json`` that names the policy this belongs to."""
-    policy = belongs_to(recorded.policy)
-    facts = {**facts, "folder": folder.name, "task": recorded.task.name}
+    config: TrainingOptions,
+    facts: Mapping[str, Any],
+) -> Origin:
+    """A card that names the policy which the model belongs to, and a record with these facts."""
+    task = recorded.task.name
     card = {
-        "name": folder.name,
         "kind": kind,
-        "task": recorded.task.name,
-        "policy": policy,
-        "base": facts["config"].get("base"),
-        "parameters": facts["parameters"],
-        "tokens": facts["tokens"],
-        "recipe": facts["config"],
+        "task": task,
+        "policy": belongs_to(recorded.policy),
+        "base": config.facts()["base"],
+        **({"history": True} if facts.get("history") else {}),
     }
-    if facts.get("history"):
-        card["history"] = True
-    write_atomic(folder / "trained.json", json.dumps(facts, indent=1, default=str) + "\n")
-    write_atomic(folder / "card.json", json.dumps(card, indent=1, default=str) + "\n")
+    return Origin(card, {**facts, "task": task})
 
 
 def belongs_to(policy: EngineInfo) -> dict[str, str]:

@@ -2,3 +2,6 @@
 
 Import what you need from the modules; this file stays free of torch.
 """
+
+CHECKPOINT = "checkpoint.safetensors"
+"""What a training's folder holds as long as it is not done."""

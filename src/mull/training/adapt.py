@@ -1,4 +1,4 @@
-"""A model and a few texts → the same model, trained on for a few steps: test-time fine-tuning.
+"""A model and a few texts → the same model, trained for a few more steps: test-time fine-tuning.
 
 All weights are trained, by the recipe of every other training here. For models that ``mull train``
 wrote, or models of exactly their shape.
@@ -7,7 +7,6 @@ wrote, or models of exactly their shape.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import Path
@@ -16,7 +15,6 @@ from typing import Any, Final
 from torch import Tensor
 
 from mull.engines.adapt import AdaptRecipe, OnStep, Parts, TrainStep
-from mull.errors import ConfigError
 from mull.training.data import batches, encode_parts, fitting
 from mull.training.loop import Recipe, Trainer
 from mull.training.model import Llama, load_model, read_shape, save_model
@@ -77,10 +75,6 @@ def adapted(
     )
     before = 0.0
     for (tokens, texts), loss in zip(steps, trainer.run(), strict=True):
-        if not math.isfinite(loss):
-            raise ConfigError(
-                f"adapt: the loss became {loss}; expected a number: lower matrix_rate and rate"
-            )
         go_on = on_step(TrainStep(tokens, texts, trainer.seconds - before, loss))
         before = trainer.seconds
         if not go_on:
@@ -109,8 +103,11 @@ def adapt_model(
     device: str = "cpu",
     on_step: OnStep = lambda step: True,
 ) -> Llama:
-    """Train a model on and write it to ``out`` (Hugging Face layout, bfloat16); errors as above."""
+    """Train a model further and write it to ``out`` (Hugging Face layout, bfloat16); errors as
+    above.
+    """
     model = adapted(folder, examples, recipe, device=device, on_step=on_step)
-    save_model(model.cpu(), out)
+    out.mkdir(parents=True, exist_ok=True)
     save_tokenizer(load_tokenizer(folder), out, model.shape.context)
+    save_model(model.cpu(), out)
     return model

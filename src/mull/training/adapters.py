@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, Literal
 
 import torch
@@ -25,6 +26,7 @@ from mull.engines.torch.load import weight_files
 from mull.errors import ConfigError, MissingExtraError, ModelLoadError
 from mull.fileio import write_atomic
 from mull.training.device import check_device
+from mull.training.trained import write_card
 
 Precision = Literal["float32", "bfloat16"]
 ATTENTION: Final = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -90,7 +92,7 @@ def base_model(folder: Path, precision: Precision, device: str, four_bit: bool =
     weight_files(folder)  # unsafe or missing weights are the first thing to hear of
     if is_grid_model(folder):
         raise ModelLoadError(
-            f"{folder}: a grid model is none of transformers' own; mull arc adapt trains it on"
+            f"{folder}: a grid model is none of transformers' own; mull arc adapt trains it further"
         )
     try:
         with _quiet():
@@ -187,19 +189,22 @@ def merge(base: Path, adapter: Path, folder: Path, device: str = "cpu") -> None:
     with _quiet():
         merged = load_adapter(model, adapter, trainable=False).merge_and_unload(safe_merge=True)
         folder.mkdir(parents=True, exist_ok=True)
-        merged.to(kind).save_pretrained(str(folder))
-    for name in TOKENIZER_FILES:
-        if (base / name).is_file():
-            shutil.copyfile(base / name, folder / name)
-    card = {
-        "name": folder.name,
-        "kind": "policy",
-        **(_task_of(adapter) or _task_of(base)),
-        "base": base.resolve().name,
-        "adapter": adapter.resolve().name,
-        "rank": settings.get("r"),
-    }
-    write_atomic(folder / "card.json", json.dumps(card, indent=1) + "\n")
+        card = {
+            "kind": "policy",
+            **(_task_of(adapter) or _task_of(base)),
+            "base": base.resolve().name,
+            "adapter": adapter.resolve().name,
+            "rank": settings.get("r"),
+        }
+        write_card(folder, card)
+        with TemporaryDirectory(dir=folder) as made:
+            merged.to(kind).save_pretrained(made)
+            for name in TOKENIZER_FILES:
+                if (base / name).is_file():
+                    shutil.copyfile(base / name, Path(made, name))
+            # Weights last, and the index of their files behind them: they say that it is whole.
+            for file in sorted(Path(made).iterdir(), key=lambda f: ("safetensors" in f.name, f)):
+                file.replace(folder / file.name)
 
 
 def recompute(model: Any) -> None:

@@ -34,9 +34,9 @@ def pack(state: dict[str, Any]) -> bytes:
     )
 
 
-def unpack(path: Path, device: str = "cpu") -> dict[str, Any]:
+def unpack(path: Path) -> dict[str, Any]:
     """The state in a checkpoint; ``SafetensorError`` or ``KeyError`` where it is none."""
-    with safe_open(path, "pt", device=device) as file:
+    with safe_open(path, "pt") as file:
         header = file.metadata() or {}
         state: dict[str, Any] = json.loads(header["counters"])
         state.update({kind: {} for kind in _WEIGHTS})

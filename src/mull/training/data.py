@@ -6,9 +6,11 @@ training sees the very batches that an unbroken one sees.
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -88,6 +90,17 @@ class Corpus:
     def lengths(self) -> NDArray[np.int64]:
         """Tokens of each example [examples]."""
         return np.diff(self.starts)
+
+    @cached_property
+    def identity(self) -> str:
+        """A digest of all that is in it."""
+        digest = hashlib.blake2b(digest_size=8)
+        for name in (field.name for field in fields(self)):
+            array = getattr(self, name)
+            digest.update(f"{name} {'' if array is None else len(array)};".encode())
+            if array is not None:
+                digest.update(np.ascontiguousarray(array).data)
+        return f"{len(self)} examples {digest.hexdigest()}"
 
     def rows(self, rows: Sequence[int]) -> Corpus:
         """Some of the examples, in the given order."""
@@ -205,26 +218,25 @@ def fitting(corpus: Corpus, context: int) -> Corpus:
     """The examples that fit a context of so many tokens; ``InputError`` where none does."""
     rows = [row for row, length in enumerate(corpus.lengths) if length <= context]
     if not rows:
-        raise InputError(f"every example is longer than the context of {context} tokens")
+        raise InputError(
+            f"every example is longer than the context of {context} tokens; expected some that "
+            "fit: raise context, or shorten the texts"
+        )
     return corpus if len(rows) == len(corpus) else corpus.rows(rows)
 
 
 def save_corpus(corpus: Corpus, path: Path) -> None:
     """Write a corpus (npz, no pickle): seeds and sizes of one family share the same text."""
     buffer = io.BytesIO()
-    arrays: dict[str, Any] = {name: getattr(corpus, name) for name in ("ids", "starts", "prompts")}
-    if corpus.said is not None:
-        arrays["said"] = corpus.said
-    np.savez(buffer, **arrays)
+    arrays: dict[str, Any] = {field.name: getattr(corpus, field.name) for field in fields(corpus)}
+    np.savez(buffer, **{name: array for name, array in arrays.items() if array is not None})
     write_atomic(path, buffer.getvalue())
 
 
 def load_corpus(path: Path) -> Corpus:
     """Read what :func:`save_corpus` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
-        return Corpus(
-            arrays["ids"], arrays["starts"], arrays["prompts"], said=arrays.get("said", None)
-        )
+        return Corpus(**arrays)
 
 
 @dataclass(frozen=True)
@@ -249,8 +261,9 @@ IGNORED: Final = -100
 def batches(corpus: Corpus, batch_tokens: int, seed: int, first: int = 0) -> Iterator[Batch]:
     """Batches for ever, epoch after epoch, from batch ``first`` on.
 
-    A batch holds examples of like length, at most ``batch_tokens`` tokens with padding (at least
-    one example); order of examples and batches is drawn anew every epoch.
+    A batch holds examples of like length (at least one): the longest of them times their number is
+    at most ``batch_tokens`` tokens, before ``collate`` rounds the length up. Order of examples and
+    batches is drawn anew every epoch.
     """
     position = 0
     epoch = 0
@@ -265,7 +278,7 @@ def batches(corpus: Corpus, batch_tokens: int, seed: int, first: int = 0) -> Ite
 def collate(corpus: Corpus, rows: NDArray[np.int64]) -> Batch:
     """The batch of these examples."""
     lengths = corpus.lengths[rows]
-    width = -(-int(lengths.max()) // _LENGTH_STEP) * _LENGTH_STEP
+    width = padded_length(int(lengths.max()))
     padded = np.zeros((len(rows), width + 1), dtype=np.int64)
     columns = np.arange(width + 1)
     real = columns[None] < lengths[:, None]
@@ -283,6 +296,15 @@ def collate(corpus: Corpus, rows: NDArray[np.int64]) -> Batch:
     if corpus.labels is not None:
         labels = spread(corpus.labels, np.full(real.shape, np.nan, dtype=np.float32))[:, :-1]
     return Batch(padded[:, :-1], targets[:, 1:], int(lengths.sum()), labels)
+
+
+def padded_length(length: int) -> int:
+    """The length of the rows of a batch whose longest example has so many tokens.
+
+    >>> padded_length(57)
+    64
+    """
+    return -(-length // _LENGTH_STEP) * _LENGTH_STEP
 
 
 def _plan(corpus: Corpus, batch_tokens: int, seed: int, epoch: int) -> list[NDArray[np.int64]]:

@@ -7,16 +7,12 @@ very tokens that it was trained on.
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any
 
 from mull.engines.torch.text import Text
 from mull.errors import InputError
@@ -67,53 +63,6 @@ class Dialogue:
 
 TrainingText = Example | Parts | Dialogue
 """What can be trained on: a prompt and its solution, a text in parts, a chat."""
-
-
-class Stream(Protocol):
-    """Training texts without end, the same ones whenever they are asked for.
-
-    ``identity`` names them: two streams with the same one give the same texts. The length is that
-    of an epoch, in texts.
-    """
-
-    def __len__(self) -> int: ...
-
-    @property
-    def identity(self) -> str: ...
-
-    def __call__(self, first: int = 0) -> Iterator[TrainingText]:
-        """The texts from number ``first`` on."""
-        ...
-
-
-@dataclass(frozen=True)
-class Repeated:
-    """Texts again and again, in an order drawn anew every epoch; a ``Stream``."""
-
-    texts: tuple[TrainingText, ...]
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.texts:
-            raise InputError("no training texts")
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    @cached_property
-    def identity(self) -> str:
-        """A digest of the texts and the seed."""
-        digest = hashlib.blake2b(str(self.seed).encode(), digest_size=8)
-        for text in self.texts:
-            digest.update(repr(text).encode("utf-8", "surrogatepass"))
-        return f"{len(self.texts)} texts {digest.hexdigest()}"
-
-    def __call__(self, first: int = 0) -> Iterator[TrainingText]:
-        epoch, at = divmod(first, len(self.texts))
-        while True:
-            order = np.random.default_rng((self.seed, epoch)).permutation(len(self.texts))
-            yield from (self.texts[row] for row in order[at:])
-            epoch, at = epoch + 1, 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The training loop: batches → gradients → weights, with checkpoints that continue exactly.
+"""The training loop: batches → gradients → weights, continued exactly after any kill.
 
 Matrices of the layers are trained by Muon (Jordan et al. 2024: momentum, orthogonalised by Newton-
 Schulz), everything else by AdamW.  On the 0.2M word-problem policy Muon at 4e6 tokens reached
@@ -7,9 +7,9 @@ a loss that AdamW would have needed more than twice the tokens for (recipes/READ
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -17,21 +17,20 @@ from typing import Any, Final, Protocol
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 
-from mull.errors import ConfigError, ModelLoadError
-from mull.fileio import write_atomic
-from mull.training.checkpoint import pack, unpack
+from mull.errors import ConfigError
 from mull.training.data import IGNORED, Batch, Corpus, batches
 from mull.training.device import check_device
+from mull.training.gradient import clip
+from mull.training.journal import Journal, OnProgress, Part
+from mull.training.journal import Progress as Progress  # noqa: PLC0414  (what ``fit`` tells)
 from mull.training.model import Llama
 from mull.training.muon import Muon
 from mull.training.schedule import linear
 
-CHECKPOINT: Final = "checkpoint.safetensors"
-LOG: Final = "train.jsonl"
-
+RATES: Final = "matrix_rate and rate"
+"""What to lower where a training diverged."""
 
 Objective = Callable[[Llama, Batch], Tensor]
 """What is minimised: the loss of a model on a batch."""
@@ -41,7 +40,8 @@ Objective = Callable[[Llama, Batch], Tensor]
 class Recipe:
     """How weights are trained.
 
-    ``tokens`` to see in all (padding not counted), ``batch_tokens`` per step with padding.
+    ``tokens`` to see in all (padding not counted), ``batch_tokens`` per step, padded to its longest
+    text (see :func:`mull.training.data.batches`).
     ``matrix_rate`` is Muon's peak rate, ``rate`` AdamW's; both follow
     :func:`mull.training.schedule.linear` with ``warmup``.  ``clip`` bounds the gradient norm.
     ``precision`` ``bfloat16`` computes in autocast, and Muon's orthogonalisation in bfloat16;
@@ -71,32 +71,25 @@ class Recipe:
         check_device(self.device)
 
 
-@dataclass(frozen=True)
-class Progress:
-    """One line of the training log; ``loss`` is the mean since the line before, nats a token."""
-
-    step: int
-    tokens: int
-    loss: float
-    rate: float
-    seconds: float
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Training speed so far."""
-        return self.tokens / self.seconds if self.seconds else 0.0
-
-
 class Trainer:
-    """A model on its way through a corpus; ``step``, ``seen`` and ``seconds`` say how far it is."""
+    """A model on its way through a corpus; ``step``, ``seen`` and ``seconds`` say how far it is.
+
+    ``base`` is the revision of the model that the weights are from, where they are from one.
+    """
 
     def __init__(
-        self, model: Llama, corpus: Corpus, recipe: Recipe, objective: Objective | None = None
+        self,
+        model: Llama,
+        corpus: Corpus,
+        recipe: Recipe,
+        objective: Objective | None = None,
+        base: str | None = None,
     ) -> None:
         self.model = model.to(recipe.device)
         self.objective = objective or next_token
         self.corpus = corpus
         self.recipe = recipe
+        self.base = base
         self.optimizers = _optimizers(model, recipe)
         self.step = 0
         self.seen = 0
@@ -108,10 +101,24 @@ class Trainer:
         """Share of the recipe's tokens seen, 0..1."""
         return min(self.seen / self.recipe.tokens, 1.0)
 
+    @property
+    def rate(self) -> float:
+        """Muon's rate in the step that was made last."""
+        return float(self.optimizers[0].param_groups[0]["lr"])
+
+    @property
+    def done(self) -> bool:
+        """Whether all of the recipe's tokens are seen."""
+        return self.seen >= self.recipe.tokens
+
     def run(self) -> Iterator[float]:
-        """Train to the end of the recipe, yielding the loss of each step."""
+        """Train to the end of the recipe, yielding the loss of each step.
+
+        Raises:
+            ConfigError: the training diverged.
+        """
         source = batches(self.corpus, self.recipe.batch_tokens, self.recipe.seed, first=self.step)
-        while self.seen < self.recipe.tokens:
+        while not self.done:
             began = time.perf_counter()
             value = self._update(next(source))
             self.seconds += time.perf_counter() - began
@@ -129,40 +136,39 @@ class Trainer:
         with torch.autocast(device.type, torch.bfloat16, enabled=narrow):
             loss = self.objective(self.model, batch)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        value = float(loss.detach())
+        clip(self.model.parameters(), self.recipe.clip, value, RATES)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.step += 1
         self.seen += batch.tokens
-        return float(loss.detach())
+        return value
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What two trainings must share to be one: recipe (but the device), data and objective."""
+        """Recipe (but the device), data, base and objective."""
         recipe = {name: value for name, value in asdict(self.recipe).items() if name != "device"}
         objective = getattr(self.objective, "__name__", None) or repr(self.objective)
-        data = {"examples": len(self.corpus), "corpus_tokens": self.corpus.tokens}
-        return {**recipe, **data, "objective": objective}
+        return {
+            **recipe,
+            "corpus": self.corpus.identity,
+            "base": self.base,
+            "objective": objective,
+        }
 
     def state(self) -> dict[str, Any]:
-        """Everything that :meth:`restore` needs to go on as if nothing had happened."""
+        """Counters, weights, and the optimizers' own."""
         return {
             "step": self.step,
             "seen": self.seen,
             "seconds": self.seconds,
-            "recipe": self.identity,
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict()["state"] for optimizer in self.optimizers],
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over a state that :meth:`state` gave."""
-        before = {**self.identity, **state.get("recipe", {})}  # older states hold less
-        changed = [n for n, value in self.identity.items() if before[n] != value]
-        if changed:
-            was = ", ".join(f"{n} {before.get(n)} -> {self.identity[n]}" for n in changed)
-            raise ValueError(f"another recipe: {was}")
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over a state that :meth:`state` gave; ``RuntimeError`` for weights that misfit."""
         self.step, self.seen = state["step"], state["seen"]
         self.seconds = state["seconds"]
         self.model.load_state_dict(state["model"])
@@ -211,17 +217,50 @@ def held_out_loss(
     return total / max(1, count)
 
 
-class Watcher(Protocol):
+class Watcher(Part, Protocol):
     """What looks at a training at its log lines; its state is part of the checkpoint."""
 
     def enough(self, trainer: Trainer) -> bool:
         """Whether the training may end here."""
 
-    def state(self) -> dict[str, Any]:
-        """What :meth:`restore` needs."""
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over a state; ``ValueError`` for that of another training."""
+@contextmanager
+def fitted(
+    trainer: Trainer,
+    folder: Path,
+    *,
+    log_every: int = 50,
+    checkpoint_seconds: float = 60.0,
+    on_progress: OnProgress = lambda progress: None,
+    watch: Watcher | None = None,
+) -> Iterator[Progress]:
+    """Train to the end, then give the last line of the log to a block that writes the weights.
+
+    Logs to ``train.jsonl`` and checkpoints into ``folder``. If ``folder`` holds a checkpoint of the
+    same training, it goes on from there; the weights at the end are those of an unbroken training
+    (same machine, same number of threads). The checkpoint is removed when the block is done: a kill
+    in it loses no more than the steps since then. ``watch`` is asked at every log line and may end
+    the training early.
+
+    Raises:
+        ConfigError: the training diverged.
+        ModelLoadError: the folder's checkpoint is another training's.
+    """
+    journal = Journal(
+        folder,
+        trainer,
+        watch,
+        log_every=log_every,
+        seconds=checkpoint_seconds,
+        on_progress=on_progress,
+    )
+    for loss in trainer.run():
+        logged = journal.add(loss)
+        if logged and not trainer.done and watch is not None and watch.enough(trainer):
+            break
+        journal.save_if_due()
+    yield journal.latest
+    journal.close()
 
 
 def fit(
@@ -230,70 +269,17 @@ def fit(
     *,
     log_every: int = 50,
     checkpoint_seconds: float = 60.0,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
-    watch: Watcher | None = None,
+    on_progress: OnProgress = lambda progress: None,
 ) -> Progress:
-    """Train to the end, logging to ``train.jsonl`` and checkpointing into ``folder``.
-
-    If ``folder`` holds a checkpoint, training goes on from it; the weights at the end are those of
-    an unbroken training (same machine, same number of threads).  The checkpoint is removed at the
-    end.  ``watch`` is asked at every log line and may end the training early.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = folder / CHECKPOINT
-    lines = _resume(trainer, watch, checkpoint, folder / LOG)
-    window: list[float] = []
-    saved = time.monotonic()
-    latest = Progress(trainer.step, trainer.seen, float("nan"), 0.0, trainer.seconds)
-    for value in trainer.run():
-        window.append(value)
-        done = trainer.seen >= trainer.recipe.tokens
-        if trainer.step % log_every == 0 or done:
-            latest = _progress(trainer, window)
-            lines.append(json.dumps(latest.__dict__))
-            window.clear()
-            on_progress(latest)
-            if not done and watch is not None and watch.enough(trainer):
-                break
-            # Only at a log line, so that no loss of the running window is lost on resume.
-            if not done and time.monotonic() - saved >= checkpoint_seconds:
-                _save(trainer, watch, checkpoint, folder / LOG, lines)
-                saved = time.monotonic()
-    write_atomic(folder / LOG, "".join(line + "\n" for line in lines))
-    checkpoint.unlink(missing_ok=True)
-    return latest
-
-
-def _progress(trainer: Trainer, window: list[float]) -> Progress:
-    rate = trainer.optimizers[0].param_groups[0]["lr"]
-    loss = sum(window) / len(window)
-    return Progress(
-        trainer.step, trainer.seen, round(loss, 5), round(rate, 8), round(trainer.seconds, 2)
-    )
-
-
-def _save(
-    trainer: Trainer, watch: Watcher | None, checkpoint: Path, log: Path, lines: list[str]
-) -> None:
-    write_atomic(log, "".join(line + "\n" for line in lines))
-    write_atomic(checkpoint, pack({**trainer.state(), **(watch.state() if watch else {})}))
-
-
-def _resume(trainer: Trainer, watch: Watcher | None, checkpoint: Path, log: Path) -> list[str]:
-    """Restore a checkpoint if there is one; the log lines up to it."""
-    if not checkpoint.exists():
-        return []
-    try:
-        state = unpack(checkpoint, trainer.recipe.device)
-        if watch is not None:
-            watch.restore(state)
-        trainer.restore(state)
-    except (RuntimeError, KeyError, ValueError, SafetensorError) as error:
-        raise ModelLoadError(
-            f"{checkpoint} does not fit this training ({error}); remove it to start over"
-        ) from error
-    old = log.read_text().splitlines() if log.exists() else []
-    return [line for line in old if json.loads(line)["step"] <= trainer.step]
+    """As ``fitted``, where there is nothing to write at the end."""
+    with fitted(
+        trainer,
+        folder,
+        log_every=log_every,
+        checkpoint_seconds=checkpoint_seconds,
+        on_progress=on_progress,
+    ) as final:
+        return final
 
 
 def _optimizers(model: Llama, recipe: Recipe) -> list[torch.optim.Optimizer]:

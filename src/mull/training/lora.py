@@ -7,19 +7,16 @@ taken along the way too, each by the torch engine on the adapter as it stands.
 
 from __future__ import annotations
 
-import json
-import time
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import torch
-from safetensors import SafetensorError
 
 from mull.engines.torch.load import revision
-from mull.errors import InputError, ModelLoadError
-from mull.fileio import write_atomic
+from mull.errors import InputError
 from mull.training.adapters import (
     LoraShape,
     base_model,
@@ -29,11 +26,13 @@ from mull.training.adapters import (
     save_adapter,
     with_adapter,
 )
-from mull.training.checkpoint import pack, unpack
-from mull.training.dialogue import Encoded, Encoder, Repeated, Stream, TrainingText
-from mull.training.loop import CHECKPOINT, LOG, Progress
-from mull.training.policy import Trained
-from mull.training.tune import TrainLora, Tuner, mean_nll
+from mull.training.dialogue import Encoded, Encoder, TrainingText
+from mull.training.gradient import check_loss
+from mull.training.journal import Journal, OnProgress
+from mull.training.lora_options import TrainLora
+from mull.training.stream import Repeated, Stream
+from mull.training.trained import Origin, Trained
+from mull.training.tune import Tuner, mean_nll
 
 __all__ = ["LoraShape", "Measure", "TrainLora", "TrainedLora", "merge", "train_lora"]
 
@@ -66,7 +65,7 @@ def train_lora(
     task: str = "",
     log_every: int = 10,
     checkpoint_seconds: float = 60.0,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None,
 ) -> TrainedLora:
     """Train an adapter and write it to ``folder`` (peft's format), with log, card and record.
 
@@ -77,7 +76,7 @@ def train_lora(
     texts are of, for the card.
 
     Raises:
-        ConfigError: the config, or 4-bit weights without a GPU.
+        ConfigError: the config, 4-bit weights without a GPU, or a training that diverged.
         InputError: no text, no validation text that fits, or nine tenths of the texts too long.
         ModelLoadError: the base or the adapter to start from cannot be read, or the folder's
             checkpoint is another training's.
@@ -92,28 +91,35 @@ def train_lora(
     origin = {"model": config.base.resolve().name, "revision": revision(config.base)}
     kept = {n: v for n, v in config.facts().items() if n not in _FREE}
     tuner = Tuner(model, stream, encoder, config, longest, {**kept, "origin": origin})
-    journal = _Journal(tuner, folder, log_every, checkpoint_seconds, on_progress)
+    journal = Journal(
+        folder,
+        tuner,
+        log_every=log_every,
+        seconds=checkpoint_seconds,
+        on_progress=on_progress,
+    )
     for loss in tuner.run():
-        due = tuner.step % config.every == 0 or tuner.step == config.steps
+        due = tuner.done or tuner.step % config.every == 0
         journal.add(loss, due)
         if due and (held or measure is not None or config.keep):
             journal.check(_check(tuner, held, measure, folder))
         journal.save_if_due()
-    save_adapter(model, folder)
     trained = TrainedLora(
         folder=folder,
         parameters=sum(weight.numel() for weight in tuner.weights.values()),
-        tokens=tuner.tokens,
+        tokens=tuner.seen,
         examples=tuner.position,
         epochs=tuner.position / len(stream),
         seconds=tuner.seconds,
-        loss=journal.loss,
+        loss=journal.latest.loss,
         config=config.facts(),
         too_long=tuner.too_long,
         checks=tuple(journal.checks),
         base=origin,
     )
-    _write_origin(trained, stream.identity, task)
+    card = {"kind": "adapter", **({"task": task} if task else {}), "policy": origin}
+    trained.write_origin(Origin(card, {"stream": stream.identity}))
+    save_adapter(model, folder)
     journal.close()
     return trained
 
@@ -147,103 +153,17 @@ def _check(
 ) -> dict[str, Any]:
     """One line of the log: validation loss and measures of the adapter as it stands."""
     config = tuner.config
-    line: dict[str, Any] = {"step": tuner.step, "tokens": tuner.tokens}
+    line: dict[str, Any] = {"step": tuner.step, "tokens": tuner.seen}
     if held:
         loss = mean_nll(tuner.model, held, config.device, config.narrow)
+        check_loss(loss, "rate", "validation loss")
         line["validation"] = round(loss, 5)
     if measure is not None or config.keep:
-        where = folder / f"step-{tuner.step}" if config.keep else folder
+        # Never in the folder itself, where weights say that the training is over.
+        where = folder / (f"step-{tuner.step}" if config.keep else "measured")
         save_adapter(tuner.model, where)
         if measure is not None:
             line["measures"] = {name: float(value) for name, value in measure(where).items()}
+        if not config.keep:
+            shutil.rmtree(where)
     return line
-
-
-class _Journal:
-    """The log and the checkpoint of a training in a folder; takes up what the folder holds."""
-
-    def __init__(
-        self,
-        tuner: Tuner,
-        folder: Path,
-        log_every: int,
-        seconds: float,
-        on_progress: Callable[[Progress], None],
-    ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.tuner, self.on_progress = tuner, on_progress
-        self.log_every, self.seconds = log_every, seconds
-        self.log, self.checkpoint = folder / LOG, folder / CHECKPOINT
-        self.window: list[float] = []
-        self.lines = self._resume()
-        self.checks = [line for line in self.lines if "loss" not in line]
-        self.loss = next((x["loss"] for x in reversed(self.lines) if "loss" in x), float("nan"))
-        self.saved = time.monotonic()
-
-    def add(self, loss: float, due: bool) -> None:
-        """Take in a step's loss; ``due`` writes a line whatever the step's number."""
-        self.window.append(loss)
-        tuner = self.tuner
-        if due or tuner.step % self.log_every == 0:
-            self.loss = round(sum(self.window) / len(self.window), 5)
-            rate = tuner.optimizer.param_groups[0]["lr"]
-            line = Progress(
-                tuner.step, tuner.tokens, self.loss, round(rate, 10), round(tuner.seconds, 2)
-            )
-            self.lines.append(asdict(line))
-            self.window.clear()
-            self.on_progress(line)
-
-    def check(self, line: dict[str, Any]) -> None:
-        """Take in a line of validation."""
-        self.checks.append(line)
-        self.lines.append(line)
-        self._write()
-
-    def save_if_due(self) -> None:
-        """Checkpoint, the losses of the log's running window with it."""
-        done = self.tuner.step >= self.tuner.config.steps
-        if not done and time.monotonic() - self.saved >= self.seconds:
-            self._write()
-            write_atomic(self.checkpoint, pack({**self.tuner.state(), "window": self.window}))
-            self.saved = time.monotonic()
-
-    def close(self) -> None:
-        """The training is over: the log stays, the checkpoint goes."""
-        self._write()
-        self.checkpoint.unlink(missing_ok=True)
-
-    def _write(self) -> None:
-        write_atomic(self.log, "".join(json.dumps(line) + "\n" for line in self.lines))
-
-    def _resume(self) -> list[dict[str, Any]]:
-        if not self.checkpoint.exists():
-            return []
-        try:
-            state = unpack(self.checkpoint)
-            self.tuner.restore(state)
-            self.window = state["window"]
-        except (RuntimeError, KeyError, ValueError, SafetensorError) as error:
-            raise ModelLoadError(
-                f"{self.checkpoint} does not fit this training ({error}); remove it to start over"
-            ) from error
-        old = self.log.read_text().splitlines() if self.log.exists() else []
-        lines: list[dict[str, Any]] = [json.loads(line) for line in old]
-        return [line for line in lines if line["step"] <= self.tuner.step]
-
-
-def _write_origin(trained: TrainedLora, stream: str, task: str) -> None:
-    """``trained.json`` and a ``card.json`` that names the model which the adapter belongs to."""
-    facts = {**asdict(trained), "folder": trained.folder.name, "stream": stream}
-    card = {
-        "name": trained.folder.name,
-        "kind": "adapter",
-        **({"task": task} if task else {}),
-        "policy": trained.base,
-        "parameters": trained.parameters,
-        "tokens": trained.tokens,
-        "recipe": trained.config,
-    }
-    folder = trained.folder
-    write_atomic(folder / "trained.json", json.dumps(facts, indent=1, default=str) + "\n")
-    write_atomic(folder / "card.json", json.dumps(card, indent=1, default=str) + "\n")

@@ -24,12 +24,13 @@ from typing import Final, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from mull.engines.torch.places import SIDE, Marks
 from mull.errors import ConfigError, ModelLoadError
 from mull.fileio import write_atomic
+from mull.training.data import padded_length
 
 _EPSILON: Final = 1e-6
 _THETA: Final = 10_000.0
@@ -202,7 +203,9 @@ class Llama(nn.Module):
         self.model = Trunk(shape)
         size = shape.head_width
         rates = _THETA ** (-torch.arange(0, size, 2, dtype=torch.float32) / size)
-        angles = torch.arange(shape.context, dtype=torch.float32)[:, None] * rates
+        # Padding goes beyond a context that no batch is as long as.
+        positions = torch.arange(padded_length(shape.context), dtype=torch.float32)
+        angles = positions[:, None] * rates
         self.register_buffer("cos", torch.cat((angles, angles), -1).cos(), persistent=False)
         self.register_buffer("sin", torch.cat((angles, angles), -1).sin(), persistent=False)
 
@@ -289,16 +292,19 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def save_model(model: Llama, folder: Path) -> None:
-    """Write ``config.json``, ``generation_config.json`` and bfloat16 ``model.safetensors``."""
+    """Write ``config.json``, ``generation_config.json`` and last bfloat16 ``model.safetensors``.
+
+    Weights in a folder say that a model is finished: what else belongs to it is written before.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     weights = {
         name: weight.detach().to(torch.bfloat16).contiguous()
         for name, weight in model.named_parameters()
     }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     write_atomic(folder / "config.json", json.dumps(model.shape.config(), indent=2) + "\n")
     generation = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0, "do_sample": True}
     write_atomic(folder / "generation_config.json", json.dumps(generation, indent=2) + "\n")
+    write_atomic(folder / "model.safetensors", save(weights, metadata={"format": "pt"}))
 
 
 Model = TypeVar("Model", bound=Llama)
@@ -307,6 +313,17 @@ Model = TypeVar("Model", bound=Llama)
 def load_model(folder: Path) -> Llama:
     """Read what :func:`save_model` wrote of a policy; see :func:`load_as`."""
     return load_as(policy_of, folder)
+
+
+def load_plain(folder: Path) -> Llama:
+    """As ``load_model``, for what starts from a model of plain texts; ``ConfigError`` for grids."""
+    model = load_model(folder)
+    if model.shape.marks is not None:
+        raise ConfigError(
+            f"{folder}: a model of grids; expected one of plain texts: name another base, or train "
+            "this one further with mull arc adapt"
+        )
+    return model
 
 
 def policy_of(shape: Shape) -> Llama:

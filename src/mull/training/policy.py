@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final
 
 from mull.engines.torch.places import Marks
 from mull.errors import ConfigError, ModelLoadError
-from mull.training.data import Corpus, Example, encode
-from mull.training.loop import Progress, Trainer, fit
-from mull.training.model import Shape, policy_of, read_shape, save_model
+from mull.training.data import Corpus, Example, encode, fitting
+from mull.training.journal import OnProgress
+from mull.training.loop import Trainer, fitted
+from mull.training.model import Shape, policy_of, read_shape
 from mull.training.options import TrainingOptions
-from mull.training.tokenizer import build_tokenizer, save_tokenizer
+from mull.training.tokenizer import build_tokenizer
+from mull.training.trained import Origin, Trained
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -46,6 +48,8 @@ class TrainPolicy(TrainingOptions):
 
     def _check(self) -> None:
         check_size(self.size)
+        if self.context < 2:
+            raise ConfigError(f"train: context must be at least 2, not {self.context}")
 
     @property
     def good_rates(self) -> tuple[float, float]:
@@ -60,64 +64,42 @@ class TrainPolicy(TrainingOptions):
         return Shape(vocabulary=vocabulary, context=self.context, marks=marks, **SIZES[self.size])
 
 
-@dataclass(frozen=True)
-class Trained:
-    """What a training gave: where it is, what it took, how it ended."""
-
-    folder: Path
-    parameters: int
-    tokens: int
-    examples: int
-    epochs: float
-    seconds: float
-    loss: float
-    config: dict[str, object] = field(default_factory=dict)
-
-    @classmethod
-    def of(
-        cls, trainer: Trainer, folder: Path, final: Progress, config: TrainingOptions, **more: Any
-    ) -> Self:
-        """What a trainer that is done has to say; ``more`` are a subclass's own fields."""
-        return cls(
-            folder=folder,
-            parameters=sum(weight.numel() for weight in trainer.model.parameters()),
-            tokens=trainer.seen,
-            examples=len(trainer.corpus),
-            epochs=trainer.seen / trainer.corpus.tokens,
-            seconds=trainer.seconds,
-            loss=final.loss,
-            config=config.facts(),
-            **more,
-        )
-
-
 def train_policy(
     config: TrainPolicy,
     examples: Iterable[Example],
     vocabulary: Iterable[str],
     folder: Path,
     *,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None,
     corpus: Corpus | None = None,
+    origin: Origin | None = None,
 ) -> Trained:
     """Train a policy from scratch and write it to ``folder`` (Hugging Face layout, bfloat16).
 
     ``vocabulary`` are texts that hold every piece of the language (a few thousand examples);
-    ``examples`` are read until ``config.tokens`` are there, fewer are repeated.  A ``corpus``
-    already encoded with the same vocabulary is taken in their place.  If ``folder`` holds a
+    ``examples`` are read until ``config.tokens`` are there; those longer than the context are left
+    out, and what is left is repeated where it is fewer.  A ``corpus`` already encoded with the same
+    vocabulary is taken in their place.  ``origin`` is what card and
+    record say beside the training's own facts; without one there are none.  If ``folder`` holds a
     checkpoint of the same training, it goes on from there.
+
+    Raises:
+        InputError: no example fits the context, or a text is outside the vocabulary.
+        ConfigError: the training diverged.
+        ModelLoadError: the folder's checkpoint is another training's.
     """
     config.set_threads()
     tokenizer = build_tokenizer(vocabulary)
     if corpus is None:
         corpus = encode(examples, tokenizer, config.tokens)
+    corpus = fitting(corpus, config.context)
     model = policy_of(config.shape(tokenizer))
     model.initialise(config.seed)
     trainer = Trainer(model, corpus, config.recipe())
-    final = fit(trainer, folder, on_progress=on_progress)
-    save_model(model, folder)
-    save_tokenizer(tokenizer, folder, config.context)
-    return Trained.of(trainer, folder, final, config)
+    with fitted(trainer, folder, on_progress=on_progress) as final:
+        trained = Trained.of(trainer, folder, final, config)
+        trained.write_model(model, tokenizer, origin)
+    return trained
 
 
 def check_size(size: str) -> None:

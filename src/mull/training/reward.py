@@ -16,7 +16,7 @@ Shapes: B rows, T tokens, D width.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from mull.engines.torch.load import revision
 from mull.errors import ConfigError, InputError
 from mull.training.data import (
     IGNORED,
@@ -38,12 +39,14 @@ from mull.training.data import (
     encoded,
     fitting,
 )
-from mull.training.loop import Progress, Trainer
-from mull.training.model import Llama, Shape, load_as, load_model, save_model
+from mull.training.journal import OnProgress
+from mull.training.loop import Trainer
+from mull.training.model import Llama, Shape, load_as, load_plain
 from mull.training.options import TrainingOptions
-from mull.training.policy import CONTEXT, Trained, TrainPolicy, check_size, size_of
-from mull.training.tokenizer import load_tokenizer, save_tokenizer
-from mull.training.watch import Watch, fit_watched
+from mull.training.policy import CONTEXT, TrainPolicy, check_size, size_of
+from mull.training.tokenizer import load_tokenizer
+from mull.training.trained import Origin, Trained
+from mull.training.watch import Watch, fitted_watched
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -132,11 +135,12 @@ class RewardModel(Llama):
     def of_policy(cls, folder: Path, context: int | None = None) -> RewardModel:
         """The trunk of a policy with a head that says one half to everything.
 
-        ``context`` is the longest text in tokens (default: the policy's).
+        ``context`` is the longest text in tokens (default: the policy's). Raises ``ConfigError``
+        for a model of grids.
         """
-        policy = load_model(folder)
+        policy = load_plain(folder)
         model = cls(policy.shape if context is None else policy.shape.with_context(context))
-        model.load_state_dict(policy.state_dict(), strict=False)
+        model.model.load_state_dict(policy.model.state_dict())
         return model
 
     @classmethod
@@ -295,12 +299,17 @@ def train_reward(
     tokenizer_folder: Path,
     folder: Path,
     *,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: OnProgress = lambda progress: None,
+    origin: Origin | None = None,
 ) -> TrainedReward:
     """Train a reward model and write it to ``folder`` (Hugging Face layout, bfloat16).
 
     ``validation`` are solutions to other problems. Texts longer than the context are left out.
-    Raises ``InputError`` for labels that do not fit their solutions.
+
+    Raises:
+        InputError: labels do not fit their solutions, or no solution is left.
+        ConfigError: the base is a model of grids or has a longer context, or the training diverged.
+        ModelLoadError: the folder's checkpoint is another training's.
     """
     config.set_threads()
     tokenizer = load_tokenizer(tokenizer_folder)
@@ -317,10 +326,13 @@ def train_reward(
     if config.base is not None and config.logprobs:
         rows = np.random.default_rng(config.seed).permutation(len(corpus))[:CALIBRATION]
         model.calibrate(collate(corpus, rows))
-    trainer = Trainer(model, corpus, config.recipe(), loss)
+    base = None if config.base is None else revision(config.base)
+    trainer = Trainer(model, corpus, config.recipe(), loss, base)
     watch = Watch(held_out, config, checks=config.checks, patience=config.patience, objective=loss)
-    final = fit_watched(trainer, folder, watch, on_progress)
-    save_model(model, folder)
-    save_tokenizer(tokenizer, folder, model.shape.context)
-    losses = tuple(watch.losses)
-    return TrainedReward.of(trainer, folder, final, config, best=watch.best, validation=losses)
+    with fitted_watched(trainer, folder, watch, on_progress) as final:
+        losses = tuple(watch.losses)
+        trained = TrainedReward.of(
+            trainer, folder, final, config, best=watch.best, validation=losses
+        )
+        trained.write_model(model, tokenizer, origin)
+    return trained

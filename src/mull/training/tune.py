@@ -8,25 +8,23 @@ right, behind every real token, so causal attention needs no mask and padding ch
 from __future__ import annotations
 
 import inspect
-import json
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from mull.errors import ConfigError, InputError
 from mull.rng import derive
-from mull.training.adapters import LoraShape, Precision
 from mull.training.data import IGNORED
-from mull.training.device import check_device
-from mull.training.dialogue import Encoded, Encoder, Stream
-from mull.training.schedule import Schedule, schedule
+from mull.training.dialogue import Encoded, Encoder
+from mull.training.gradient import clip
+from mull.training.lora_options import TrainLora
+from mull.training.schedule import schedule
+from mull.training.stream import Stream
 
 WINDOW: Final = 1000
 """Texts over which those that are too long are counted."""
@@ -79,86 +77,12 @@ def _keeps(model: Any) -> bool:
     return "logits_to_keep" in inspect.signature(inner.forward).parameters
 
 
-@dataclass(frozen=True)
-class TrainLora:
-    """A LoRA training of the causal language model in the folder ``base``.
-
-    ``steps`` updates on ``batch`` texts each, ``micro`` of them in a forward pass; texts longer
-    than ``max_length`` tokens are left out. ``rate`` is AdamW's peak rate; it follows ``schedule``
-    with ``warmup`` and ``cycles`` (see ``mull.training.schedule``). ``clip`` bounds the gradient's
-    norm. ``shape`` is that of a fresh adapter (default: ``LoraShape()``); ``start`` is the
-    directory of an adapter to go on from instead. ``precision`` ``bfloat16`` holds the base in
-    bfloat16 and computes in autocast, the adapter stays float32; ``four_bit`` holds the base in
-    4-bit NF4 (CUDA only). ``recompute`` keeps fewer activations and computes them twice.
-    Validation comes every ``every`` steps and at the end; ``keep`` keeps the adapter of each time
-    in a directory ``step-<n>``.
-    """
-
-    base: Path
-    steps: int = 1000
-    batch: int = 16
-    micro: int = 1
-    max_length: int = 4096
-    rate: float = 1e-4
-    schedule: Schedule = "linear"
-    warmup: float = 0.05
-    cycles: int = 1
-    weight_decay: float = 0.0
-    clip: float = 1.0
-    shape: LoraShape | None = None
-    start: Path | None = None
-    precision: Precision = "float32"
-    four_bit: bool = False
-    recompute: bool = False
-    every: int = 50
-    keep: bool = False
-    seed: int = 0
-    device: str = "cpu"
-    threads: int | None = None
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "micro", "every", "rate", "clip"):
-            value = getattr(self, name)
-            if not value > 0:
-                raise ConfigError(f"train: {name} must be positive, not {value}")
-        if self.max_length < 2:
-            raise ConfigError(f"train: max_length must be at least 2, not {self.max_length}")
-        if self.weight_decay < 0:
-            raise ConfigError(f"train: weight_decay must be 0 or more, not {self.weight_decay}")
-        if self.threads is not None and self.threads < 1:
-            raise ConfigError(f"train: threads must be at least 1, not {self.threads}")
-        if self.precision not in get_args(Precision):
-            raise ConfigError(
-                f"train: precision must be bfloat16 or float32, not {self.precision!r}"
-            )
-        check_device(self.device)
-        if self.shape is not None and self.start is not None:
-            raise ConfigError(
-                "train: the adapter to start from has its own rank, alpha, dropout and targets: "
-                "give a shape or a start, not both"
-            )
-        schedule(self.schedule, self.warmup, self.cycles)
-
-    @property
-    def narrow(self) -> bool:
-        """Whether products are computed in bfloat16."""
-        return self.precision == "bfloat16" or self.four_bit
-
-    def facts(self) -> dict[str, Any]:
-        """The config as a record has it, the shape's defaults filled in, folders by their names."""
-        facts = asdict(self)
-        facts["base"] = self.base.resolve().name
-        facts["start"] = None if self.start is None else self.start.resolve().name
-        if self.start is None:
-            facts["shape"] = asdict(self.shape or LoraShape())
-        return facts
-
-
 class Tuner:
     """A model with an adapter on its way through a stream.
 
     ``step`` counts updates, ``position`` texts drawn from the stream, ``too_long`` those of them
-    that were left out, ``tokens`` those trained on, ``seconds`` the time of the updates.
+    that were left out, ``seen`` the tokens of the others, ``seconds`` the time of the updates.
+    ``identity`` is what two trainings must share beside the stream to be one.
     """
 
     def __init__(
@@ -177,8 +101,8 @@ class Tuner:
         self.optimizer = torch.optim.AdamW(
             self.weights.values(), lr=config.rate, weight_decay=config.weight_decay
         )
-        self.identity = json.loads(json.dumps({**identity, "stream": stream.identity}))
-        self.step = self.position = self.too_long = self.tokens = 0
+        self.identity = {**identity, "stream": stream.identity}
+        self.step = self.position = self.too_long = self.seen = 0
         self.seconds = 0.0
         self._recent: deque[bool] = deque(maxlen=WINDOW)
 
@@ -187,15 +111,26 @@ class Tuner:
         """The rate of the step that comes next: the schedule in the step's middle, never zero."""
         return self.config.rate * self.factor((self.step + 0.5) / self.config.steps)
 
+    @property
+    def rate(self) -> float:
+        """The rate of the step that was made last."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    @property
+    def done(self) -> bool:
+        """Whether all updates are made."""
+        return self.step >= self.config.steps
+
     def run(self) -> Iterator[float]:
         """Train to the end, yielding each step's loss, nats a token.
 
         Raises:
+            ConfigError: the training diverged.
             InputError: more than nine tenths of the last thousand texts were too long.
         """
         self.model.train()
         source = self._fitting()
-        while self.step < self.config.steps:
+        while not self.done:
             began = time.perf_counter()
             value = self._update([next(source) for _ in range(self.config.batch)])
             self.seconds += time.perf_counter() - began
@@ -234,35 +169,28 @@ class Tuner:
                     loss = nll(self.model, rows, self.config.device) / spoken
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += float(loss.detach())
-        nn.utils.clip_grad_norm_(self.weights.values(), self.config.clip)
+        clip(self.weights.values(), self.config.clip, total, "rate")
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.step += 1
-        self.tokens += sum(map(len, texts))
+        self.seen += sum(map(len, texts))
         return total
 
     def state(self) -> dict[str, Any]:
-        """Everything that ``restore`` needs to go on as if nothing had happened."""
+        """Counters, the adapter's weights, and the optimizer's own."""
         return {
             "step": self.step,
             "position": self.position,
             "too_long": self.too_long,
             "recent": [int(late) for late in self._recent],
-            "tokens": self.tokens,
+            "seen": self.seen,
             "seconds": self.seconds,
-            "identity": self.identity,
             "model": self.weights,
             "optimizers": [self.optimizer.state_dict()["state"]],
         }
 
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over a state that ``state`` gave; ``ConfigError`` names what is another training."""
-        before = state["identity"]
-        names = [*self.identity, *(set(before) - set(self.identity))]
-        changed = [n for n in names if before.get(n) != self.identity.get(n)]
-        if changed:
-            was = ", ".join(f"{n} {before.get(n)} -> {self.identity.get(n)}" for n in changed)
-            raise ConfigError(f"another training: {was}")
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over a state that ``state`` gave; ``ConfigError`` for that of another adapter."""
         if set(state["model"]) != set(self.weights):
             raise ConfigError("another adapter: its weights have other names")
         with torch.no_grad():
@@ -271,6 +199,6 @@ class Tuner:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizers"][0], "param_groups": groups})
         self.step, self.position = state["step"], state["position"]
-        self.too_long, self.tokens = state["too_long"], state["tokens"]
+        self.too_long, self.seen = state["too_long"], state["seen"]
         self.seconds = state["seconds"]
         self._recent.extend(bool(late) for late in state["recent"])

@@ -6,14 +6,17 @@ training ends with the weights and the losses of an unbroken one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from mull.training.data import Corpus
-from mull.training.loop import Objective, Progress, Trainer, fit, held_out_loss, next_token
+from mull.training.gradient import check_loss
+from mull.training.journal import OnProgress, Progress
+from mull.training.loop import RATES, Objective, Trainer, fitted, held_out_loss, next_token
 from mull.training.options import TrainingOptions
 
 
@@ -64,26 +67,23 @@ class Watch:
         if self.patience is not None:
             trainer.model.load_state_dict(self._best)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """How often it looks, how long it waits, and at what it looks."""
+        held_out = self.held_out.identity
+        return {"checks": self.checks, "patience": self.patience, "held_out": held_out}
+
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds of the watch: ``best`` are tensors by name."""
-        return {"best": self._best, "watch": {**self._identity, "losses": self.losses}}
+        return {"best": self._best, "losses": self.losses}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take over a state that ``state`` gave; ``ValueError`` for that of another watch."""
-        before = state.get("watch", {})
-        changed = [n for n, value in self._identity.items() if before.get(n) != value]
-        if changed:
-            was = ", ".join(f"{n} {before.get(n)} -> {self._identity[n]}" for n in changed)
-            raise ValueError(f"other checks: {was}")
-        self.losses, self._best = list(before["losses"]), dict(state["best"])
-
-    @property
-    def _identity(self) -> dict[str, Any]:
-        held = {"held_out": len(self.held_out), "held_out_tokens": self.held_out.tokens}
-        return {"checks": self.checks, "patience": self.patience, **held}
+        """Take over a state that ``state`` gave."""
+        self.losses, self._best = list(state["losses"]), dict(state["best"])
 
     def _check(self, trainer: Trainer) -> None:
         loss = held_out_loss(trainer.model, self.held_out, self.objective)
+        check_loss(loss, RATES, "held-out loss")
         if self.patience is not None and (not self.losses or loss < self.best):
             weights = trainer.model.state_dict()
             self._best = {name: weight.detach().clone() for name, weight in weights.items()}
@@ -91,10 +91,12 @@ class Watch:
         self._checked = trainer.seen
 
 
-def fit_watched(
-    trainer: Trainer, folder: Path, watch: Watch, on_progress: Callable[[Progress], None]
-) -> Progress:
-    """``fit`` to the end or until the watch has had enough; the model then holds what it kept."""
-    final = fit(trainer, folder, log_every=watch.log_every, on_progress=on_progress, watch=watch)
-    watch.finish(trainer)
-    return final
+@contextmanager
+def fitted_watched(
+    trainer: Trainer, folder: Path, watch: Watch, on_progress: OnProgress
+) -> Iterator[Progress]:
+    """``fitted``, to the end or until the watch has had enough; the model holds what it kept."""
+    log_every = watch.log_every
+    with fitted(trainer, folder, log_every=log_every, on_progress=on_progress, watch=watch) as end:
+        watch.finish(trainer)
+        yield end
