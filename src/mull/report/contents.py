@@ -18,13 +18,17 @@ FAILURE_ROWS = 200
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A series with its numbers; ``points`` and ``panels`` are empty where it is no pool."""
+    """A series with its numbers; ``points`` and ``panels`` are empty where it is no pool.
+
+    ``run`` names its run where there are several.
+    """
 
     name: str
     line: Series
     accuracy: Interval
     points: tuple[Point, ...] = ()
     panels: tuple[Panel, ...] = ()
+    run: str = ""
 
 
 def accuracy(line: Series, resamples: int) -> Interval:

@@ -237,7 +237,9 @@ def compare(studies: Sequence[Study], unit: str) -> Any | None:
 
 
 def sweep(studies: Sequence[Study], parameter: str = "temperature") -> Any | None:
-    """Accuracy against a parameter that series differ in; ``None`` with fewer than two values."""
+    """Accuracy against a parameter that series of one run differ in; ``None`` with fewer than two
+    values.
+    """
     lines = [s for s in studies if s.points and _value(s, parameter) is not None]
     if len({_value(study, parameter) for study in lines}) < 2:
         return None

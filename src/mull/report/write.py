@@ -21,7 +21,7 @@ from mull.report.browser import TextBudget
 from mull.report.data import Run
 from mull.report.digest import UNITS, digest
 from mull.report.page import Chapter, Figure, render
-from mull.report.tables import Table, markdown, to_csv
+from mull.report.tables import Table, markdown, safe_terminal, to_csv
 from mull.report.trees import Grove
 
 DRAWS = 1000
@@ -54,7 +54,8 @@ def write_report(
     studies = study_all(runs, texts, resamples, draws, grove)
     texts.settle()
     pooled = [study for study in studies if study.points][:CHAPTERS]
-    chapters = [_chapter(study, studies, titled=len(pooled) > 1) for study in pooled]
+    titled = len(pooled) > 1 or len(runs) > 1
+    chapters = [_chapter(study, studies, titled) for study in pooled]
     comparisons = _comparisons(pooled)
     tables = _tables(runs, studies)
     found = worth.worths([study.line for study in studies], resamples)
@@ -82,6 +83,7 @@ def write_report(
         version("mull"),
         bench.puzzles,
         drawn,
+        titled,
     )
     every = [*tables.values(), *(table for chapter in chapters for table in chapter.tables)]
     figures = [*comparisons, *(f for c in chapters for f in (*c.compute, *c.figures))]
@@ -103,7 +105,7 @@ def study_all(
         name = run.name if len(runs) > 1 else ""
         watched = (replace(cell, problems=grove.watch(cell, name)) for cell in run.cells)
         digests = [digest(cell, texts) for cell in watched]
-        lines = curves.series(digests, prefix=f"{run.name} · " if len(runs) > 1 else "")
+        lines = curves.series(digests, prefix=f"{name}{curves.BETWEEN}" if name else "")
         largest = _largest(lines)
         for line in lines:
             pooled = line in largest
@@ -115,6 +117,7 @@ def study_all(
                     accuracy=contents.accuracy(line, resamples),
                     points=curves.points(line, resamples, draws) if pooled else (),
                     panels=curves.panels(line, resamples, draws) if pooled else (),
+                    run=name,
                 )
             )
     return studies
@@ -133,12 +136,13 @@ def _largest(lines: Sequence[curves.Series]) -> list[curves.Series]:
 
 def _chapter(study: contents.Study, studies: Sequence[contents.Study], titled: bool) -> Chapter:
     # A cell that is read off the same pool would lie on a curve that is there already, unless a
-    # verifier or a judge chose.
+    # verifier or a judge chose. Other runs may have had other problems.
     mine = study.line.first.parameters
     others = [
         other
         for other in studies
-        if (not other.line.pooled or CHOSEN.search(other.line.first.strategy))
+        if other.run == study.run
+        and (not other.line.pooled or CHOSEN.search(other.line.first.strategy))
         and other.line.first.parameters in ({}, mine)
     ][: len(plots.OTHERS)]
     compute = [
@@ -194,7 +198,13 @@ def _comparisons(pooled: Sequence[contents.Study]) -> list[Figure]:
         )
         for unit in ("samples", "flops")
     ]
-    made.append(_drawn("temperature", "temperature", plots.sweep, pooled))
+    by_run: dict[str, list[contents.Study]] = {}
+    for study in pooled:
+        by_run.setdefault(study.run, []).append(study)
+    for number, (run, own) in enumerate(by_run.items(), 1):
+        name = "temperature" if number == 1 else f"temperature_{number}"
+        title = f"temperature{curves.BETWEEN}{safe_terminal(run)}" if run else "temperature"
+        made.append(_drawn(name, title, plots.sweep, own))
     return [figure for figure in made if figure]
 
 
