@@ -60,6 +60,34 @@ def test_two_reports_of_one_run_are_byte_identical(folder: Path, tmp_path: Path)
         assert other.read_bytes() == path.read_bytes(), path.name
 
 
+def test_a_report_removes_what_an_earlier_one_left_and_nothing_else(tmp_path: Path) -> None:
+    beside, named = tmp_path / "tables" / "mine.md", tmp_path / "tables" / "undecided.md"
+    beside.parent.mkdir()
+    beside.write_text("mine")
+    whole = cell(6, 2)
+    first, *others = whole.problems
+    unsure = replace(first, correct=None, outcome="grader_error")
+    write(tmp_path, run(replace(whole, problems=(unsure, *others))))
+    assert named.is_file()
+    write(tmp_path, run(cell(6, 1, strategy="greedy", independent=False)))
+    assert not named.exists()
+    assert not list((tmp_path / "plots").iterdir())
+    assert {path.stem for path in (tmp_path / "tables").glob("*.md")} == {
+        "cells", "failure_types", "failures", "ledger", "unanswered", "mine"
+    }  # fmt: skip
+
+
+def test_a_report_removes_no_file_that_a_changed_list_names(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.md"
+    kept.write_text("kept")
+    out = tmp_path / "report"
+    write(out, run(cell(6, 1, strategy="greedy", independent=False)))
+    with (out / "report_files.txt").open("a") as file:
+        file.write("tables/../../kept.md\n../kept.md\nreport.html\n")
+    write(out, run(cell(6, 1, strategy="greedy", independent=False)))
+    assert kept.is_file()
+
+
 class Seen(HTMLParser):
     """Tags and attributes of a page."""
 

@@ -6,7 +6,7 @@ Bytes depend on the records alone: no dates, no host, no order of arrival.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +27,9 @@ from mull.report.trees import Grove
 DRAWS = 1000
 CHAPTERS = 8
 """Pooled series that get figures of their own; further ones stand in the tables."""
+NOTED = "report_files.txt"
+"""Which files beside the page are the report's, a name a line."""
+OWN = re.compile(r"(tables|plots)/[^/\\]+\.(md|csv|svg|png)")
 CHOSEN = re.compile(r"\b(verifier|judge)=")
 CURVES = (
     "The share of candidates that is right by their score, in bins of equal mass; on the dashed "
@@ -229,14 +232,35 @@ def _tables(runs: Sequence[Run], studies: Sequence[contents.Study]) -> dict[str,
 
 
 def _write(out: Path, page: str, tables: Sequence[Table], figures: Sequence[Figure]) -> Path:
+    files: dict[str, str | bytes] = {}
+    for table in tables:
+        files[f"tables/{table.name}.md"] = markdown(table)
+        files[f"tables/{table.name}.csv"] = to_csv(table)
+    for figure in figures:
+        files[f"plots/{figure.name}.svg"] = figure.svg
+        files[f"plots/{figure.name}.png"] = figure.png
     for folder in ("tables", "plots"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    for table in tables:
-        write_atomic(out / "tables" / f"{table.name}.md", markdown(table))
-        write_atomic(out / "tables" / f"{table.name}.csv", to_csv(table))
-    for figure in figures:
-        write_atomic(out / "plots" / f"{figure.name}.svg", figure.svg)
-        write_atomic(out / "plots" / f"{figure.name}.png", figure.png)
-    path = out / "report.html"  # written last: where it is, the rest is complete
+    path = out / "report.html"  # goes first and comes last: where it is, the rest is complete
+    path.unlink(missing_ok=True)
+    _clear(out, files)
+    for name, content in files.items():
+        write_atomic(out / name, content)
     write_atomic(path, page)
     return path
+
+
+def _clear(out: Path, files: Collection[str]) -> None:
+    """Remove what an earlier report wrote into ``out`` and this one will not; note what is its own.
+
+    A file that stood there before any report is somebody else's: it is never noted nor removed.
+    """
+    try:
+        noted = (out / NOTED).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        noted = []
+    own = {name for name in noted if OWN.fullmatch(name)}
+    for name in own.difference(files):
+        (out / name).unlink(missing_ok=True)
+    kept = [name for name in files if name in own or not (out / name).exists()]
+    write_atomic(out / NOTED, "".join(f"{name}\n" for name in kept))
