@@ -41,6 +41,17 @@ def test_the_report_says_what_the_records_say(tmp_path: Path) -> None:
         assert "unfinished" not in first.facts
 
 
+def test_budgets_that_differ_in_their_seventh_digit_are_two_series(tmp_path: Path) -> None:
+    given = small(strategies=["vote(n=2)"], problems=2, samples=None, tokens=[1000001, 1000002])
+    run(given, tmp_path, engine=engine(), task=Steps(), virtual=True)
+    with Runs([tmp_path]) as opened:
+        found = study_all(opened.runs, TextBudget(), resamples=50, draws=50)
+    assert [(study.line.label, len(study.line.digests)) for study in found] == [
+        ("vote(n=2) · tokens=1000001 · T=1", 1),
+        ("vote(n=2) · tokens=1000002 · T=1", 1),
+    ]
+
+
 def test_a_strategy_costs_its_whole_bill_and_not_that_of_its_candidates(tmp_path: Path) -> None:
     """A search drops most of what it pays for; a judge and a verifier are paid as well."""
     given = small(

@@ -117,13 +117,12 @@ def _sampling(config: Mapping[str, object]) -> str:
 
 
 def _cell(records: Records, cell: Cell, problems: Sequence[ProblemRecord]) -> data.Cell:
-    limits = {} if cell.budget is None else cell.budget.limits
     parameters: dict[str, str | int | float] = {}
     if cell.temperature is not None:
         parameters["temperature"] = cell.temperature
     return data.Cell(
         strategy=cell.strategy,
-        budget=", ".join(f"{unit}={value:g}" for unit, value in limits.items()),
+        budget=cell.budget_text,
         seed=cell.seed,
         problems=_Results(records, cell, problems),
         parameters=parameters,
