@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mull.budget import known
-from mull.metrics import Interval, mean_interval
+from mull.metrics import Bootstrap, Interval, mean_interval
 from mull.report.curves import BETWEEN, Panel, Point, Series
 from mull.report.data import Run
 from mull.report.tables import Column, Table, Value
@@ -20,33 +22,50 @@ FAILURE_ROWS = 200
 class Study:
     """A series with its numbers; ``points`` and ``panels`` are empty where it is no pool.
 
-    ``run`` names its run where there are several.
+    ``accuracy`` is that of what the strategy itself selected, ``single`` that of one candidate, and
+    ``covered`` says where some candidate is right, all over the graded problems; ``unanswered`` is
+    the share of candidates without an answer. ``run`` names its run where there are several.
     """
 
     name: str
     line: Series
     accuracy: Interval
+    single: Interval
+    covered: Interval
+    unanswered: Interval
     points: tuple[Point, ...] = ()
     panels: tuple[Panel, ...] = ()
     run: str = ""
 
 
-def accuracy(line: Series, resamples: int) -> Interval:
-    """Accuracy of what the strategy itself selected, over the graded problems."""
-    return mean_interval(line.mean("selected"), resamples)
+def means(line: Series, resamples: int) -> dict[str, Interval]:
+    """The numbers of a study that every series has, by their names there."""
+    columns = [line.mean(name) for name in ("selected", "single", "covered")]
+    boot = Bootstrap(np.column_stack(columns), resamples)
+    unanswered = np.mean([digest.unanswered for digest in line.digests], axis=0)
+    return {
+        "accuracy": boot.mean(0),
+        "single": boot.mean(1),
+        "covered": boot.mean(2),
+        "unanswered": mean_interval(unanswered, resamples),
+    }
 
 
 def brief(studies: Sequence[Study]) -> Table:
     """The strategies side by side, narrow enough for a terminal: what all share is said below."""
     full = cells(studies)
-    shown = [2, 3, 5, 7, 8, 9]
-    heads = tuple(full.columns[i] for i in (0, *shown))
+    heads = tuple(full.columns[i] for i in (0, 2, 3, 5, 7, 8, 9))
     labels, ending = _parted([study.line.label for study in studies])
     rows = tuple(
-        (label, *(row[i] for i in shown)) for label, row in zip(labels, full.rows, strict=True)
+        (label, row[2], row[3], _point(row[5]), *row[7:10])
+        for label, row in zip(labels, full.rows, strict=True)
     )
     note = f"{f'{ending}. ' if ending else ''}Samples, tokens and FLOPs are those of a problem."
     return Table("brief", full.title, heads, rows, note)
+
+
+def _point(value: Value) -> Value:
+    return value.value if isinstance(value, Interval) else value
 
 
 def _parted(labels: Sequence[str]) -> tuple[list[str], str]:
@@ -82,10 +101,8 @@ def cells(studies: Sequence[Study]) -> Table:
         line, cost = study.line, study.line.cost()
         graded = bool(line.graded.any())
         numbers: list[Value] = [
-            study.accuracy if graded else None,
-            float(line.mean("single").mean()) if graded else None,
-            float(line.mean("covered").mean()) if graded else None,
-            _unanswered(line),
+            *([study.accuracy, study.single, study.covered] if graded else [None] * 3),
+            study.unanswered,
         ]
         costs: list[Value] = [cost.get(unit) for unit in ("samples", "tokens", "flops", "seconds")]
         named: list[Value] = [line.label, len(line.digests), len(line.first.ids)]
@@ -95,15 +112,10 @@ def cells(studies: Sequence[Study]) -> Table:
         "Strategies",
         heads,
         tuple(rows),
-        "Accuracy is what the strategy selected, with its 95 % interval (bootstrap over problems); "
+        "Accuracy is what the strategy selected. 95 % intervals, bootstrap over problems; "
         "samples, tokens (computed: new prompt and generated), FLOPs and slot seconds are means a "
         "problem.",
     )
-
-
-def _unanswered(line: Series) -> float:
-    shares = [float(digest.unanswered.mean()) for digest in line.digests]
-    return sum(shares) / len(shares)
 
 
 def n_scaling(study: Study, titled: bool = False) -> Table:

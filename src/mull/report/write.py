@@ -117,7 +117,7 @@ def study_all(
                 contents.Study(
                     name="" if number == 1 else f"_{number}",
                     line=line,
-                    accuracy=contents.accuracy(line, resamples),
+                    **contents.means(line, resamples),
                     points=curves.points(line, resamples, draws) if pooled else (),
                     panels=curves.panels(line, resamples, draws) if pooled else (),
                     run=name,
