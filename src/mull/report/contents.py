@@ -10,8 +10,8 @@ import numpy as np
 
 from mull.budget import known
 from mull.metrics import Bootstrap, Interval, mean_interval
-from mull.report.curves import BETWEEN, Panel, Point, Series
-from mull.report.data import Run
+from mull.report.curves import Panel, Point, Series
+from mull.report.data import BETWEEN, Run
 from mull.report.tables import Column, Table, Value
 from mull.types import Usage
 

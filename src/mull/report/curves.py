@@ -36,10 +36,6 @@ STRATEGIES = {
 """What is read off a pool of samples, by its column, with the name that a plot shows."""
 
 
-BETWEEN = " · "
-"""Between the parts of a series' label."""
-
-
 @dataclass(frozen=True, slots=True)
 class Series:
     """A cell over its seeds: ``digests`` share strategy, budget, parameters and problems."""
@@ -107,17 +103,7 @@ def series(digests: Sequence[CellDigest], prefix: str = "") -> list[Series]:
     for digest in digests:
         named = tuple(sorted(digest.parameters.items()))
         groups.setdefault((digest.strategy, digest.budget, named, digest.ids), []).append(digest)
-    return [Series(prefix + _label(members[0]), tuple(members)) for members in groups.values()]
-
-
-def _label(digest: CellDigest) -> str:
-    named = [
-        f"{'T' if name == 'temperature' else name}={value:g}"
-        if isinstance(value, float)
-        else f"{name}={value}"
-        for name, value in sorted(digest.parameters.items())
-    ]
-    return BETWEEN.join(part for part in (digest.strategy, digest.budget, *named) if part)
+    return [Series(prefix + members[0].label, tuple(members)) for members in groups.values()]
 
 
 def points(

@@ -209,12 +209,15 @@ def _failed(number: int, graded: bool) -> data.Sample:
 
 
 def _ledger(records: Records) -> tuple[data.LedgerRow, ...]:
-    """Sums over the problems of each cell."""
+    """Sums over the problems of each cell, which tells its seed where there are several."""
+    seeds = len({cell.seed for cell in records.cells}) > 1
     sums: dict[tuple[str, str, str], tuple[Usage, int]] = {}
     for cell in records.cells:
+        label = _cell(records, cell, ()).label
+        name = f"{label}{data.BETWEEN}seed {cell.seed}" if seeds else label
         for result in records.results(cell):
             for row in result.spent:
-                key = (cell.id, row.purpose, row.model)
+                key = (name, row.purpose, row.model)
                 usage, count = sums.get(key, (Usage(), 0))
                 sums[key] = (usage + row.usage, count + row.completions)
     return tuple(

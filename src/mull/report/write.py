@@ -18,7 +18,7 @@ from mull.report import contents, curves, plots, worth
 from mull.report.arc import Bench
 from mull.report.arc_tables import tables as arc_tables
 from mull.report.browser import TextBudget
-from mull.report.data import Run
+from mull.report.data import BETWEEN, Run
 from mull.report.digest import UNITS, digest
 from mull.report.page import Chapter, Figure, render
 from mull.report.tables import Table, markdown, safe_terminal, to_csv
@@ -108,7 +108,7 @@ def study_all(
         name = run.name if len(runs) > 1 else ""
         watched = (replace(cell, problems=grove.watch(cell, name)) for cell in run.cells)
         digests = [digest(cell, texts) for cell in watched]
-        lines = curves.series(digests, prefix=f"{name}{curves.BETWEEN}" if name else "")
+        lines = curves.series(digests, prefix=f"{name}{BETWEEN}" if name else "")
         largest = _largest(lines)
         for line in lines:
             pooled = line in largest
@@ -206,7 +206,7 @@ def _comparisons(pooled: Sequence[contents.Study]) -> list[Figure]:
         by_run.setdefault(study.run, []).append(study)
     for number, (run, own) in enumerate(by_run.items(), 1):
         name = "temperature" if number == 1 else f"temperature_{number}"
-        title = f"temperature{curves.BETWEEN}{safe_terminal(run)}" if run else "temperature"
+        title = f"temperature{BETWEEN}{safe_terminal(run)}" if run else "temperature"
         made.append(_drawn(name, title, plots.sweep, own))
     return [figure for figure in made if figure]
 
