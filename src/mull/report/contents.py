@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from mull.budget import known
-from mull.metrics import Bootstrap, Interval, mean_interval
-from mull.report.curves import Panel, Point, Series
+from mull.metrics import Bootstrap, Interval, ScalingRow, mean_interval
+from mull.report.curves import Panel, Series
 from mull.report.data import BETWEEN, Run
 from mull.report.tables import Column, Table, Value
 from mull.types import Usage
@@ -33,7 +33,7 @@ class Study:
     single: Interval
     covered: Interval
     unanswered: Interval
-    points: tuple[Point, ...] = ()
+    points: tuple[ScalingRow, ...] = ()
     panels: tuple[Panel, ...] = ()
     run: str = ""
 
@@ -164,11 +164,13 @@ def vote_against_coverage(study: Study, titled: bool = False) -> Table:
 
 def compute(study: Study, titled: bool = False) -> Table:
     """What n samples cost a problem, with the accuracy they buy."""
-    units = list(study.points[-1].cost) if study.points else []
+    costs = [study.line.cost(point.n) for point in study.points]
+    units = list(costs[-1]) if costs else []
     words = {"samples": "samples", "tokens": "tokens", "flops": "FLOPs", "seconds": "slot seconds"}
     heads = (*(Column(words[unit]) for unit in units), Column("vote %", True))
     rows: tuple[tuple[Value, ...], ...] = tuple(
-        (*(p.cost.get(unit) for unit in units), p.scores["vote"]) for p in study.points
+        (*(cost.get(unit) for unit in units), point.scores["vote"])
+        for point, cost in zip(study.points, costs, strict=True)
     )
     return Table(
         _name("compute", study),
