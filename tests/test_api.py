@@ -246,6 +246,31 @@ def test_many_prompts_are_no_single_one(prompts: Any) -> None:
         mull.solve_many(prompts, "simulated:echo")
 
 
+@pytest.mark.parametrize("wrong", [" ", 7])
+def test_a_list_with_a_prompt_that_is_none_is_refused_before_anything_is_spent(wrong: Any) -> None:
+    seen: list[api.Solution] = []
+    engine = SimulatedEngine(Script(["answer 7"]), slots=2)
+    for prompts in (["Say it."] * 30 + [wrong], ("Say it.",) * 30 + (wrong,)):
+        with pytest.raises(UsageError, match="prompt"):
+            mull.solve_many(prompts, engine, strategy="vote(n=2)", on_solution=seen.append)
+    assert seen == []
+
+
+@pytest.mark.parametrize("error", [UsageError, OSError])
+def test_prompts_before_one_that_cannot_be_read_are_finished_first(error: type[Exception]) -> None:
+    def prompts() -> Iterator[str]:
+        yield from ["Say it."] * 30
+        if error is OSError:
+            raise OSError("gone")
+        yield " "
+
+    seen: list[api.Solution] = []
+    engine = SimulatedEngine(Script(["answer 7"]), slots=2)
+    with pytest.raises(error, match=r"gone|the prompt is empty"):
+        mull.solve_many(prompts(), engine, strategy="vote(n=2)", on_solution=seen.append)
+    assert [solution.answer for solution in seen] == ["answer 7"] * 30
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_directory_may_be_a_path() -> None:
@@ -286,7 +311,7 @@ def test_inside_a_running_loop_the_error_says_what_to_await() -> None:
     async def cell() -> None:
         with pytest.raises(UsageError, match=r"await mull\.api\.asolve$"):
             mull.solve("Say it.", "simulated:echo")
-        with pytest.raises(UsageError, match="asolve_many"):
+        with pytest.raises(UsageError, match=r"async for solution in mull\.api\.asolve_many\("):
             mull.solve_many(["Say it."], "simulated:echo")
         assert (await mull.asolve("Say it.", "simulated:echo")).samples == 16
         assert len(asyncio.all_tasks()) == 1

@@ -126,7 +126,7 @@ def solve(prompt: str | Problem, engine: Model, **options: Unpack[Options]) -> S
     >>> solve("simulated: 2 + 2", "simulated", task="text", strategy="vote(n=4)").samples
     4
     """
-    _no_loop("solve", "asolve")
+    _no_loop("solve", "await mull.api.asolve")
     ledgers: list[Ledger] = []
     (solution,) = _run(_solve_each([prompt], engine, options, ledgers), ledgers)
     return solution
@@ -147,10 +147,12 @@ def solve_many(
 ) -> list[Solution]:
     """Solve many prompts side by side, in the prompts' order; options as ``solve``.
 
-    ``on_solution`` is called as each finishes (progress, or saving as you go).
+    ``on_solution`` is called as each finishes (progress, or saving as you go). A list or tuple of
+    prompts is checked before anything is spent; others are read lazily, and what is wrong with one
+    of them is raised when those before it are finished.
     """
 
-    _no_loop("solve_many", "asolve_many")
+    _no_loop("solve_many", "async for solution in mull.api.asolve_many(…)")
     ledgers: list[Ledger] = []
     return _run(_solve_each(prompts, engine, options, ledgers), ledgers, on_solution)
 
@@ -180,7 +182,8 @@ def _run(
 async def asolve_many(
     prompts: Iterable[str | Problem], engine: Model, **options: Unpack[Options]
 ) -> AsyncGenerator[Solution, None]:
-    """Solve prompts (read lazily) side by side; yield each as it finishes.
+    """Solve prompts (read lazily) side by side; yield each as it finishes. Prompts are checked as
+    by ``solve_many``.
 
     What was given by name (engines, verifiers) is opened here and closed at the end.
     """
@@ -207,16 +210,22 @@ async def _solve_each(
     seed, more = options.get("seed", 0), options.get("engine_options") or {}
     if more and isinstance(engine, Engine):
         raise UsageError("engine_options are for an engine given by name; this one is made already")
+    problems: Iterable[Problem] = (_problem(task, p, str(at)) for at, p in enumerate(prompts))
+    if isinstance(prompts, list | tuple):
+        problems = list(problems)
     policy = load_policy(engine, **more)
+    wrong: list[Exception] = []
 
     def jobs() -> Iterator[Job]:
-        for position, prompt in enumerate(prompts):
-            problem = _problem(task, prompt, str(position))
-            start = Start(problem, task, budget, sampling or Sampling(), until)
-            ledger = Ledger(options.get("cost_model"))
-            if ledgers is not None:
-                ledgers.append(ledger)
-            yield Job(strategy, start, seed, position, ledger)
+        try:
+            for position, problem in enumerate(problems):
+                start = Start(problem, task, budget, sampling or Sampling(), until)
+                ledger = Ledger(options.get("cost_model"))
+                if ledgers is not None:
+                    ledgers.append(ledger)
+                yield Job(strategy, start, seed, position, ledger)
+        except Exception as error:  # those that were begun are paid for: they are finished first
+            wrong.append(error)
 
     try:
         given = equip(
@@ -235,6 +244,8 @@ async def _solve_each(
             async with aclosing(solving) as stream:
                 async for solved in stream:
                     yield solved.job.tag, Solution.of(solved)
+            if wrong:
+                raise wrong[0]
         finally:
             await given.aclose()
     finally:
@@ -275,8 +286,7 @@ def _no_loop(name: str, instead: str) -> None:
     except RuntimeError:
         return
     raise UsageError(
-        f"mull.{name} cannot run inside a running event loop (a notebook?): use await "
-        f"mull.api.{instead}"
+        f"mull.{name} cannot run inside a running event loop (a notebook?): use {instead}"
     )
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mull.metrics import Pool, best_at_k, pass_at_k, subsets, vote_at_k
-from mull.selection import Best, Majority, Selector, Weighted
+from mull.selection import Best, Majority, Selector
 from mull.types import Candidate
 
 
@@ -49,10 +49,9 @@ def graded(draw: st.DrawFn, max_n: int = 7) -> tuple[list[Candidate], set[str]]:
     answers = draw(st.lists(st.sampled_from(["a", "b", "c", None]), min_size=n, max_size=n))
     likely = draw(st.lists(st.integers(0, 3), min_size=n, max_size=n))
     has = draw(st.lists(st.sampled_from([True, True, False]), min_size=n, max_size=n))
-    weights = draw(st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.7]), min_size=n, max_size=n))
     candidates = []
     for i, answer in enumerate(answers):
-        scores = {"w": weights[i]} | ({"mean_logprob": -0.25 * likely[i]} if has[i] else {})
+        scores = {"mean_logprob": -0.25 * likely[i]} if has[i] else {}
         candidates.append(Candidate((i,), "", answer, None, scores=scores))
     return candidates, draw(st.sets(st.sampled_from("abc")))
 
@@ -64,7 +63,6 @@ def pool_of(candidates: list[Candidate], right: set[str]) -> Pool:
         np.array(groups),
         np.array([c.answer in right for c in candidates]),
         np.array([c.scores.get("mean_logprob", np.nan) for c in candidates]),
-        np.array([c.scores["w"] for c in candidates]),
     )
 
 
@@ -84,8 +82,6 @@ def test_vote_at_k_is_the_mean_of_the_selection_over_all_subsets(
     pool = pool_of(candidates, right)
     plain = vote_at_k([pool], k)[0]
     assert plain == pytest.approx(over_all_subsets(candidates, right, k, Majority()))
-    heavy = vote_at_k([pool], k, weighted=True)[0]
-    assert heavy == pytest.approx(over_all_subsets(candidates, right, k, Weighted("w")))
 
 
 @given(graded(), st.data())
@@ -163,5 +159,3 @@ def test_a_subset_draw_takes_every_sample_equally_often() -> None:
 def test_a_pool_with_arrays_of_unequal_length_is_refused() -> None:
     with pytest.raises(ValueError, match=r"pool.correct has 1 entries, expected 2"):
         Pool(np.array([0, 1]), np.array([True]))
-    with pytest.raises(ValueError, match=r"pool.weights"):
-        vote_at_k([Pool(np.array([0, 1]), np.array([True, False]))], 2, weighted=True)

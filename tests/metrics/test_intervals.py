@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -108,6 +109,29 @@ def test_a_ratio_is_of_means_and_undefined_over_nothing() -> None:
     assert interval.value == pytest.approx(2 / 3)
     assert 0 <= interval.low < 2 / 3 < interval.high <= 1
     assert math.isnan(ratio_interval([0, 0], [0, 0], resamples=10).value)
+
+
+def test_a_ratio_near_none_and_all_is_no_certainty() -> None:
+    assert ratio_interval([1] * 5, [1] * 5) == wilson(5, 5)
+    covered = ratio_interval([1] * 3 + [0] * 17, [1] * 3 + [0] * 17)
+    assert covered == replace(wilson(3, 3), n=20), "no more is known than the three tell"
+    assert ratio_interval([0] * 20, [1] * 8 + [0] * 12).percent() == wilson(0, 8).percent()
+    uneven = ratio_interval([40, 1, 1, 1], [40, 1, 1, 1])
+    assert uneven.low == wilson(1, 1).low, "forty candidates of one problem are one problem"
+    assert ratio_interval([1, 0] * 20, [1] * 40).method == "percentile"
+    assert ratio_interval([1, 2, 3, 2], [2, 1, 3, 2]).method == "percentile", "no share"
+
+
+@pytest.mark.parametrize("share", [0.9, 0.98])
+def test_a_rare_miss_of_a_ratio_is_covered_where_resampling_would_miss_it(share: float) -> None:
+    chance = np.random.default_rng(5)
+    covered = 0
+    for _ in range(300):
+        whole = chance.random(60) < 0.5
+        part = whole & (chance.random(60) < share)
+        found = ratio_interval(part, whole, 200)
+        covered += found.low <= share <= found.high
+    assert covered >= 0.92 * 300
 
 
 def test_resampling_replicates_widens_the_interval_when_they_disagree() -> None:

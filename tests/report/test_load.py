@@ -13,6 +13,7 @@ from mull.engines.simulated import Fault, Faults
 from mull.errors import StoreError
 from mull.report import Runs, contents, study_all, write_report
 from mull.report.browser import TextBudget
+from mull.report.trees import Grove
 from mull.runs.records import Records
 from mull.runs.run import Progress, run
 from mull.store.schema import FILE
@@ -29,8 +30,8 @@ def test_the_report_says_what_the_records_say(tmp_path: Path) -> None:
     made(tmp_path / "run", seeds=[0, 1])
     with Runs([tmp_path / "run"]) as opened, Records(tmp_path / "run") as records:
         study = study_all(opened.runs, TextBudget(), resamples=50, draws=50)[0]
-        votes = [cell for cell in records.cells if cell.strategy == "vote"]
-        results = [result for cell in votes for result in records.results(cell)]
+        cells = [cell for cell in records.cells if cell.strategy == "vote"]
+        results = [result for cell in cells for result in records.results(cell)]
         right = [result.correct is True for result in results]
         assert study.accuracy.value == pytest.approx(sum(right) / len(right))
         assert study.points[-1].n == 4
@@ -40,8 +41,32 @@ def test_the_report_says_what_the_records_say(tmp_path: Path) -> None:
         first = opened.runs[0]
         assert first.config_hash == records.config_hash
         assert first.facts["seeds"] == "0, 1"
-        assert {row.cell for row in first.ledger} == {cell.id for cell in records.cells}
+        votes = {f"vote · samples=4 · T=1 · seed {seed}" for seed in (0, 1)}
+        assert {row.cell for row in first.ledger} == {"greedy · seed 0", "greedy · seed 1", *votes}
         assert "unfinished" not in first.facts
+
+
+def test_a_cell_has_one_name_in_tables_ledger_and_trees(tmp_path: Path) -> None:
+    given = small(strategies=["beam(verifier=prm)"], verifiers={"prm": "simulated"}, problems=2)
+    run(given, tmp_path, engine=engine(), task=Steps(), virtual=True)
+    grove = Grove()
+    with Runs([tmp_path]) as opened:
+        found = study_all(opened.runs, TextBudget(), resamples=50, draws=50, grove=grove)
+        ledger = {row.cell for row in opened.runs[0].ledger}
+    label = "beam(verifier=prm) · samples=4 · T=1"
+    assert {study.line.label for study in found} == ledger == {label}
+    assert [stand.label for stand in grove.stands()] == [label]
+
+
+def test_budgets_that_differ_in_their_seventh_digit_are_two_series(tmp_path: Path) -> None:
+    given = small(strategies=["vote(n=2)"], problems=2, samples=None, tokens=[1000001, 1000002])
+    run(given, tmp_path, engine=engine(), task=Steps(), virtual=True)
+    with Runs([tmp_path]) as opened:
+        found = study_all(opened.runs, TextBudget(), resamples=50, draws=50)
+    assert [(study.line.label, len(study.line.digests)) for study in found] == [
+        ("vote(n=2) · tokens=1000001 · T=1", 1),
+        ("vote(n=2) · tokens=1000002 · T=1", 1),
+    ]
 
 
 def test_a_strategy_costs_its_whole_bill_and_not_that_of_its_candidates(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tests.report.invented import cell, problem, run
 
+from mull.metrics import Interval
 from mull.report import contents
 from mull.report.browser import GROUP_LIMIT, TEXT_LIMIT, TextBudget
 from mull.report.console import summary
@@ -126,6 +127,19 @@ def test_cells_that_differ_in_their_seed_are_one_series() -> None:
     alone = [studies(run(cell(30, 4, seed=s)))[0].points[-1].scores["vote"].value for s in (0, 1)]
     assert both[0].points[-1].scores["vote"].value == pytest.approx(np.mean(alone))
     assert contents.cells(both).rows[0][1] == 2
+
+
+def test_every_share_of_a_strategy_has_its_interval_and_a_terminal_the_first_alone() -> None:
+    found = studies(run(cell(30, 4), cell(30, 4, seed=1), cell(30, 1, strategy="greedy")))
+    for row in contents.cells(found).rows:
+        assert all(isinstance(value, Interval) and value.n == 30 for value in row[3:7])
+    line = found[0].line
+    assert found[0].single.value == pytest.approx(line.mean("single").mean())
+    assert found[0].covered.value == pytest.approx(line.mean("covered").mean())
+    shares = [digest.unanswered.mean() for digest in line.digests]
+    assert found[0].unanswered.value == pytest.approx(np.mean(shares))
+    for row in contents.brief(found).rows:
+        assert [isinstance(value, Interval) for value in row].count(True) == 1
 
 
 def test_pools_that_share_their_samples_get_one_chapter_and_searches_none() -> None:

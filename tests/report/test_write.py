@@ -60,6 +60,34 @@ def test_two_reports_of_one_run_are_byte_identical(folder: Path, tmp_path: Path)
         assert other.read_bytes() == path.read_bytes(), path.name
 
 
+def test_a_report_removes_what_an_earlier_one_left_and_nothing_else(tmp_path: Path) -> None:
+    beside, named = tmp_path / "tables" / "mine.md", tmp_path / "tables" / "undecided.md"
+    beside.parent.mkdir()
+    beside.write_text("mine")
+    whole = cell(6, 2)
+    first, *others = whole.problems
+    unsure = replace(first, correct=None, outcome="grader_error")
+    write(tmp_path, run(replace(whole, problems=(unsure, *others))))
+    assert named.is_file()
+    write(tmp_path, run(cell(6, 1, strategy="greedy", independent=False)))
+    assert not named.exists()
+    assert not list((tmp_path / "plots").iterdir())
+    assert {path.stem for path in (tmp_path / "tables").glob("*.md")} == {
+        "cells", "failure_types", "failures", "ledger", "unanswered", "mine"
+    }  # fmt: skip
+
+
+def test_a_report_removes_no_file_that_a_changed_list_names(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.md"
+    kept.write_text("kept")
+    out = tmp_path / "report"
+    write(out, run(cell(6, 1, strategy="greedy", independent=False)))
+    with (out / "report_files.txt").open("a") as file:
+        file.write("tables/../../kept.md\n../kept.md\nreport.html\n")
+    write(out, run(cell(6, 1, strategy="greedy", independent=False)))
+    assert kept.is_file()
+
+
 class Seen(HTMLParser):
     """Tags and attributes of a page."""
 
@@ -126,12 +154,30 @@ def test_plots_are_light_and_dark_in_the_page_and_plain_files_beside_it(folder: 
 @pytest.mark.slow
 def test_several_runs_and_a_temperature_sweep_make_one_page(tmp_path: Path) -> None:
     sweep = [cell(20, 2, seed=3, levels=False, temperature=t) for t in (0.5, 1.0)]
-    page = write(tmp_path, run(*sweep, name="one"), run(cell(20, 2, levels=False), name="two"))
-    assert (tmp_path / "plots" / "temperature.svg").is_file()
+    page = write(tmp_path, *(run(*sweep, name=name) for name in ("one", "two")))
+    assert {"temperature.svg", "temperature_2.svg"} <= {p.name for p in tmp_path.rglob("*.svg")}
     assert (tmp_path / "plots" / "votes_by_flops.svg").is_file()
     assert (tmp_path / "tables" / "n_scaling_3.md").is_file()
     assert "one · vote · samples=2 · T=0.5" in page
     assert page.count("What was spent: ") == 2
+
+
+@pytest.mark.slow
+def test_temperatures_of_different_runs_are_no_sweep(tmp_path: Path) -> None:
+    cold, hot = (cell(20, 2, levels=False, temperature=t) for t in (0.5, 1.0))
+    page = write(tmp_path, run(cold, name="small"), run(hot, name="large"))
+    assert not list(tmp_path.rglob("temperature*.svg"))
+    lead = html.unescape(page[page.index('<p class="lead">') : page.index("<dl")])
+    named = "small · vote · samples=2 · T=0.5"
+    assert lead.count(named) == 2, "the sentence and the tiles say whose they are"
+
+
+def test_the_cost_plot_of_a_run_has_points_of_that_run_alone(tmp_path: Path) -> None:
+    one, other = (cell(20, 2, levels=False, seed=seed) for seed in (0, 1))
+    greedy = cell(20, 1, strategy="greedy", independent=False)
+    write(tmp_path, run(one, name="small"), run(other, greedy, name="large"))
+    plots = [tmp_path / "plots" / f"accuracy_by_samples{end}.svg" for end in ("", "_2")]
+    assert ["greedy" in path.read_text(encoding="utf-8") for path in plots] == [False, True]
 
 
 def test_a_run_without_gold_answers_still_has_its_votes_and_its_browser(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from tests.tasks.arc.world import random_puzzle
 from mull.cli.arc.solve import Given
 from mull.engines.adapt import Parts
 from mull.engines.simulated import run_virtual
-from mull.runs import estimate, prepare, run
+from mull.runs import Records, estimate, prepare, run
 from mull.runs.estimate import Estimate
 from mull.strategies.base import Search, Start
 from mull.strategies.vote import Vote
 from mull.tasks.arc.task import ArcTask
+from mull.types import Problem, Prompt, Usage
 
 
 @dataclass(frozen=True)
@@ -116,3 +118,32 @@ def test_views_are_shared_by_those_who_see_the_same() -> None:
     assert guess_arc("airv(n=8)", "airv(n=4)", "airv(n=8, rank=views)").samples == 3 * 8
     assert guess_arc("airv(n=8)", "airv(n=16, per_view=2)").samples == 3 * 16
     assert guess_arc("airv(n=8)", "airv(n=8, seed=1)").samples == 3 * (8 + 8)
+
+
+@dataclass(frozen=True)
+class Long(Steps):
+    """Problems whose prompts are most of what a sample costs."""
+
+    def problems(self, split: str, count: int, seed: int = 0) -> Iterator[Problem]:
+        for problem in super().problems(split, count, seed):
+            yield replace(problem, prompt=Prompt.of("context " * 100 + problem.prompt.plain))
+
+
+@pytest.mark.parametrize("measured", [16, 0])
+def test_a_prompt_is_paid_once_a_problem_however_many_samples_follow(measured: int) -> None:
+    config, price = small(strategies=["vote"]), (1.0, 0.1, 0.0)
+    found = run_virtual(estimate(prepare(config, task=Long()), engine(price=price), measured))
+    assert found.prompt_tokens > 12 * 100
+    assert found.cost == pytest.approx(found.prompt_tokens / 1e6, rel=0.01)
+
+
+def test_what_is_measured_tells_what_is_then_spent(tmp_path: Path) -> None:
+    config, price = small(strategies=["vote"], samples=32), (1.0, 0.1, 2.0)
+    found = run_virtual(estimate(prepare(config, task=Long()), engine(price=price)))
+    run(config, tmp_path, engine=engine(price=price), task=Long(), virtual=True)
+    with Records(tmp_path) as records:
+        results = [result for cell in records.cells for result in records.results(cell)]
+    spent = sum((result.total for result in results), Usage())
+    assert found.prompt_tokens == pytest.approx(spent.prompt, rel=0.01)
+    assert found.flops == pytest.approx(spent.flops, rel=0.2)
+    assert found.cost == pytest.approx(spent.cost, rel=0.2)

@@ -34,8 +34,8 @@ from mull.metrics.scaling import (
     ScalingRow,
     n_scaling,
     powers_of_two,
+    scaling_row,
     scaling_scores,
-    selection_accuracy,
     unanswered_shares,
 )
 
@@ -58,8 +58,8 @@ __all__ = [
     "pass_at_k",
     "powers_of_two",
     "ratio_interval",
+    "scaling_row",
     "scaling_scores",
-    "selection_accuracy",
     "subsets",
     "unanswered_shares",
     "vote_at_k",

@@ -28,7 +28,7 @@ class Pool:
 
     ``groups`` numbers the answers by task equality, in order of first appearance, -1 where there
     is none; ``correct`` is the verdict of each sample (unanswered is false); ``mean_logprob`` is
-    NaN where unknown; ``weights`` are the votes of a weighted vote.
+    NaN where unknown; ``weights`` are a verifier's scores.
     """
 
     groups: Ints
@@ -113,16 +113,14 @@ def subsets(n: int, k: int, draws: int, seed: int) -> Bools:
     return mask
 
 
-def vote_at_k(
-    pools: Sequence[Pool], k: int, draws: int = 1000, seed: int = 0, weighted: bool = False
-) -> Floats:
+def vote_at_k(pools: Sequence[Pool], k: int, draws: int = 1000, seed: int = 0) -> Floats:
     """Expected accuracy of a vote of k for each problem, shape [problems].
 
     The mean over subsets of k samples of the vote's verdict: exact where a problem has at most
     ``draws`` subsets, else a seeded Monte-Carlo mean (the subsets are shared by the problems,
     which the bootstrap over problems does not mind). Ties as in ``mull.selection``: votes, mean
     log-probability where every voter has one, earliest sample. A group is right if its first
-    sample is. With ``weighted``, ``Pool.weights`` vote.
+    sample is.
     """
     result = np.empty(len(pools))
     by_size: dict[int, list[int]] = {}
@@ -136,17 +134,17 @@ def vote_at_k(
         at_once = max(1, _CELLS // (len(mask) * n))
         for start in range(0, len(members), at_once):
             part = members[start : start + at_once]
-            result[part] = _vote_block([pools[i] for i in part], mask, weighted)
+            result[part] = _vote_block([pools[i] for i in part], mask)
     return result
 
 
-def _vote_block(pools: Sequence[Pool], mask: Bools, weighted: bool) -> Floats:
+def _vote_block(pools: Sequence[Pool], mask: Bools) -> Floats:
     """Mean verdict of the vote over the subsets in ``mask`` [S, n], for pools of one size."""
     result = np.zeros(len(pools))
     live = [i for i, pool in enumerate(pools) if (pool.groups >= 0).any()]
     if not live:
         return result
-    parts = [_columns(pools[i], weighted) for i in live]
+    parts = [_columns(pools[i]) for i in live]
     sizes = np.array([len(part.starts) for part in parts])  # groups of each problem
     offsets = np.cumsum([0, *(len(part.order) for part in parts)])[:-1]
     group_starts = np.concatenate([p.starts + o for p, o in zip(parts, offsets, strict=True)])
@@ -157,13 +155,8 @@ def _vote_block(pools: Sequence[Pool], mask: Bools, weighted: bool) -> Floats:
 
     verdicts = np.concatenate([part.verdicts for part in parts])
     votes = np.add.reduceat(taken, group_starts, axis=1, dtype=np.int64)
-    keys = [votes.astype(np.float64)]
-    if weighted:
-        weights = np.concatenate([part.weights for part in parts])
-        keys.insert(0, np.add.reduceat(taken * weights, group_starts, axis=1))
     leading = votes > 0
-    for key in keys:
-        leading &= _tops(key, leading, problem_starts, sizes)
+    leading &= _tops(votes.astype(np.float64), leading, problem_starts, sizes)
     # Most subsets have one leader: the tie rule is worked out for the others alone.
     tied = (np.add.reduceat(leading, problem_starts, axis=1, dtype=np.int64) > 1).any(axis=1)
     if tied.any():
@@ -196,19 +189,15 @@ class _Columns:
 
     order: Ints
     likelihood: Floats
-    weights: Floats
     starts: Ints
     verdicts: Bools
 
 
-def _columns(pool: Pool, weighted: bool) -> _Columns:
-    if weighted and pool.weights is None:
-        raise ValueError("a weighted vote needs pool.weights")
+def _columns(pool: Pool) -> _Columns:
     answered = np.flatnonzero(pool.groups >= 0)
     order = answered[np.argsort(pool.groups[answered], kind="stable")]
     _, starts = np.unique(pool.groups[order], return_index=True)
-    absent = np.full(len(order), np.nan)
-    likelihood = absent if pool.mean_logprob is None else pool.mean_logprob[order]
+    unknown = np.full(len(order), np.nan)
+    likelihood = unknown if pool.mean_logprob is None else pool.mean_logprob[order]
     likelihood = np.where(np.isfinite(likelihood), likelihood, np.nan)
-    weights = absent if pool.weights is None else pool.weights[order]
-    return _Columns(order, likelihood, weights, starts, pool.correct[order[starts]])
+    return _Columns(order, likelihood, starts, pool.correct[order[starts]])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 
 import numpy as np
@@ -220,8 +220,23 @@ def paired_difference(
 def ratio_interval(
     numerator: ArrayLike, denominator: ArrayLike, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
-    """mean(numerator) / mean(denominator) over problems; NaN where the denominator is zero."""
+    """mean(numerator) / mean(denominator) over problems; NaN where the denominator is zero.
+
+    A share (on no problem is the numerator above the denominator) within ``EDGE`` problems of none
+    or all gets Wilson's interval, over the problems that the denominator has: where it has more of
+    one than of another, over as many as these weigh (the effective size of Kish 1965).
+
+    >>> ratio_interval([1, 1, 1, 0, 0], [1, 1, 1, 0, 0]).percent()
+    '100.0 [43.9, 100.0]'
+    """
     both = np.column_stack([np.asarray(numerator, float), np.asarray(denominator, float)])
+    part, whole = both.T
+    # A mean over samples may be a hair above another way to the same number.
+    if whole.sum() > 0 and part.min() >= 0 and (part <= whole + 1e-9).all():
+        n = max(1, round(whole.sum() ** 2 / (whole**2).sum()))
+        right = min(1.0, float(part.sum() / whole.sum())) * n
+        if min(right, n - right) < EDGE:
+            return replace(wilson(right, n), n=len(both))
 
     def ratio(means: Floats) -> Floats:
         over = np.where(means[:, 1] > 0, means[:, 1], np.nan)

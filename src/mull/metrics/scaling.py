@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from mull.metrics.estimators import Pool, best_at_k, pass_at_k, vote_at_k
 from mull.metrics.intervals import RESAMPLES, Bootstrap, Interval, ratio_interval
@@ -22,19 +22,17 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class ScalingRow:
-    """One n of the table; ``best`` is ``None`` where some sample has no likelihood.
+    """One n of the table: the columns of ``scaling_scores`` by name, each with its interval.
 
-    ``gap`` is pass_n - vote and ``gain`` vote - accuracy, both paired over problems.
+    ``gap`` is pass_n - vote and ``gain`` vote - accuracy, both paired over problems; ``selection``
+    is vote / pass_n.
     """
 
     n: int
-    pass_n: Interval
-    vote: Interval
-    best: Interval | None
-    accuracy: Interval
-    unanswered: Interval
+    scores: Mapping[str, Interval]
     gap: Interval
     gain: Interval
+    selection: Interval
 
 
 def powers_of_two(limit: int) -> tuple[int, ...]:
@@ -87,33 +85,32 @@ def n_scaling(
     """
     if not pools:
         raise ValueError("an n-scaling table needs at least one problem")
-    rows = []
-    for k in ks or powers_of_two(min(pool.n for pool in pools)):
-        scores = scaling_scores(pools, k, draws, seed)
-        rows.append(_row(k, scores, resamples, seed))
-    return rows
+    steps = ks or powers_of_two(min(pool.n for pool in pools))
+    return [scaling_row([pools], k, draws, resamples, seed) for k in steps]
 
 
-def _row(k: int, scores: Mapping[str, Floats], resamples: int, seed: int) -> ScalingRow:
-    names = list(scores)
-    boot = Bootstrap(np.column_stack([scores[name] for name in names]), resamples, seed)
+def scaling_row(
+    seeds: Sequence[Sequence[Pool]],
+    k: int,
+    draws: int = 1000,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> ScalingRow:
+    """One k, from pools [seeds][problems]: each problem's score is its mean over the seeds.
+
+    A column that one of the seeds lacks is left out.
+    """
+    per_seed = [scaling_scores(pools, k, draws, seed) for pools in seeds]
+    names = [name for name in per_seed[0] if all(name in scores for scores in per_seed)]
+    means = {name: np.mean([scores[name] for scores in per_seed], axis=0) for name in names}
+    boot = Bootstrap(np.column_stack([means[name] for name in names]), resamples, seed)
     at = {name: i for i, name in enumerate(names)}
-
-    def mean(name: str) -> Interval:
-        return boot.mean(at[name])
-
-    def difference(a: str, b: str) -> Interval:
-        return boot.difference(at[a], at[b])
-
     return ScalingRow(
         n=k,
-        pass_n=mean("pass_n"),
-        vote=mean("vote"),
-        best=mean("best") if "best" in scores else None,
-        accuracy=mean("accuracy"),
-        unanswered=mean("unanswered"),
-        gap=difference("pass_n", "vote"),
-        gain=difference("vote", "accuracy"),
+        scores={name: boot.mean(i) for name, i in at.items()},
+        gap=boot.difference(at["pass_n"], at["vote"]),
+        gain=boot.difference(at["vote"], at["accuracy"]),
+        selection=ratio_interval(means["vote"], means["pass_n"], resamples, seed),
     )
 
 
@@ -125,16 +122,6 @@ def _ranked(pool: Pool) -> Floats | None:
     if not np.isfinite(pool.mean_logprob[answered]).all():
         return None
     return np.where(answered, pool.mean_logprob, -np.inf)
-
-
-def selection_accuracy(
-    selected: ArrayLike, covered: ArrayLike, resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
-    """Of the problems with a right candidate, the share where selection took one.
-
-    ``selected`` and ``covered`` are verdicts (or expectations) per problem, shape [problems].
-    """
-    return ratio_interval(selected, covered, resamples, seed)
 
 
 def unanswered_shares(reasons: Iterable[str | None]) -> dict[str, float]:

@@ -6,10 +6,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from mull.budget import known
-from mull.metrics import Interval, mean_interval
-from mull.report.curves import BETWEEN, Panel, Point, Series
-from mull.report.data import Run
+from mull.metrics import Bootstrap, Interval, ScalingRow, mean_interval
+from mull.report.curves import Panel, Series
+from mull.report.data import BETWEEN, Run
 from mull.report.tables import Column, Table, Value
 from mull.types import Usage
 
@@ -18,31 +20,52 @@ FAILURE_ROWS = 200
 
 @dataclass(frozen=True, slots=True)
 class Study:
-    """A series with its numbers; ``points`` and ``panels`` are empty where it is no pool."""
+    """A series with its numbers; ``points`` and ``panels`` are empty where it is no pool.
+
+    ``accuracy`` is that of what the strategy itself selected, ``single`` that of one candidate, and
+    ``covered`` says where some candidate is right, all over the graded problems; ``unanswered`` is
+    the share of candidates without an answer. ``run`` names its run where there are several.
+    """
 
     name: str
     line: Series
     accuracy: Interval
-    points: tuple[Point, ...] = ()
+    single: Interval
+    covered: Interval
+    unanswered: Interval
+    points: tuple[ScalingRow, ...] = ()
     panels: tuple[Panel, ...] = ()
+    run: str = ""
 
 
-def accuracy(line: Series, resamples: int) -> Interval:
-    """Accuracy of what the strategy itself selected, over the graded problems."""
-    return mean_interval(line.mean("selected"), resamples)
+def means(line: Series, resamples: int) -> dict[str, Interval]:
+    """The numbers of a study that every series has, by their names there."""
+    columns = [line.mean(name) for name in ("selected", "single", "covered")]
+    boot = Bootstrap(np.column_stack(columns), resamples)
+    unanswered = np.mean([digest.unanswered for digest in line.digests], axis=0)
+    return {
+        "accuracy": boot.mean(0),
+        "single": boot.mean(1),
+        "covered": boot.mean(2),
+        "unanswered": mean_interval(unanswered, resamples),
+    }
 
 
 def brief(studies: Sequence[Study]) -> Table:
     """The strategies side by side, narrow enough for a terminal: what all share is said below."""
     full = cells(studies)
-    shown = [2, 3, 5, 7, 8, 9]
-    heads = tuple(full.columns[i] for i in (0, *shown))
+    heads = tuple(full.columns[i] for i in (0, 2, 3, 5, 7, 8, 9))
     labels, ending = _parted([study.line.label for study in studies])
     rows = tuple(
-        (label, *(row[i] for i in shown)) for label, row in zip(labels, full.rows, strict=True)
+        (label, row[2], row[3], _point(row[5]), *row[7:10])
+        for label, row in zip(labels, full.rows, strict=True)
     )
     note = f"{f'{ending}. ' if ending else ''}Samples, tokens and FLOPs are those of a problem."
     return Table("brief", full.title, heads, rows, note)
+
+
+def _point(value: Value) -> Value:
+    return value.value if isinstance(value, Interval) else value
 
 
 def _parted(labels: Sequence[str]) -> tuple[list[str], str]:
@@ -78,10 +101,8 @@ def cells(studies: Sequence[Study]) -> Table:
         line, cost = study.line, study.line.cost()
         graded = bool(line.graded.any())
         numbers: list[Value] = [
-            study.accuracy if graded else None,
-            float(line.mean("single").mean()) if graded else None,
-            float(line.mean("covered").mean()) if graded else None,
-            _unanswered(line),
+            *([study.accuracy, study.single, study.covered] if graded else [None] * 3),
+            study.unanswered,
         ]
         costs: list[Value] = [cost.get(unit) for unit in ("samples", "tokens", "flops", "seconds")]
         named: list[Value] = [line.label, len(line.digests), len(line.first.ids)]
@@ -91,15 +112,10 @@ def cells(studies: Sequence[Study]) -> Table:
         "Strategies",
         heads,
         tuple(rows),
-        "Accuracy is what the strategy selected, with its 95 % interval (bootstrap over problems); "
+        "Accuracy is what the strategy selected. 95 % intervals, bootstrap over problems; "
         "samples, tokens (computed: new prompt and generated), FLOPs and slot seconds are means a "
         "problem.",
     )
-
-
-def _unanswered(line: Series) -> float:
-    shares = [float(digest.unanswered.mean()) for digest in line.digests]
-    return sum(shares) / len(shares)
 
 
 def n_scaling(study: Study, titled: bool = False) -> Table:
@@ -148,11 +164,13 @@ def vote_against_coverage(study: Study, titled: bool = False) -> Table:
 
 def compute(study: Study, titled: bool = False) -> Table:
     """What n samples cost a problem, with the accuracy they buy."""
-    units = list(study.points[-1].cost) if study.points else []
+    costs = [study.line.cost(point.n) for point in study.points]
+    units = list(costs[-1]) if costs else []
     words = {"samples": "samples", "tokens": "tokens", "flops": "FLOPs", "seconds": "slot seconds"}
     heads = (*(Column(words[unit]) for unit in units), Column("vote %", True))
     rows: tuple[tuple[Value, ...], ...] = tuple(
-        (*(p.cost.get(unit) for unit in units), p.scores["vote"]) for p in study.points
+        (*(cost.get(unit) for unit in units), point.scores["vote"])
+        for point, cost in zip(study.points, costs, strict=True)
     )
     return Table(
         _name("compute", study),

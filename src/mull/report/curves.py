@@ -6,21 +6,19 @@ seeds, then problems are resampled. All intervals are paired over problems.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mull.metrics import (
-    Bootstrap,
-    Interval,
+    ScalingRow,
     by_level,
     by_quantiles,
     held_out_halves,
     powers_of_two,
-    ratio_interval,
-    scaling_scores,
+    scaling_row,
 )
 from mull.metrics.estimators import Pool
 from mull.report.digest import UNITS, CellDigest
@@ -34,10 +32,6 @@ STRATEGIES = {
     "accuracy": "single sample",
 }
 """What is read off a pool of samples, by its column, with the name that a plot shows."""
-
-
-BETWEEN = " · "
-"""Between the parts of a series' label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,24 +75,12 @@ class Series:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """One k of a pooled series: its cost by unit, and each column's number and difference."""
-
-    n: int
-    cost: Mapping[str, float]
-    scores: Mapping[str, Interval]
-    gap: Interval
-    gain: Interval
-    selection: Interval
-
-
-@dataclass(frozen=True, slots=True)
 class Panel:
     """The points of the problems of one difficulty."""
 
     title: str
     problems: int
-    points: tuple[Point, ...]
+    points: tuple[ScalingRow, ...]
 
 
 def series(digests: Sequence[CellDigest], prefix: str = "") -> list[Series]:
@@ -107,53 +89,19 @@ def series(digests: Sequence[CellDigest], prefix: str = "") -> list[Series]:
     for digest in digests:
         named = tuple(sorted(digest.parameters.items()))
         groups.setdefault((digest.strategy, digest.budget, named, digest.ids), []).append(digest)
-    return [Series(prefix + _label(members[0]), tuple(members)) for members in groups.values()]
-
-
-def _label(digest: CellDigest) -> str:
-    named = [
-        f"{'T' if name == 'temperature' else name}={value:g}"
-        if isinstance(value, float)
-        else f"{name}={value}"
-        for name, value in sorted(digest.parameters.items())
-    ]
-    return BETWEEN.join(part for part in (digest.strategy, digest.budget, *named) if part)
+    return [Series(prefix + members[0].label, tuple(members)) for members in groups.values()]
 
 
 def points(
     line: Series, resamples: int, draws: int, seed: int = 0, ks: Sequence[int] | None = None
-) -> tuple[Point, ...]:
+) -> tuple[ScalingRow, ...]:
     """The points of a pooled series at 1, 2, 4 … n samples."""
     pools = [
         [pool for pool, keep in zip(d.pools, line.graded, strict=True) if keep]
         for d in line.digests
     ]
     steps = ks or powers_of_two(line.first.n)
-    return tuple(_point(pools, k, line.cost(k), resamples, draws, seed) for k in steps)
-
-
-def _point(
-    pools: Sequence[Sequence[Pool]],
-    k: int,
-    cost: Mapping[str, float],
-    resamples: int,
-    draws: int,
-    seed: int,
-) -> Point:
-    """One k, from pools [seeds][problems]."""
-    per_seed = [scaling_scores(part, k, draws, seed) for part in pools]
-    names = [name for name in per_seed[0] if all(name in scores for scores in per_seed)]
-    means = {name: np.mean([scores[name] for scores in per_seed], axis=0) for name in names}
-    boot = Bootstrap(np.column_stack([means[name] for name in names]), resamples, seed)
-    at = {name: i for i, name in enumerate(names)}
-    return Point(
-        n=k,
-        cost=dict(cost),
-        scores={name: boot.mean(i) for name, i in at.items()},
-        gap=boot.difference(at["pass_n"], at["vote"]),
-        gain=boot.difference(at["vote"], at["accuracy"]),
-        selection=ratio_interval(means["vote"], means["pass_n"], resamples, seed),
-    )
+    return tuple(scaling_row(pools, k, draws, resamples, seed) for k in steps)
 
 
 def panels(line: Series, resamples: int, draws: int, seed: int = 0) -> tuple[Panel, ...]:
@@ -184,7 +132,7 @@ def panels(line: Series, resamples: int, draws: int, seed: int = 0) -> tuple[Pan
         if len(inside):
             part = [[pools[i] for i in inside] for pools in kept]
             steps = powers_of_two(part[0][0].n)
-            rows = tuple(_point(part, k, {}, resamples, draws, seed) for k in steps)
+            rows = tuple(scaling_row(part, k, draws, resamples, seed) for k in steps)
             made.append(Panel(title, len(inside), rows))
     return tuple(made)
 

@@ -10,8 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mull.runs.cells import exact
 from mull.store.store import Waste
 from mull.types import EMPTY, TreeNode, Usage
+
+BETWEEN = " · "
+"""Between the parts of a label."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,20 @@ class Cell:
     problems: Iterable[ProblemResult]
     parameters: Mapping[str, str | int | float] = field(default_factory=lambda: EMPTY)
     independent: bool = True
+
+    @property
+    def label(self) -> str:
+        """The cell in a report, by one name; cells that differ in their seed alone share it.
+
+        >>> Cell("vote", "samples=4", 0, (), {"temperature": 1.0}).label
+        'vote · samples=4 · T=1'
+        """
+        named = [
+            f"{'T' if name == 'temperature' else name}="
+            f"{value if isinstance(value, str) else exact(value)}"
+            for name, value in sorted(self.parameters.items())
+        ]
+        return BETWEEN.join(part for part in (self.strategy, self.budget, *named) if part)
 
 
 @dataclass(frozen=True, slots=True)

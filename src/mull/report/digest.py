@@ -45,6 +45,7 @@ class CellDigest:
     its position, with the scores as the pool's weights.
     """
 
+    label: str
     strategy: str
     budget: str
     seed: int
@@ -89,6 +90,7 @@ def digest(cell: Cell, texts: TextBudget) -> CellDigest:
         for name, counter in count.items():
             counter.update(row.counts[name])
     return CellDigest(
+        label=cell.label,
         strategy=cell.strategy,
         budget=cell.budget,
         seed=cell.seed,

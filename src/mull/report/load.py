@@ -130,13 +130,12 @@ def _sampling(config: Mapping[str, object]) -> str:
 
 
 def _cell(records: Records, cell: Cell, problems: Sequence[ProblemRecord]) -> data.Cell:
-    limits = {} if cell.budget is None else cell.budget.limits
     parameters: dict[str, str | int | float] = {}
     if cell.temperature is not None:
         parameters["temperature"] = cell.temperature
     return data.Cell(
         strategy=cell.strategy,
-        budget=", ".join(f"{unit}={value:g}" for unit, value in limits.items()),
+        budget=cell.budget_text,
         seed=cell.seed,
         problems=_Results(records, cell, problems),
         parameters=parameters,
@@ -227,12 +226,15 @@ def _failed(number: int, graded: bool) -> data.Sample:
 
 
 def _ledger(records: Records) -> tuple[data.LedgerRow, ...]:
-    """Sums over the problems of each cell."""
+    """Sums over the problems of each cell, which tells its seed where there are several."""
+    seeds = len({cell.seed for cell in records.cells}) > 1
     sums: dict[tuple[str, str, str], tuple[Usage, int]] = {}
     for cell in records.cells:
+        label = _cell(records, cell, ()).label
+        name = f"{label}{data.BETWEEN}seed {cell.seed}" if seeds else label
         for result in records.results(cell):
             for row in result.spent:
-                key = (cell.id, row.purpose, row.model)
+                key = (name, row.purpose, row.model)
                 usage, count = sums.get(key, (Usage(), 0))
                 sums[key] = (usage + row.usage, count + row.completions)
     return tuple(

@@ -68,10 +68,12 @@ def render(
     version: str,
     puzzles: Sequence[Mapping[str, Any]] = (),
     reliability: Figure | None = None,
+    titled: bool = False,
 ) -> str:
     """The page. Deterministic: the same arguments give the same text.
 
-    ``puzzles`` are those that the browser's problems name by number (``mull.report.gallery``).
+    ``puzzles`` are those that the browser's problems name by number (``mull.report.gallery``);
+    ``titled`` says of each number which series it is of, where there are several.
     """
     try:
         from jinja2 import Environment, StrictUndefined
@@ -97,6 +99,7 @@ def render(
         stands=stands,
         puzzles=len(puzzles),
         reliability=reliability,
+        titled=titled,
         tiles=_tiles(chapters[0].study) if chapters else [],
         remark=remark,
         version=version,

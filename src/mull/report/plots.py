@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from mull.errors import MissingExtraError
 from mull.metrics import Interval
 from mull.report.contents import Study
-from mull.report.curves import STRATEGIES, Panel, Point
+from mull.report.curves import STRATEGIES, Panel
 from mull.report.tables import safe_terminal
 from mull.verifiers.calibration import Bin
 
@@ -82,11 +82,11 @@ def against_compute(study: Study, others: Sequence[Study], unit: str) -> Any | N
 
     ``None`` where the unit is not known for this series.
     """
-    points = [point for point in study.points if unit in point.cost]
-    if not points:
+    points, ticks = study.points, _costs(study, unit)
+    if not ticks:
         return None
     figure, axes = _figure(10.4, 4.7)
-    xs = [point.cost[unit] for point in points]
+    xs = ticks
     ends = []
     for key, name in STRATEGIES.items():
         if all(key in point.scores for point in points):
@@ -103,11 +103,17 @@ def against_compute(study: Study, others: Sequence[Study], unit: str) -> Any | N
             xs = [*xs, cost[unit]]
     if names:
         _legend(figure, "lower left", handles, names)
-    _log_axis(axes, xs, counts=unit == "samples", ticks=[p.cost[unit] for p in points])
+    _log_axis(axes, xs, counts=unit == "samples", ticks=ticks)
     axes.set_xlabel(UNITS[unit])
     _percent_axis(axes, "problems right")
     _end_labels(axes, max(xs), ends)
     return figure
+
+
+def _costs(study: Study, unit: str) -> list[float]:
+    """What each point of a study costs; nothing where the unit is not known for this series."""
+    costs = [study.line.cost(point.n) for point in study.points]
+    return [cost[unit] for cost in costs] if all(unit in cost for cost in costs) else []
 
 
 def vote_against_coverage(study: Study) -> Any:
@@ -217,14 +223,14 @@ def _heaps(axes: Any, panel: Reliability) -> None:
 
 def compare(studies: Sequence[Study], unit: str) -> Any | None:
     """The votes of several pooled series against one unit of compute."""
-    lines = [study for study in studies if study.points and unit in study.points[-1].cost]
+    lines = [study for study in studies if _costs(study, unit)]
     if len(lines) < 2:
         return None
     figure, axes = _figure(10.4, 4.7)
     every: list[float] = []
     ends = []
     for i, study in enumerate(lines):
-        xs = [point.cost[unit] for point in study.points]
+        xs = _costs(study, unit)
         values = [point.scores["vote"] for point in study.points]
         _curve(axes, xs, values, OTHERS[i % len(OTHERS)], "osD^vP*X"[i % 8])
         ends.append((study.line.label, values[-1].value, OTHERS[i % len(OTHERS)]))
@@ -237,7 +243,9 @@ def compare(studies: Sequence[Study], unit: str) -> Any | None:
 
 
 def sweep(studies: Sequence[Study], parameter: str = "temperature") -> Any | None:
-    """Accuracy against a parameter that series differ in; ``None`` with fewer than two values."""
+    """Accuracy against a parameter that series of one run differ in; ``None`` with fewer than two
+    values.
+    """
     lines = [s for s in studies if s.points and _value(s, parameter) is not None]
     if len({_value(study, parameter) for study in lines}) < 2:
         return None
@@ -438,7 +446,6 @@ def _label(text: str, most: int = 48) -> str:
 
 
 __all__ = [
-    "Point",
     "Reliability",
     "against_compute",
     "compare",

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mull.report.data import Cell, ProblemResult, Sample
+from mull.report.data import BETWEEN, Cell, ProblemResult, Sample
 from mull.runs.result import kept_tree
 from mull.types import Fate, TreeNode
 
@@ -114,8 +114,7 @@ class Grove:
 
     def watch(self, cell: Cell, run: str = "") -> Iterator[ProblemResult]:
         """The cell's problems, unchanged; ``run`` names its run where there are several."""
-        varied = [f"{name} {value}" for name, value in cell.parameters.items()]
-        label = " · ".join(part for part in (run, cell.strategy, cell.budget, *varied) if part)
+        label = BETWEEN.join(part for part in (run, cell.label) if part)
         fresh = label not in self._seen
         for problem in cell.problems:
             if problem.tree and fresh and (label in self._seen or len(self._seen) < self.cells):

@@ -6,7 +6,7 @@ Bytes depend on the records alone: no dates, no host, no order of arrival.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -18,15 +18,18 @@ from mull.report import contents, curves, plots, worth
 from mull.report.arc import Bench
 from mull.report.arc_tables import tables as arc_tables
 from mull.report.browser import TextBudget
-from mull.report.data import Run
+from mull.report.data import BETWEEN, Run
 from mull.report.digest import UNITS, digest
 from mull.report.page import Chapter, Figure, render
-from mull.report.tables import Table, markdown, to_csv
+from mull.report.tables import Table, markdown, safe_terminal, to_csv
 from mull.report.trees import Grove
 
 DRAWS = 1000
 CHAPTERS = 8
 """Pooled series that get figures of their own; further ones stand in the tables."""
+NOTED = "report_files.txt"
+"""Which files beside the page are the report's, a name a line."""
+OWN = re.compile(r"(tables|plots)/[^/\\]+\.(md|csv|svg|png)")
 CHOSEN = re.compile(r"\b(verifier|judge)=")
 CURVES = (
     "The share of candidates that is right by their score, in bins of equal mass; on the dashed "
@@ -54,7 +57,8 @@ def write_report(
     studies = study_all(runs, texts, resamples, draws, grove)
     texts.settle()
     pooled = [study for study in studies if study.points][:CHAPTERS]
-    chapters = [_chapter(study, studies, titled=len(pooled) > 1) for study in pooled]
+    titled = len(pooled) > 1 or len(runs) > 1
+    chapters = [_chapter(study, studies, titled) for study in pooled]
     comparisons = _comparisons(pooled)
     tables = _tables(runs, studies)
     found = worth.worths([study.line for study in studies], resamples)
@@ -82,6 +86,7 @@ def write_report(
         version("mull"),
         bench.puzzles,
         drawn,
+        titled,
     )
     every = [*tables.values(), *(table for chapter in chapters for table in chapter.tables)]
     figures = [*comparisons, *(f for c in chapters for f in (*c.compute, *c.figures))]
@@ -103,7 +108,7 @@ def study_all(
         name = run.name if len(runs) > 1 else ""
         watched = (replace(cell, problems=grove.watch(cell, name)) for cell in run.cells)
         digests = [digest(cell, texts) for cell in watched]
-        lines = curves.series(digests, prefix=f"{run.name} · " if len(runs) > 1 else "")
+        lines = curves.series(digests, prefix=f"{name}{BETWEEN}" if name else "")
         largest = _largest(lines)
         for line in lines:
             pooled = line in largest
@@ -112,9 +117,10 @@ def study_all(
                 contents.Study(
                     name="" if number == 1 else f"_{number}",
                     line=line,
-                    accuracy=contents.accuracy(line, resamples),
+                    **contents.means(line, resamples),
                     points=curves.points(line, resamples, draws) if pooled else (),
                     panels=curves.panels(line, resamples, draws) if pooled else (),
+                    run=name,
                 )
             )
     return studies
@@ -133,12 +139,13 @@ def _largest(lines: Sequence[curves.Series]) -> list[curves.Series]:
 
 def _chapter(study: contents.Study, studies: Sequence[contents.Study], titled: bool) -> Chapter:
     # A cell that is read off the same pool would lie on a curve that is there already, unless a
-    # verifier or a judge chose.
+    # verifier or a judge chose. Other runs may have had other problems.
     mine = study.line.first.parameters
     others = [
         other
         for other in studies
-        if (not other.line.pooled or CHOSEN.search(other.line.first.strategy))
+        if other.run == study.run
+        and (not other.line.pooled or CHOSEN.search(other.line.first.strategy))
         and other.line.first.parameters in ({}, mine)
     ][: len(plots.OTHERS)]
     compute = [
@@ -194,7 +201,13 @@ def _comparisons(pooled: Sequence[contents.Study]) -> list[Figure]:
         )
         for unit in ("samples", "flops")
     ]
-    made.append(_drawn("temperature", "temperature", plots.sweep, pooled))
+    by_run: dict[str, list[contents.Study]] = {}
+    for study in pooled:
+        by_run.setdefault(study.run, []).append(study)
+    for number, (run, own) in enumerate(by_run.items(), 1):
+        name = "temperature" if number == 1 else f"temperature_{number}"
+        title = f"temperature{BETWEEN}{safe_terminal(run)}" if run else "temperature"
+        made.append(_drawn(name, title, plots.sweep, own))
     return [figure for figure in made if figure]
 
 
@@ -219,14 +232,35 @@ def _tables(runs: Sequence[Run], studies: Sequence[contents.Study]) -> dict[str,
 
 
 def _write(out: Path, page: str, tables: Sequence[Table], figures: Sequence[Figure]) -> Path:
+    files: dict[str, str | bytes] = {}
+    for table in tables:
+        files[f"tables/{table.name}.md"] = markdown(table)
+        files[f"tables/{table.name}.csv"] = to_csv(table)
+    for figure in figures:
+        files[f"plots/{figure.name}.svg"] = figure.svg
+        files[f"plots/{figure.name}.png"] = figure.png
     for folder in ("tables", "plots"):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    for table in tables:
-        write_atomic(out / "tables" / f"{table.name}.md", markdown(table))
-        write_atomic(out / "tables" / f"{table.name}.csv", to_csv(table))
-    for figure in figures:
-        write_atomic(out / "plots" / f"{figure.name}.svg", figure.svg)
-        write_atomic(out / "plots" / f"{figure.name}.png", figure.png)
-    path = out / "report.html"  # written last: where it is, the rest is complete
+    path = out / "report.html"  # goes first and comes last: where it is, the rest is complete
+    path.unlink(missing_ok=True)
+    _clear(out, files)
+    for name, content in files.items():
+        write_atomic(out / name, content)
     write_atomic(path, page)
     return path
+
+
+def _clear(out: Path, files: Collection[str]) -> None:
+    """Remove what an earlier report wrote into ``out`` and this one will not; note what is its own.
+
+    A file that stood there before any report is somebody else's: it is never noted nor removed.
+    """
+    try:
+        noted = (out / NOTED).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        noted = []
+    own = {name for name in noted if OWN.fullmatch(name)}
+    for name in own.difference(files):
+        (out / name).unlink(missing_ok=True)
+    kept = [name for name in files if name in own or not (out / name).exists()]
+    write_atomic(out / NOTED, "".join(f"{name}\n" for name in kept))

@@ -36,10 +36,16 @@ class Cell:
         """The cell's name in records and reports: unique in its run."""
         parts = [self.strategy]
         if self.budget is not None:
-            parts += [f"{unit}={_short(value)}" for unit, value in self.budget.limits.items()]
+            parts.append(self.budget_text)
         if self.temperature is not None:
-            parts.append(f"T={_short(self.temperature)}")
+            parts.append(f"T={exact(self.temperature)}")
         return ", ".join([*parts, f"seed={self.seed}"])
+
+    @property
+    def budget_text(self) -> str:
+        """The budget's limits in full, as in ``samples=8, tokens=1000``; empty without one."""
+        limits = {} if self.budget is None else self.budget.limits
+        return ", ".join(f"{unit}={exact(value)}" for unit, value in limits.items())
 
     def to_json(self) -> dict[str, Any]:
         """The cell as JSON values."""
@@ -98,5 +104,10 @@ def _without_samples(budget: Budget | None) -> Budget | None:
     return Budget(**rest) if rest else None  # type: ignore[arg-type]
 
 
-def _short(value: float) -> str:
+def exact(value: float) -> str:
+    """A number as short as it can be told from every other one.
+
+    >>> exact(8.0), exact(0.7), exact(1000001)
+    ('8', '0.7', '1000001')
+    """
     return str(int(value)) if float(value).is_integer() and abs(value) < 1e6 else repr(value)

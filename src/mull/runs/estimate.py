@@ -69,14 +69,17 @@ async def estimate(plan: Plan, engine: Engine, completions: int = CALIBRATION) -
     width = max(1, min(engine.info.slots, samples))
     for alike in kinds.values():
         each = max(1, completions // len(kinds)) if completions else 0
-        made, spent, pace = await _measure(plan, engine, alike[0][1], each, width)
-        share = sum(count for count, _ in alike) * problems / max(1, made)
-        measured += made
-        prompts += spent.prompt / max(1, made) * problems * len(alike)
+        found = await _measure(plan, engine, alike[0][1], each, width)
+        # A pool computes the prompt of a problem once, however many samples it has.
+        asked = len(alike) * problems / found.requests
+        share = sum(count for count, _ in alike) * problems / max(1, found.completions)
+        spent, prompt = found.spent, found.prompt
+        measured += found.completions
+        prompts += prompt.prompt * asked
         generated += spent.generated * share
-        flops += spent.flops * share
-        cost += spent.cost * share
-        busy += pace * spent.generated * share
+        flops += prompt.flops * asked + (spent.flops - prompt.flops) * share
+        cost += prompt.cost * asked + (spent.cost - prompt.cost) * share
+        busy += found.pace * spent.generated * share
     return Estimate(
         cells=len(plan.cells),
         problems=problems,
@@ -158,29 +161,48 @@ def _first_actions(plan: Plan, cell: Cell, slots: int) -> Sequence[Generate]:
     return [a for a in actions if isinstance(a, Generate) and a.engine == POLICY]
 
 
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What some requests cost: ``spent`` in all, of which ``prompt`` is that of their prompts.
+
+    ``pace`` are the seconds that a token takes in a slot where all asked for are busy.
+    """
+
+    requests: int
+    completions: int
+    spent: Usage
+    prompt: Usage
+    pace: float
+
+
 async def _measure(
     plan: Plan, engine: Engine, example: Generate, completions: int, width: int
-) -> tuple[int, Usage, float]:
+) -> _Measured:
     """Completions like the example, over the first problems: a quarter of them side by side, then
     all, then ever more of them up to ``width`` while that is quick: in this process, whose slots
     share a machine. Elsewhere completions may cost money, and slots hold each other up less.
 
-    Gives how many came, what they cost, and the seconds that a token takes in a slot where
-    ``width`` are busy; a guess for one completion where none is made.
+    Gives a guess for one completion where none is made.
     """
-    meter = Meter(Ledger(COST_MODELS[plan.config.cost_model]), Purpose.POLICY, engine.info)
+    model = COST_MODELS[plan.config.cost_model]
+    ledger, prompts = Ledger(model), Ledger(model)
     if not completions:
         prompt = math.ceil(len(plan.problems[0].prompt.plain) / 4)
+        meter = Meter(ledger, Purpose.POLICY, engine.info)
         meter.charge(0, prompt=prompt)
+        guessed = meter.total
         meter.charge(0, generated=example.until.max_tokens, context=prompt)
-        return 0, meter.total, 0.0
-    loop, ledger = asyncio.get_running_loop(), meter.ledger
-    began, made, paces = loop.time(), 0, dict[int, float]()
+        return _Measured(1, 0, meter.total, guessed, 0.0)
+    loop = asyncio.get_running_loop()
+    began, asked, made, paces = loop.time(), 0, 0, dict[int, float]()
     size = max(1, completions // 4)
     while True:
         before, started = ledger.total, loop.time()
-        seeds = range(made, made + size)
-        made += sum(await asyncio.gather(*(_one(plan, engine, example, ledger, i) for i in seeds)))
+        seeds = range(asked, asked + size)
+        made += sum(
+            await asyncio.gather(*(_one(plan, engine, example, ledger, prompts, i) for i in seeds))
+        )
+        asked += size
         slots = min(size, width)
         held = ledger.total.seconds - before.seconds or (loop.time() - started) * slots
         paces[slots] = held / max(1, ledger.total.generated - before.generated)
@@ -189,7 +211,7 @@ async def _measure(
         elif size < width and not engine.info.url and loop.time() - began < QUICK:
             size = min(4 * size, width)
         else:
-            return made, ledger.total, _pace(paces, width)
+            return _Measured(asked, made, ledger.total, prompts.total, _pace(paces, width))
 
 
 def _pace(paces: Mapping[int, float], width: int) -> float:
@@ -205,8 +227,13 @@ def _pace(paces: Mapping[int, float], width: int) -> float:
     return last + max(0.0, last - before) / (n - fewer) * (width - n)
 
 
-async def _one(plan: Plan, engine: Engine, example: Generate, ledger: Ledger, seed: int) -> int:
-    """One request like the example, of a problem by turns; how many completions came."""
+async def _one(
+    plan: Plan, engine: Engine, example: Generate, ledger: Ledger, prompts: Ledger, seed: int
+) -> int:
+    """One request like the example, of a problem by turns; how many completions came.
+
+    All that it cost is charged to ``ledger``, what its prompt alone cost to ``prompts`` as well.
+    """
     decoding = example.decoding
     root = Branch.root(plan.problems[seed % len(plan.problems)])
     request = Request(
@@ -220,4 +247,8 @@ async def _one(plan: Plan, engine: Engine, example: Generate, ledger: Ledger, se
     )
     meter = Meter(ledger, Purpose.POLICY, engine.info)
     async with aclosing(engine.generate(request, meter)) as stream:
-        return len([item async for item in stream if isinstance(item, Completion)])
+        came = len([item async for item in stream if isinstance(item, Completion)])
+    spent = meter.total
+    alone = Meter(prompts, Purpose.POLICY, engine.info)
+    alone.charge(0, prompt=spent.prompt, cached=spent.cached)
+    return came
