@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -207,19 +208,33 @@ def test_37_what_does_not_end_is_ended(name: str) -> None:
     assert len(ended.output) <= isolated.OUTPUT + (1 << 17)
 
 
+STAYS = {
+    "sleeps": "time.sleep(99)",
+    "leaves its parent": "os.setsid(); libc.prctl(1, 0, 0, 0, 0); time.sleep(99)",
+}
+
+
+def alive(name: str) -> list[str]:
+    """The processes that call themselves by a name."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/comm"):
+        with suppress(OSError):
+            if process.read_text().strip() == name:
+                found.append(process.parent.name)
+    return found
+
+
 @needs_walls
-def test_37_no_process_is_left() -> None:
-    mark = f"mull_left_{os.getpid()}"
-    for program in (f"'{mark}'\nimport time; time.sleep(99)", f"'{mark}'\nprint(1)"):
-        run_isolated(program, seconds=0.7)
-    time.sleep(0.2)
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            assert (
-                mark.encode() not in process.read_bytes() or int(process.parent.name) == os.getpid()
-            )
-        except OSError:
-            continue
+@pytest.mark.parametrize("how", STAYS)
+def test_37_no_process_is_left(how: str) -> None:
+    name = f"left{os.getpid()}"
+    named = f"libc.prctl(15, {name.encode()!r}, 0, 0, 0); print('named', flush=True)"
+    program = f"import ctypes, os, time\nlibc = ctypes.CDLL(None); {named}\n{STAYS[how]}"
+    assert run_isolated(program, seconds=1) == isolated.Ended(Outcome.TIMEOUT, "named\n")
+    until = time.monotonic() + 2
+    while alive(name):
+        assert time.monotonic() < until
+        time.sleep(0.05)
 
 
 @needs_walls

@@ -85,10 +85,11 @@ def run_isolated(
 @lru_cache(maxsize=1)
 def check_isolation() -> None:
     """Raise ``SandboxError`` that says why where no isolation is to be had; tried once."""
-    if not sys.platform.startswith("linux") or shutil.which("unshare") is None:
+    linux = sys.platform.startswith("linux") and _children(os.getpid()).exists()
+    if not linux or shutil.which("unshare") is None:
         raise SandboxError(
-            "code is run in Linux namespaces alone (util-linux's unshare): use Linux, or another "
-            "verifier"
+            "code is run in Linux namespaces alone (util-linux's unshare, and /proc): use Linux, "
+            "or another verifier"
         )
     ended = run_isolated("print(6 * 7)", seconds=20)
     if ended != Ended(Outcome.ENDED, "42\n"):
@@ -176,9 +177,20 @@ def _pipes(process: subprocess.Popen[bytes]) -> dict[str, IO[bytes]]:
     return {name: pipe for name, pipe in named.items() if pipe is not None}
 
 
+def _children(pid: int) -> Path:
+    """Where the kernel lists the children of a process."""
+    return Path(f"/proc/{pid}/task/{pid}/children")
+
+
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End unshare; the first process of the namespace dies with it, and all others with that."""
+    """End the first process of the namespace, and all others in it with that; then unshare.
+
+    The program may have left unshare's group and its say over it, but not the namespace.
+    """
     if process.poll() is None:
+        for pid in _children(process.pid).read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     for pipe in _pipes(process).values():
