@@ -13,8 +13,9 @@ import pytest
 from tests.verifiers.common import branch, meter, scores, whole
 
 from mull.catalog import load_task, load_verifier
-from mull.errors import SandboxError, SpecError, UnsupportedError
+from mull.errors import EngineError, SandboxError, SpecError, UnsupportedError
 from mull.types import EngineInfo, Problem, Prompt
+from mull.verifiers import code as code_module
 from mull.verifiers import isolated
 from mull.verifiers.code import CodeVerifier, Verdict, read_program
 from mull.verifiers.isolated import Outcome, check_isolation, run_isolated
@@ -243,6 +244,31 @@ def test_a_program_may_be_long_and_its_input_longer() -> None:
     ended = run_isolated("import sys; print(len(sys.stdin.read()))", "x" * 3_000_000)
     assert (ended.outcome, ended.output) == (Outcome.ENDED, "3000000\n")
     assert run_isolated("print(1)", "x" * 3_000_000) == isolated.Ended(Outcome.ENDED, "1\n")
+
+
+@needs_walls
+def test_any_text_of_the_length_that_is_run_is_run() -> None:
+    program = "#" + "é" * 24_000 + "\\" * 50_000 + "\nprint(1)"
+    assert run_isolated(program, seconds=20) == isolated.Ended(Outcome.ENDED, "1\n")
+
+
+@needs_walls
+def test_a_branch_whose_program_cannot_be_run_has_no_score_and_spoils_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(program: str, *rest: Any, **options: Any) -> isolated.Ended:
+        if "broken" in program:
+            raise SandboxError("no more processes")
+        return run_isolated(program, *rest, **options)
+
+    verifier = CodeVerifier()
+    monkeypatch.setattr(code_module, "run_isolated", run)
+    right = whole(problem(), block("def add(a, b):\n    return a + b"))
+    broken = whole(problem(), "broken")
+    found = scores(verifier, broken, right)
+    assert math.isnan(found[0]) and found[1] == 1.0
+    with pytest.raises(EngineError, match="no more processes"):
+        scores(verifier, broken)
 
 
 def test_37_without_isolation_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mull.budget import Meter
-from mull.errors import SpecError, UnsupportedError
+from mull.errors import EngineError, SandboxError, SpecError, UnsupportedError
 from mull.types import Branch, EngineInfo, Problem
 from mull.verifiers.isolated import Outcome, check_isolation, run_isolated
 
@@ -53,7 +53,8 @@ class CodeVerifier:
 
     The program is the last fenced block of the solution, else its whole text; tests stand in
     ``problem.meta["tests"]``. Each test is a child of its own, killed after ``seconds``. NaN for
-    an unfinished solution. ``SandboxError`` where code cannot be isolated.
+    an unfinished solution, and for one that no child could be made for. ``SandboxError`` where code
+    cannot be isolated.
     """
 
     policy = ()
@@ -70,23 +71,32 @@ class CodeVerifier:
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch; costs no tokens. ``UnsupportedError`` for a problem without tests
-        that can be read.
+        that can be read; ``EngineError`` where no child could be made for any branch.
         """
         for position in range(len(branches)):
             meter.charge(position)
         for branch in branches:
             read_tests(branch.problem)
-        return await asyncio.to_thread(lambda: [self._share(branch) for branch in branches])
+        found = await asyncio.to_thread(lambda: [self._share(branch) for branch in branches])
+        errors = [each for each in found if isinstance(each, SandboxError)]
+        if errors and len(errors) == len(found):
+            raise EngineError(str(errors[0])) from errors[0]
+        return [math.nan if isinstance(each, SandboxError) else each for each in found]
 
     def verdicts(self, branch: Branch) -> tuple[Verdict, ...]:
-        """What came of each test, in order; blocks while the children run."""
+        """What came of each test, in order; blocks while the children run. ``SandboxError`` where
+        one could not be made.
+        """
         program = read_program(branch.text)
         return tuple(self._verdict(program, test) for test in read_tests(branch.problem))
 
-    def _share(self, branch: Branch) -> float:
+    def _share(self, branch: Branch) -> float | SandboxError:
         if not branch.finished:
             return math.nan
-        found = self.verdicts(branch)
+        try:
+            found = self.verdicts(branch)
+        except SandboxError as error:  # of this child: the other branches have theirs
+            return error
         return sum(each is Verdict.PASSED for each in found) / len(found)
 
     def _verdict(self, program: str, test: _Test) -> Verdict:

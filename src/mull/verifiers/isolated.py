@@ -67,7 +67,7 @@ def run_isolated(
     if len(source) > PROGRAM or b"\0" in source:
         return Ended(Outcome.TOO_LONG)
     with tempfile.TemporaryDirectory(prefix="mull-jail-") as root:
-        process = _start(source.decode(), root, seconds, memory_mib)
+        process = _start(source, root, seconds, memory_mib)
         try:
             output, said, cause = _talk(process, stdin.encode("utf-8", "replace"), seconds)
         finally:
@@ -96,7 +96,7 @@ def check_isolation() -> None:
         raise SandboxError(f"code cannot be isolated here: a first program {ended.outcome}")
 
 
-def _start(program: str, root: str, seconds: float, memory_mib: int) -> subprocess.Popen[bytes]:
+def _start(program: bytes, root: str, seconds: float, memory_mib: int) -> subprocess.Popen[bytes]:
     base = sys.base_prefix
     system = ("/usr", "/bin", "/lib", "/lib64")
     visible = [path for path in system if os.path.lexists(path)]
@@ -105,7 +105,6 @@ def _start(program: str, root: str, seconds: float, memory_mib: int) -> subproce
     config = {
         "root": root,
         "visible": visible,
-        "program": program,
         "seconds": seconds,
         "memory": memory_mib << 20,
         "python": os.path.realpath(sys.executable),
@@ -115,6 +114,7 @@ def _start(program: str, root: str, seconds: float, memory_mib: int) -> subproce
     walls = "--user --map-root-user --mount --net --pid --ipc --uts --fork --kill-child=SIGKILL"
     unshare = shutil.which("unshare") or "unshare"
     try:
+        Path(root, "main.py").write_bytes(program)  # an argument may have 128 KiB
         return subprocess.Popen(  # noqa: S603 (our own interpreter, our own script)
             [unshare, *walls.split(), sys.executable, "-I", "-S", str(JAIL), json.dumps(config)],
             stdin=subprocess.PIPE,

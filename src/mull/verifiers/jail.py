@@ -121,13 +121,19 @@ def forbid(machine: tuple[int, int, int, int, tuple[int, ...], int]) -> None:
 
 
 def main() -> None:
-    """Build the walls and become the program; the config is one JSON object, in argv."""
+    """Build the walls and become the program.
+
+    The config is one JSON object, in argv; the program is ``main.py`` in the folder that the new
+    file system covers.
+    """
     config = json.loads(sys.argv[1])
     machine = MACHINES.get(platform.machine())
     if machine is None or struct.calcsize("P") != 8:
         raise OSError(f"no walls are known for {platform.machine()}")
-    enclose(Path(config["root"]), config["visible"], machine[1])
-    Path(PROGRAM).write_text(config["program"], encoding="utf-8")
+    root = Path(config["root"])
+    program = (root / "main.py").read_bytes()
+    enclose(root, config["visible"], machine[1])
+    Path(PROGRAM).write_bytes(program)
     limit(config["seconds"], config["memory"])
     checked(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
     disarm(machine[2])
