@@ -20,7 +20,7 @@ from mull.errors import EngineError, SandboxError, SpecError, UnsupportedError
 from mull.types import Branch, EngineInfo, Problem
 from mull.verifiers.isolated import Outcome, check_isolation, run_isolated
 
-_BLOCK = re.compile(r"^```[ \t]*(?:python|py)?[ \t]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```[ \t]*(?:(?:python|py)[ \t]*)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _VALUE = 1 << 16
 EXPECTED = (
     'expected meta["tests"]: a list of texts like "assert f(2) == 4", with a literal on the right, '

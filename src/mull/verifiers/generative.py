@@ -47,7 +47,8 @@ Is every step of the {kind} right? Think it through in a few lines. Then write a
 exactly "Verdict: yes" or "Verdict: no".
 """
 _VERDICT = re.compile(r"verdict:[ \t]*(yes|no)[ \t.]*", re.IGNORECASE)
-_MARK = re.compile(r"(^|[\r\v\f\x1c-\x1e\x85\u2028\u2029])([^\S\n]*)===", re.MULTILINE)
+_ENDS = r"\r\v\f\x1c-\x1e\x85\u2028\u2029"
+_MARK = re.compile(rf"(^|[{_ENDS}])([^\S\n{_ENDS}]*)===", re.MULTILINE)
 """The beginning of a line of ours, by whatever some reader takes for a line's end."""
 
 
