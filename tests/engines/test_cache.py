@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from mull.budget import Ledger, Meter, Purpose
 from mull.engines.cache import Lost, RecordingEngine, missing
+from mull.engines.openai import load_openai
 from mull.engines.replay import ReplayEngine
 from mull.engines.simulated import (
     Fault,
@@ -22,6 +24,7 @@ from mull.engines.simulated import (
     run_virtual,
     simulated_problem,
 )
+from mull.engines.simulated.server import FaultServer
 from mull.errors import EngineConnectionError, EngineError, ReplayMissError
 from mull.store import Reader, Store, request_key
 from mull.types import (
@@ -100,6 +103,27 @@ async def test_every_split_of_a_request_gives_the_same_samples_and_the_same_bill
         assert all(item.repeated and item.usage.generated == 0 for item in lost)
         parts = missing(range(n), dict.fromkeys(recorded))
         assert len(lost) == sum(part.start != 0 for part in parts)
+
+
+@pytest.mark.parametrize("seeds", [False, True])
+async def test_a_resumed_request_to_an_endpoint_costs_what_an_unbroken_one_does(
+    tmp_path: Path, seeds: bool
+) -> None:
+    async with FaultServer(engine()) as there:
+
+        async def bill(name: str, n: int) -> Usage:
+            inner = load_openai(there.url(), seeds=seeds)
+            with Store.open(tmp_path / name) as store:
+                meter = gauge(inner)
+                await collect(ask(n), RecordingEngine(inner, store), meter)
+            await inner.aclose()
+            return replace(meter.total, seconds=0.0)
+
+        unbroken = await bill("whole", 4)
+        await bill("broken", 1)
+        resumed = await bill("broken", 4)
+        assert resumed.prompt == unbroken.prompt
+        assert await bill("broken", 4) == resumed  # served from the records alone
 
 
 async def test_a_completion_is_committed_before_it_is_yielded(tmp_path: Path) -> None:

@@ -69,9 +69,10 @@ class RecordingEngine:
     A completion is on the disk before it is yielded. Samples that are closed unfinished are not
     recorded; ``on_lost`` is told what they had cost.
 
-    The prompt of a request is part of the cost of its first sample. Where an interruption splits a
-    request, the later part computes the prompt again; that is told to ``on_lost`` and not charged
-    to the search, so that a resumed search has spent what an unbroken one spends.
+    Where samples share a prompt (``Capabilities.shares_prompt``), it is part of the cost of the
+    first. Where an interruption splits a request, the later part computes the prompt again; that is
+    told to ``on_lost`` and not charged to the search, so that a resumed search has spent what an
+    unbroken one spends.
 
     The ranks of a search over tokens are recorded together, once it is over, and served together:
     its tokens are spread over them. Where some are missing (damaged, or never found) it is made
@@ -173,7 +174,7 @@ class RecordingEngine:
         """Read one part as fast as it comes: the engine never waits for the disk."""
         asked = replace(request, first=part.start, n=len(part))
         gauge = meter
-        if part.start != request.first:
+        if part.start != request.first and self.info.capabilities.shares_prompt:
             gauge = _Proxy(meter, again=part.start, on_again=partial(self._lose, repeated=True))
         try:
             async with aclosing(self.inner.generate(asked, gauge)) as stream:

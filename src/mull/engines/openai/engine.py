@@ -164,6 +164,7 @@ def information(
             continue_assistant=endpoint.api != "chat" or goes_on,
             continue_chat=endpoint.api == "completions" or goes_on,
             deltas=True,
+            shares_prompt=not endpoint.seeds,
         ),
     )
 
