@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+import subprocess
+import sys
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -236,6 +238,37 @@ def test_37_no_process_is_left(how: str) -> None:
     while alive(name):
         assert time.monotonic() < until
         time.sleep(0.05)
+
+
+MOUNTS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import jail
+shown, root = Path(sys.argv[2], "shown"), Path(sys.argv[2], "root")
+(shown / "in").mkdir(parents=True)
+root.mkdir()
+jail.mount("", "/", "", jail.MS_REC | jail.MS_PRIVATE)
+jail.mount("tmpfs", str(shown / "in"), "tmpfs", 0)
+jail.mount("tmpfs", str(root), "tmpfs", 0)
+jail.show(str(shown), root)
+for name in ("x", "in/x"):
+    (shown / name).write_text("of the host")
+    seen = root / str(shown)[1:] / name
+    assert seen.read_text() == "of the host"
+    try:
+        seen.write_text("of the program")
+    except OSError as error:
+        print(error.strerror)
+"""
+
+
+@needs_walls
+def test_37_what_is_mounted_in_a_folder_that_is_shown_cannot_be_written(tmp_path: Path) -> None:
+    unshare = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c", MOUNTS]
+    rooms = [str(isolated.JAIL.parent), str(tmp_path)]
+    done = subprocess.run([*unshare, *rooms], capture_output=True, text=True, check=True)
+    assert done.stdout == "Read-only file system\n" * 2
 
 
 @needs_walls
