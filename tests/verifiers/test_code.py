@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from tests.verifiers.common import branch, meter, scores, whole
 
 from mull.catalog import load_task, load_verifier
-from mull.errors import EngineError, SandboxError, SpecError, UnsupportedError
+from mull.errors import EngineError, SandboxError, SandboxTimeoutError, SpecError, UnsupportedError
 from mull.types import EngineInfo, Problem, Prompt
 from mull.verifiers import code as code_module
 from mull.verifiers import isolated
@@ -302,6 +303,33 @@ def test_a_branch_whose_program_cannot_be_run_has_no_score_and_spoils_no_other(
     assert math.isnan(found[0]) and found[1] == 1.0
     with pytest.raises(EngineError, match="no more processes"):
         scores(verifier, broken)
+
+
+@needs_walls
+def test_a_child_whose_walls_do_not_stand_in_time_is_no_fault_of_its_program(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(isolated, "WALLS_S", 0.0)
+    with pytest.raises(SandboxTimeoutError, match="did not stand within 0 s"):
+        run_isolated("print(1)")
+    monkeypatch.setattr(isolated, "WALLS_S", 20.0)
+    found = run_isolated("import time; time.sleep(99)", seconds=0.01)
+    assert found.outcome is Outcome.TIMEOUT
+
+
+@needs_walls
+def test_programs_that_nobody_waits_for_any_more_are_ended() -> None:
+    endless = whole(problem(), block("def add(a, b):\n    while True: pass"))
+
+    async def interrupted() -> None:
+        verifier = CodeVerifier(seconds=30)
+        async with asyncio.timeout(0.5):
+            await verifier.score([endless] * 3, meter(verifier))
+
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        asyncio.run(interrupted())  # and waits for the thread
+    assert time.monotonic() - started < 2
 
 
 def test_37_without_isolation_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:

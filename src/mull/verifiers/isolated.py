@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
-from mull.errors import SandboxError
+from mull.errors import SandboxError, SandboxTimeoutError
 
 JAIL = Path(__file__).with_name("jail.py")
 STARTED = b"mull: the walls stand\n"
@@ -30,6 +31,10 @@ OUTPUT = 1 << 20
 """Bytes that are read of a program; one that prints more is killed."""
 PROGRAM = 100_000
 """Bytes that a program may have."""
+WALLS_S = 20.0
+"""Seconds that the walls may take to stand: a busy machine is no program's fault."""
+LOOK_S = 0.1
+"""Seconds after which it is looked whether a program is still wanted."""
 
 
 class Outcome(StrEnum):
@@ -56,25 +61,33 @@ class Ended:
 
 
 def run_isolated(
-    program: str, stdin: str = "", *, seconds: float = 5.0, memory_mib: int = 512
+    program: str,
+    stdin: str = "",
+    *,
+    seconds: float = 5.0,
+    memory_mib: int = 512,
+    unwanted: threading.Event | None = None,
 ) -> Ended:
-    """Run a Python program with the standard library alone; at most ``seconds`` of wall time.
+    """Run a Python program with the standard library alone; at most ``seconds`` of wall time from
+    when the walls stand.
 
     No file of the user, no environment, no network, no other process, no process of its own.
-    Raises ``SandboxError`` where such isolation is not to be had here.
+    Raises ``SandboxError`` where such isolation is not to be had here, or not in time; once
+    ``unwanted`` is set, by another thread, the child is killed, and that is a ``SandboxError`` too.
     """
     source = program.encode("utf-8", "replace")
     if len(source) > PROGRAM or b"\0" in source:
         return Ended(Outcome.TOO_LONG)
     with tempfile.TemporaryDirectory(prefix="mull-jail-") as root:
+        watch = _Watch(seconds, unwanted or threading.Event())
         process = _start(source, root, seconds, memory_mib)
         try:
-            output, said, cause = _talk(process, stdin.encode("utf-8", "replace"), seconds)
+            output, said, cause = _talk(process, stdin.encode("utf-8", "replace"), watch)
         finally:
             _kill(process)
     if not said.startswith(STARTED):
         if cause is Outcome.TIMEOUT:
-            return Ended(Outcome.TIMEOUT)
+            raise SandboxTimeoutError(f"a child did not stand within {WALLS_S:g} s")
         reason = said.decode(errors="replace").strip().splitlines()
         raise SandboxError(f"code cannot be isolated here: {reason[-1] if reason else 'no reason'}")
     if cause is None:
@@ -91,7 +104,7 @@ def check_isolation() -> None:
             "code is run in Linux namespaces alone (util-linux's unshare, and /proc): use Linux, "
             "or another verifier"
         )
-    ended = run_isolated("print(6 * 7)", seconds=20)
+    ended = run_isolated("print(6 * 7)", seconds=WALLS_S)
     if ended != Ended(Outcome.ENDED, "42\n"):
         raise SandboxError(f"code cannot be isolated here: a first program {ended.outcome}")
 
@@ -127,11 +140,32 @@ def _start(program: bytes, root: str, seconds: float, memory_mib: int) -> subpro
         raise SandboxError(f"code cannot be isolated here: {error}") from error
 
 
+class _Watch:
+    """Until when a child may run: its walls have a time of their own."""
+
+    def __init__(self, seconds: float, unwanted: threading.Event) -> None:
+        self._seconds: float | None = seconds
+        self._unwanted = unwanted
+        self._deadline = time.monotonic() + WALLS_S
+
+    def heard(self, said: bytearray) -> None:
+        """Start the program's time when the child says that its walls stand."""
+        if self._seconds is not None and said.startswith(STARTED):
+            self._deadline, self._seconds = time.monotonic() + self._seconds, None
+
+    def left(self) -> float:
+        """Seconds after which to ask again; 0 at the end of the time. ``SandboxError`` where the
+        program is not wanted any more.
+        """
+        if self._unwanted.is_set():
+            raise SandboxError("the program was stopped: nobody waits for it")
+        return min(LOOK_S, max(0.0, self._deadline - time.monotonic()))
+
+
 def _talk(
-    process: subprocess.Popen[bytes], stdin: bytes, seconds: float
+    process: subprocess.Popen[bytes], stdin: bytes, watch: _Watch
 ) -> tuple[bytes, bytes, Outcome | None]:
     """Feed and read until the child closes its ends, its time is up, or it says too much."""
-    deadline = time.monotonic() + seconds
     read: dict[str, bytearray] = {"out": bytearray(), "err": bytearray()}
     pipes = _pipes(process)
     with selectors.DefaultSelector() as waiting:
@@ -140,8 +174,8 @@ def _talk(
             events = selectors.EVENT_WRITE if name == "in" else selectors.EVENT_READ
             waiting.register(pipe, events, name)
         while any(key.data != "in" for key in waiting.get_map().values()):
-            left = deadline - time.monotonic()
-            if left <= 0:
+            left = watch.left()
+            if not left:
                 return bytes(read["out"]), bytes(read["err"]), Outcome.TIMEOUT
             for key, _ in waiting.select(left):
                 if key.data == "in":
@@ -151,13 +185,14 @@ def _talk(
                 if not part:
                     waiting.unregister(key.fileobj)
                 read[key.data] += part
+            watch.heard(read["err"])
             if len(read["out"]) + len(read["err"]) > OUTPUT:
                 return bytes(read["out"]), bytes(read["err"]), Outcome.FLOOD
-    try:
-        process.wait(max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        return bytes(read["out"]), bytes(read["err"]), Outcome.TIMEOUT
-    return bytes(read["out"]), bytes(read["err"]), None
+    while left := watch.left():
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(left)
+            return bytes(read["out"]), bytes(read["err"]), None
+    return bytes(read["out"]), bytes(read["err"]), Outcome.TIMEOUT
 
 
 def _feed(waiting: selectors.BaseSelector, pipe: IO[bytes], stdin: bytes) -> bytes:
