@@ -48,9 +48,13 @@ class _Progress:
     """How far the current attempt has come, for the account of what is lost with it."""
 
     started: float
-    generated: int = 0
-    counted: Tokens | None = None
+    stream: Assembly | None = None
     emitted: bool = False
+
+    @property
+    def worked(self) -> bool:
+        """Whether tokens have come, or were counted."""
+        return self.stream is not None and bool(self.stream.generated or self.stream.counted)
 
 
 class Calls:
@@ -108,7 +112,7 @@ class Calls:
             finally:
                 self.limit.release(permit)
             self._count(failed)
-            if failed.worked:
+            if failed.worked or progress.worked:
                 on_lost(self._lost(ask, progress), False)
             tries += 1
             failures += not failed.refused
@@ -158,12 +162,10 @@ class Calls:
     async def _streamed(
         self, path: str, body: dict[str, object], on_piece: OnPiece | None, progress: _Progress
     ) -> tuple[list[Choice], Tokens | None]:
-        assembly = Assembly(self.transport)
+        assembly = progress.stream = Assembly(self.transport)
         async with aclosing(self.transport.stream(path, body)) as chunks:
             async for chunk in chunks:
                 for index, text, logprobs, ids in assembly.feed(chunk):
-                    progress.generated = assembly.generated
-                    progress.counted = assembly.counted
                     if on_piece is not None:
                         progress.emitted = True
                         on_piece(index, text, logprobs, ids)
@@ -202,11 +204,12 @@ class Calls:
 
     def _lost(self, ask: Ask, progress: _Progress) -> Tokens | int:
         """What an attempt that did not end has cost: counted, or how much it probably generated."""
-        if progress.counted is not None:
-            self.stats.wasted_tokens += progress.counted.generated
-            return progress.counted
+        stream = progress.stream
+        if stream is not None and stream.counted is not None:
+            self.stats.wasted_tokens += stream.counted.generated
+            return stream.counted
         if ask.stream:
-            tokens = progress.generated
+            tokens = 0 if stream is None else stream.generated
         else:
             elapsed = asyncio.get_running_loop().time() - progress.started
             tokens = int(elapsed * self._rate)
