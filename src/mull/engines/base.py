@@ -8,7 +8,7 @@ made until then stays charged. Nothing is configured on an engine between reques
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from mull.budget import Meter
@@ -49,6 +49,16 @@ class Engine(Protocol):
     async def aclose(self) -> None:
         """Free sockets, threads and memory. A closed engine refuses requests."""
         ...
+
+
+def notes_of(engine: object) -> tuple[str, ...]:
+    """What an engine has to tell of its work so far that no completion says, one line each.
+
+    Such as retries, or parameters that an endpoint did not honour; nothing for what has no
+    ``notes``.
+    """
+    notes: Callable[[], tuple[str, ...]] | None = getattr(engine, "notes", None)
+    return () if notes is None else notes()
 
 
 def check_own_weights(requests: Sequence[ScoreRequest], info: EngineInfo) -> None:

@@ -15,7 +15,7 @@ from functools import partial
 
 from mull.budget import Ledger, Meter, Purpose
 from mull.engines.adapt import AdaptRecipe, Parts
-from mull.engines.base import Engine
+from mull.engines.base import Engine, notes_of
 from mull.engines.recorded_weights import RecordedWeights
 from mull.store.keys import request_key, score_key, searches
 from mull.store.store import Store
@@ -259,6 +259,10 @@ class RecordingEngine:
     async def _ready(self, request: Request | ScoreRequest) -> None:
         if request.weights is not None and self.info.capabilities.adapts:
             await self._adapted.ready(request.weights)
+
+    def notes(self) -> tuple[str, ...]:
+        """What the inner engine has to say; see ``engines.base.notes_of``."""
+        return notes_of(self.inner)
 
     async def aclose(self) -> None:
         """Close the inner engine; the store belongs to its opener."""

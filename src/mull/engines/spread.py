@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from mull.budget import Meter
-from mull.engines.base import Engine
+from mull.engines.base import Engine, notes_of
 from mull.errors import EngineConnectionError, SpecError
 from mull.types import Completion, Delta, EngineInfo, Request, Scored, ScoreRequest
 
@@ -94,6 +94,10 @@ class SpreadEngine:
             return await self.engines[place].score(requests, meter)
         finally:
             self.loads[place] -= len(requests)
+
+    def notes(self) -> tuple[str, ...]:
+        """What each engine has to say; see ``engines.base.notes_of``."""
+        return tuple(note for engine in self.engines for note in notes_of(engine))
 
     async def aclose(self) -> None:
         """Close every engine."""

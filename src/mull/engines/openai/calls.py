@@ -22,7 +22,7 @@ OnLost = Callable[[Tokens | int, bool], None]
 
 @dataclass(slots=True)
 class Stats:
-    """What an endpoint did that a caller should know of; nothing here is silent.
+    """What an endpoint did that a caller should know of; ``notes`` says it in words.
 
     ``n_ignored`` answers with fewer choices than asked for, ``extra`` choices dropped (beyond
     ``n``, or with an index seen before), ``reasoned_only`` answers without content behind
@@ -41,6 +41,25 @@ class Stats:
     no_usage: int = 0
     wasted_tokens: int = 0
     errors: dict[str, int] = field(default_factory=dict)
+
+    def notes(self) -> tuple[str, ...]:
+        """A line for each thing that was counted at all.
+
+        >>> Stats(requests=9, no_usage=9).notes()
+        ('answers without usage, whose tokens are estimates: 9',)
+        """
+        failed = ", ".join(f"{name} {count}" for name, count in sorted(self.errors.items()))
+        counts = {
+            "answers with fewer choices than asked for, topped up one by one": self.n_ignored,
+            "choices that were not asked for, dropped and charged as retries": self.extra,
+            "answers of reasoning alone (is max_tokens too small?)": self.reasoned_only,
+            "texts that went on behind a stop string, cut here": self.stop_ignored,
+            "answers without usage, whose tokens are estimates": self.no_usage,
+            f"attempts that failed ({failed})": sum(self.errors.values()),
+            f"attempts made again, at most {self.max_retries} a request": self.retries,
+            "tokens of attempts that came to nothing": self.wasted_tokens,
+        }
+        return tuple(f"{what}: {count}" for what, count in counts.items() if count)
 
 
 @dataclass(slots=True)

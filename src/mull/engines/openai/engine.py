@@ -78,6 +78,11 @@ class OpenAIEngine:
         """Retries, refusals, ignored ``n`` and the like, since the engine was made."""
         return self._calls.stats
 
+    def notes(self) -> tuple[str, ...]:
+        """What the endpoint did besides answering, a line each; see ``engines.base.notes_of``."""
+        place = f"{self.endpoint.url}#{self.endpoint.model}"
+        return tuple(f"{place}: {note}" for note in self.stats.notes())
+
     async def generate(
         self, request: Request, meter: Meter
     ) -> AsyncGenerator[Delta | Completion, None]:
