@@ -325,7 +325,7 @@ class _Proxy(Meter):
         estimated: bool = False,
     ) -> None:
         if prompt and index == self._again and self._on_again is not None:
-            aside = Meter(Ledger(self.ledger.cost_model), self.purpose, self.info)
+            aside = self.aside()
             aside.charge(index, prompt=prompt, cached=cached, estimated=estimated)
             self._on_again(self._meter, aside.usage(index))
             prompt = cached = 0

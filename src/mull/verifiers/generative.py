@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from mull.budget import Ledger, Meter
+from mull.budget import Meter
 from mull.engines.base import Engine
 from mull.errors import EngineError, SpecError
 from mull.rng import derive
@@ -107,8 +107,8 @@ class GenerativeVerifier:
 
     async def _one(self, position: int, branch: Branch, meter: Meter) -> float | EngineError:
         """The score of one branch; its whole cost stands at its position."""
-        gauge = Meter(Ledger(meter.ledger.cost_model), meter.purpose, meter.info)
-        extra = Meter(Ledger(meter.ledger.cost_model), meter.purpose, meter.info)
+        gauge = meter.aside()
+        extra = meter.aside()
         request = self._request(branch)
         texts: list[str] = []
         error: EngineError | None = None

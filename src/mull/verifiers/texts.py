@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mull.budget import Ledger, Meter
+from mull.budget import Meter
 from mull.engines.base import Engine
 from mull.errors import ContextError
 from mull.types import Branch, Scored, ScoreRequest, StopReason
@@ -37,7 +37,7 @@ async def score_each(
 
 
 async def _alone(engine: Engine, at: int, request: ScoreRequest, meter: Meter) -> Scored | None:
-    gauge = Meter(Ledger(meter.ledger.cost_model), meter.purpose, meter.info)
+    gauge = meter.aside()
     try:
         (found,) = await engine.score([request], gauge)
     except ContextError:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Literal
 
-from mull.budget import Ledger, Meter
+from mull.budget import Meter
 from mull.engines.base import Engine
 from mull.errors import ContextError, SpecError
 from mull.types import Branch, EngineInfo, Message, Prompt, ScoreRequest, Usage
@@ -93,7 +93,7 @@ class TokenVerifier:
         self, places: Sequence[int], asked: Sequence[list[ScoreRequest]], meter: Meter
     ) -> list[float]:
         """Scores of some branches; what their requests cost is charged at their places."""
-        gauge = Meter(Ledger(meter.ledger.cost_model), meter.purpose, meter.info)
+        gauge = meter.aside()
         found = await self.engine.score([one for each in asked for one in each], gauge)
         scores, at = [], 0
         for place, each in zip(places, asked, strict=True):

@@ -14,7 +14,7 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Literal
 
-from mull.budget import Ledger, Meter
+from mull.budget import Meter
 from mull.engines.base import Engine
 from mull.errors import ContextError, SpecError, UnsupportedError
 from mull.tasks.base import Task, ViewedTask, settled
@@ -128,7 +128,7 @@ class ViewsVerifier:
         self, requests: list[ScoreRequest], owner: Mapping[ScoreRequest, int], meter: Meter
     ) -> Sequence[Scored | None]:
         """Score texts; what they cost is charged to their branches even if some of them failed."""
-        gauge = Meter(Ledger(meter.ledger.cost_model), meter.purpose, meter.info)
+        gauge = meter.aside()
         try:
             return await self.engine.score(requests, gauge) if requests else []
         finally:
