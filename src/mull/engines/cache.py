@@ -17,7 +17,8 @@ from mull.budget import Ledger, Meter, Purpose
 from mull.engines.adapt import AdaptRecipe, Parts
 from mull.engines.base import Engine, notes_of
 from mull.engines.recorded_weights import RecordedWeights
-from mull.store.keys import request_key, score_key, searches
+from mull.errors import ContextError
+from mull.store.keys import refusal_key, request_key, score_key, searches
 from mull.store.store import Store
 from mull.types import (
     Completion,
@@ -118,11 +119,15 @@ class RecordingEngine:
         parts = missing(wanted, recorded)
         if parts:
             await self._ready(request)
-            async with aclosing(self._make(key, request, parts, meter, replaced)) as made:
-                async for item in made:
-                    if isinstance(item, Completion):
-                        self._on_served(meter.ledger, request, item)
-                    yield item
+            try:
+                async with aclosing(self._make(key, request, parts, meter, replaced)) as made:
+                    async for item in made:
+                        if isinstance(item, Completion):
+                            self._on_served(meter.ledger, request, item)
+                        yield item
+            except ContextError as error:
+                await self._refused(key, error)
+                raise
 
     async def _make(
         self,
@@ -218,6 +223,11 @@ class RecordingEngine:
                 queue.put_nowait((rank, committed))
         queue.put_nowait(end)
 
+    async def _refused(self, key: bytes, error: ContextError) -> None:
+        """Record that something is too long, for replay: it is no answer, and asked again here."""
+        said = Completion(0, str(error), StopReason.CONTEXT, Usage())
+        await self.store.add_sample(refusal_key(key), said)
+
     def _lose(self, meter: Meter, usage: Usage, *, repeated: bool) -> None:
         if usage != Usage():
             self._on_lost(Lost(meter.ledger, meter.purpose, self.info.model, usage, repeated))
@@ -229,19 +239,26 @@ class RecordingEngine:
         for at, key in enumerate(keys):
             scored = self.store.scored(key)
             if scored is not None:
-                meter.restore(at, scored.usage)
                 found[at] = scored
-        rest = [at for at in range(len(requests)) if at not in found]
+        old, rest = list(found), [at for at in range(len(requests)) if at not in found]
         if rest:
             for request in dict.fromkeys(requests[at] for at in rest):
                 await self._ready(request)
-            fresh = await self.inner.score([requests[at] for at in rest], _Proxy(meter, names=rest))
+            try:
+                gauge = _Proxy(meter, names=rest)
+                fresh = await self.inner.score([requests[at] for at in rest], gauge)
+            except ContextError as error:
+                if len({keys[at] for at in rest}) == 1:
+                    await self._refused(keys[rest[0]], error)
+                raise  # nothing is served, and nothing charged
             commits = []
             for at, scored in zip(rest, fresh, strict=True):
                 found[at] = scored
                 commits.append(self.store.add_scored(keys[at], scored))
             for commit in commits:
                 await commit
+        for at in old:
+            meter.restore(at, found[at].usage)
         return [found[at] for at in range(len(requests))]
 
     async def adapt(self, examples: Sequence[Parts], recipe: AdaptRecipe, meter: Meter) -> str:
