@@ -16,10 +16,11 @@ from typing import Literal
 
 from mull.budget import Meter
 from mull.engines.base import Engine
-from mull.errors import ContextError, SpecError, UnsupportedError
+from mull.errors import SpecError, UnsupportedError
 from mull.tasks.base import Task, ViewedTask, settled
 from mull.types import Branch, EngineInfo, Scored, ScoreRequest, StopReason
 from mull.verifiers.base import forget_prefixes
+from mull.verifiers.texts import score_each
 
 Render = Callable[[Branch], Sequence[ScoreRequest]]
 """A branch's views: the problem as each shows it, and the candidate as it looks there. None at all
@@ -88,7 +89,8 @@ class ViewsVerifier:
             meter.charge(at)
             for view in seen:
                 owner.setdefault(view, at)
-        known = await self._ask(owner, meter)
+        found = await score_each(self.engine, list(owner), meter, list(owner.values()))
+        known = dict(zip(owner, map(_logprob, found), strict=True))
         return [self._score([known[view] for view in seen]) for seen in views]
 
     def forget(self) -> None:
@@ -103,37 +105,6 @@ class ViewsVerifier:
     def _views(self, branch: Branch) -> list[ScoreRequest]:
         views = [replace(view, values=False, logprobs=True) for view in self.render(branch)]
         return [] if any(_empty(view) for view in views) else views
-
-    async def _ask(
-        self, owner: Mapping[ScoreRequest, int], meter: Meter
-    ) -> dict[ScoreRequest, float]:
-        """Each view's log-probability, paid by the first branch that has it; NaN if too long."""
-        requests = list(owner)
-        try:
-            found = await self._batch(requests, owner, meter)
-        except ContextError:  # nothing was encoded yet: which one it is shows one by one
-            found = [await self._alone(request, owner, meter) for request in requests]
-        return {request: _logprob(scored) for request, scored in zip(requests, found, strict=True)}
-
-    async def _alone(
-        self, request: ScoreRequest, owner: Mapping[ScoreRequest, int], meter: Meter
-    ) -> Scored | None:
-        try:
-            (found,) = await self._batch([request], owner, meter)
-        except ContextError:
-            return None
-        return found
-
-    async def _batch(
-        self, requests: list[ScoreRequest], owner: Mapping[ScoreRequest, int], meter: Meter
-    ) -> Sequence[Scored | None]:
-        """Score texts; what they cost is charged to their branches even if some of them failed."""
-        gauge = meter.aside()
-        try:
-            return await self.engine.score(requests, gauge) if requests else []
-        finally:
-            for at in gauge.samples:
-                meter.restore(owner[requests[at]], gauge.usage(at))
 
     def _score(self, logprobs: Sequence[float]) -> float:
         if not logprobs or any(map(math.isnan, logprobs)):
