@@ -10,15 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Literal
 
 from mull.budget import Meter
 from mull.engines.base import Engine
 from mull.errors import SpecError
-from mull.types import Branch, EngineInfo, Message, Prompt, Scored, ScoreRequest
-from mull.verifiers.base import forget_prefixes
+from mull.types import Branch, Message, Prompt, Scored, ScoreRequest
+from mull.verifiers.base import EngineVerifier
 from mull.verifiers.steps import AGGREGATES, Aggregate, pieces, preference
 from mull.verifiers.texts import score_each
 
@@ -26,7 +25,7 @@ Format = Literal["step-tag", "chat-turns"]
 TAG = " ки"
 
 
-class TokenVerifier:
+class TokenVerifier(EngineVerifier):
     """Scores a branch by P(good) / (P(good) + P(bad)) behind each of its steps, over any engine
     that scores text.
 
@@ -62,11 +61,9 @@ class TokenVerifier:
         self.bad = f"{blank}-" if bad is None else bad
 
     @property
-    def info(self) -> EngineInfo:
-        """The engine's, with what decides the score in its revision."""
-        given = self.engine.info
-        how = f"{self.format}/{self.aggregate}/{self.tag}/{self.good}/{self.bad}"
-        return replace(given, revision=f"{given.revision}/{how}")
+    def how(self) -> str:
+        """What decides the score besides the engine."""
+        return f"{self.format}/{self.aggregate}/{self.tag}/{self.good}/{self.bad}"
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch, all branches in one batch of the engine."""
@@ -77,14 +74,6 @@ class TokenVerifier:
         requests = [request for each in asked for request in each]
         found = iter(await score_each(self.engine, requests, meter, places))
         return [self._score(list(islice(found, len(each)))) for each in asked]
-
-    def forget(self) -> None:
-        """Empty the engine's prefix cache, if it has one."""
-        forget_prefixes(self.engine)
-
-    async def aclose(self) -> None:
-        """Close the engine."""
-        await self.engine.aclose()
 
     def _score(self, found: Sequence[Scored | None]) -> float:
         """The score of a branch by its verdicts, a good and a bad one a step."""

@@ -18,8 +18,8 @@ from mull.budget import Meter
 from mull.engines.base import Engine
 from mull.errors import SpecError, UnsupportedError
 from mull.tasks.base import Task, ViewedTask, settled
-from mull.types import Branch, EngineInfo, Scored, ScoreRequest, StopReason
-from mull.verifiers.base import forget_prefixes
+from mull.types import Branch, Scored, ScoreRequest, StopReason
+from mull.verifiers.base import EngineVerifier
 from mull.verifiers.texts import score_each
 
 Render = Callable[[Branch], Sequence[ScoreRequest]]
@@ -35,7 +35,7 @@ COMBINE: Mapping[str, Callable[[Sequence[float]], float]] = {
 }
 
 
-class ViewsVerifier:
+class ViewsVerifier(EngineVerifier):
     """Scores a branch by log P(candidate | problem) in all its views: natural logarithms, no 0..1.
 
     ``combine`` makes one score of the views': ``sum`` (the product of experts), ``mean``, ``min``
@@ -75,11 +75,10 @@ class ViewsVerifier:
         self.base_log_prob, self.policy, self.owned = base_log_prob, trained_for, owned
 
     @property
-    def info(self) -> EngineInfo:
-        """The engine's, with what decides the score in its revision."""
-        given = self.engine.info
+    def how(self) -> str:
+        """What decides the score besides the engine."""
         base = f"/{self.base_log_prob:g}" if self.base_log_prob else ""
-        return replace(given, revision=f"{given.revision}/views/{self.combine}{base}")
+        return f"views/{self.combine}{base}"
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch, all branches and views in one batch of the engine."""
@@ -92,15 +91,6 @@ class ViewsVerifier:
         found = await score_each(self.engine, list(owner), meter, list(owner.values()))
         known = dict(zip(owner, map(_logprob, found), strict=True))
         return [self._score([known[view] for view in seen]) for seen in views]
-
-    def forget(self) -> None:
-        """Empty the engine's prefix cache, if it has one."""
-        forget_prefixes(self.engine)
-
-    async def aclose(self) -> None:
-        """Close the engine, if it is this verifier's own."""
-        if self.owned:
-            await self.engine.aclose()
 
     def _views(self, branch: Branch) -> list[ScoreRequest]:
         views = [replace(view, values=False, logprobs=True) for view in self.render(branch)]
