@@ -1,7 +1,7 @@
 """Several engines that serve the same model as one: each request goes to the least loaded.
 
-For endpoints behind which the same model runs. A request that meets a dead connection before it
-gave anything is sent to another engine, and the dead one is left alone for a while.
+For endpoints behind which the same model runs. A request for samples that meets a dead connection
+before it gave anything is sent to another engine, and the dead one is left alone for a while.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class SpreadEngine:
                 self.loads[place] -= left
 
     async def score(self, requests: Sequence[ScoreRequest], meter: Meter) -> list[Scored]:
-        """As the least loaded engine's."""
+        """As the least loaded engine's; a dead connection is an error here."""
         place = self._choose(set())
         self.loads[place] += len(requests)
         try:
