@@ -376,6 +376,18 @@ class Meter:
         """Charge a recorded completion as it was charged when it was made (resume, replay)."""
         self._add(index, usage)
 
+    def aside(self) -> Meter:
+        """A meter like this one, on a ledger of its own: what it counts is charged to nobody yet.
+
+        >>> meter = Meter(Ledger(), Purpose.POLICY, EngineInfo("simulated", "m"))
+        >>> aside = meter.aside()
+        >>> aside.charge(0, generated=5)
+        >>> meter.restore(3, aside.usage(0))
+        >>> meter.usage(3).generated
+        5
+        """
+        return Meter(Ledger(self.ledger.cost_model), self.purpose, self.info)
+
     def _add(self, index: int, usage: Usage) -> None:
         entry = self._spent.get(index)
         new = entry is None

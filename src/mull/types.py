@@ -366,6 +366,8 @@ class Capabilities:
     certainty: bool = False
     ends: bool = False
     """Tells how likely a turn is to end behind a given text (``ScoreRequest.end``)."""
+    shares_prompt: bool = True
+    """The samples of one request pay for its prompt once, with the first of them."""
 
 
 @dataclass(frozen=True, slots=True)

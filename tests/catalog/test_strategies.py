@@ -11,7 +11,8 @@ from typing import Any, Literal
 import pytest
 
 from mull.catalog import load_strategy, plugins, strategy_class, strategy_names
-from mull.catalog.strategies import BUILTIN, build
+from mull.catalog.options import build
+from mull.catalog.strategies import BUILTIN
 from mull.errors import BudgetError, MullError, SpecError
 from mull.strategies.best_of_n import BestOfN, TokenBeamSearch
 from mull.strategies.needs import spec_of

@@ -215,8 +215,8 @@ def test_a_missing_sample_trains_once_and_that_is_told_as_repeated(tmp_path: Pat
     assert inner.trained == 1
     assert not inner.held
     assert usage.prompt == 60
-    assert [(each.repeated, each.purpose, each.usage.prompt) for each in lost] == [
-        (True, Purpose.ADAPTATION, 60)
+    assert [(each.repeated, each.purpose, each.usage) for each in lost] == [
+        (True, Purpose.ADAPTATION, usage)  # by the same cost model
     ]
 
 

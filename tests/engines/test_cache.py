@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from mull.budget import Ledger, Meter, Purpose
 from mull.engines.cache import Lost, RecordingEngine, missing
+from mull.engines.openai import load_openai
 from mull.engines.replay import ReplayEngine
 from mull.engines.simulated import (
     Fault,
@@ -22,12 +24,14 @@ from mull.engines.simulated import (
     run_virtual,
     simulated_problem,
 )
-from mull.errors import EngineConnectionError, EngineError, ReplayMissError
+from mull.engines.simulated.server import FaultServer
+from mull.errors import ContextError, EngineConnectionError, EngineError, ReplayMissError
 from mull.store import Reader, Store, request_key
 from mull.types import (
     Completion,
     Delta,
     Request,
+    Scored,
     ScoreRequest,
     StopReason,
     ThresholdDFS,
@@ -35,6 +39,7 @@ from mull.types import (
     Until,
     Usage,
 )
+from mull.verifiers.texts import score_each
 
 PROMPT = simulated_problem("p", 0.8, 4, 17).prompt
 SLOW = Latency(token_ms=20.0)
@@ -100,6 +105,27 @@ async def test_every_split_of_a_request_gives_the_same_samples_and_the_same_bill
         assert all(item.repeated and item.usage.generated == 0 for item in lost)
         parts = missing(range(n), dict.fromkeys(recorded))
         assert len(lost) == sum(part.start != 0 for part in parts)
+
+
+@pytest.mark.parametrize("seeds", [False, True])
+async def test_a_resumed_request_to_an_endpoint_costs_what_an_unbroken_one_does(
+    tmp_path: Path, seeds: bool
+) -> None:
+    async with FaultServer(engine()) as there:
+
+        async def bill(name: str, n: int) -> Usage:
+            inner = load_openai(there.url(), seeds=seeds)
+            with Store.open(tmp_path / name) as store:
+                meter = gauge(inner)
+                await collect(ask(n), RecordingEngine(inner, store), meter)
+            await inner.aclose()
+            return replace(meter.total, seconds=0.0)
+
+        unbroken = await bill("whole", 4)
+        await bill("broken", 1)
+        resumed = await bill("broken", 4)
+        assert resumed.prompt == unbroken.prompt
+        assert await bill("broken", 4) == resumed  # served from the records alone
 
 
 async def test_a_completion_is_committed_before_it_is_yielded(tmp_path: Path) -> None:
@@ -175,6 +201,56 @@ async def test_scores_are_recorded_and_charged_by_position(tmp_path: Path) -> No
     with pytest.raises(ReplayMissError):
         await replay.score([ScoreRequest(PROMPT, "other")], gauge(replay))
     await replay.aclose()
+
+
+class _Short(SimulatedEngine):
+    """A context of 100 bytes."""
+
+    async def generate(self, request: Request, meter: Meter):  # type: ignore[no-untyped-def]
+        if len(request.assistant) > 100:
+            raise ContextError("a prompt of too many tokens")
+        async for item in super().generate(request, meter):
+            yield item
+
+    async def score(self, requests: Sequence[ScoreRequest], meter: Meter) -> list[Scored]:
+        if any(len(each.assistant) > 100 for each in requests):
+            raise ContextError("a text of too many tokens")
+        return await super().score(requests, meter)
+
+
+async def test_a_recorded_text_beside_one_that_is_too_long_is_charged_once(tmp_path: Path) -> None:
+    short, long = ScoreRequest(PROMPT, "step 1: ok\n"), ScoreRequest(PROMPT, "x" * 200)
+    bills: list[list[Usage]] = []
+    with Store.open(tmp_path) as store:
+        for source in (_Short(StepModel()), RecordingEngine(_Short(StepModel()), store)):
+            for asked in ([short], [short, long, short]):
+                meter = gauge(source)
+                found = await score_each(source, asked, meter)
+                assert [each is None for each in found] == [each is long for each in asked]
+                bills.append([meter.usage(at) for at in range(len(asked))])
+    assert bills[:2] == bills[2:]
+    replay = ReplayEngine.open(tmp_path)
+    meter = gauge(replay)
+    assert await score_each(replay, [short, long, short], meter) == found
+    assert [meter.usage(at) for at in range(3)] == bills[-1]
+    await replay.aclose()
+
+
+async def test_replay_refuses_a_prompt_that_was_too_long(tmp_path: Path) -> None:
+    long = ask(n=2, assistant="x" * 200)
+    with Store.open(tmp_path) as store:
+        recording = RecordingEngine(_Short(StepModel()), store)
+        with pytest.raises(ContextError, match="too many"):
+            await collect(long, recording)
+        # It is not remembered as an answer: another engine may take it.
+        able = RecordingEngine(engine(), store)
+        assert able.info.identity == recording.info.identity
+        replay = ReplayEngine.open(tmp_path)
+        with pytest.raises(ContextError, match="a prompt of too many tokens"):
+            await collect(long, replay)
+        assert len(await collect(long, able)) == 2
+        assert len(await collect(long, replay)) == 2
+        await replay.aclose()
 
 
 async def test_replay_serves_what_is_recorded_and_refuses_what_is_not(tmp_path: Path) -> None:

@@ -1,17 +1,22 @@
 """Laws of a spread: the least loaded engine is asked, a dead one is left alone."""
 
 import asyncio
+from pathlib import Path
 
 import pytest
 
 from mull.budget import Ledger, Meter, Purpose
-from mull.engines.base import Engine
+from mull.catalog import Equipment
+from mull.engines.base import Engine, notes_of
+from mull.engines.cache import RecordingEngine
 from mull.engines.openai import load_openai
 from mull.engines.simulated import Echo, Fault, Faults, Latency, SimulatedEngine, run_virtual
 from mull.engines.simulated.server import FaultServer
 from mull.engines.spread import SpreadEngine
 from mull.errors import EngineConnectionError, SpecError
+from mull.store import Store
 from mull.types import Prompt, Request, Until
+from mull.verifiers.generative import GenerativeVerifier
 
 HELLO = Prompt.of("hello")
 
@@ -58,6 +63,26 @@ async def test_a_dead_endpoint_is_passed_over():
         assert spread.engines[0].stats.requests == 3 * 4  # once, with its retries
         assert spread.engines[1].stats.requests == 9
         await spread.aclose()
+
+
+async def test_what_endpoints_did_besides_answering_is_told(tmp_path: Path) -> None:
+    async with FaultServer(SimulatedEngine(Echo())) as there:
+        places = [there.url(fault).partition("#")[0] for fault in ("n-ignored", "no-usage")]
+        spread = load_openai(f"{places[0]},{places[1]}#sim", seeds=False)
+        assert notes_of(spread) == ()
+        with Store.open(tmp_path) as store:
+            recording = RecordingEngine(spread, store)
+            for seed in range(2):  # the second while the first has fewer in flight
+                await collect(recording, Request(HELLO, Until(20), n=2, seed=seed))
+                spread.loads[0] += 1
+            verifier = GenerativeVerifier(spread)
+            told = Equipment({"policy": recording}, {"judge": verifier}).notes
+        assert told == (
+            f"{places[0]}#sim: answers with fewer choices than asked for, topped up one by one: 1",
+            f"{places[1]}#sim: answers without usage, whose tokens are estimates: 1",
+        )
+        await spread.aclose()
+    assert notes_of(engine_of()) == ()
 
 
 def test_where_all_are_dead_the_error_is_the_last_ones():

@@ -178,6 +178,7 @@ ALPHABET = (
     *(r"\boxed{", r"\boxed", r"\text{", r"\frac{", r"\(", r"\)", r"\left", "$a", "1,", "1,111"),
     *("1.", "-1", "1+1", "1 1/1 ", "1/", "1^", "^{", "<<", "<<1>>", "```\n", "A) x\n", "(A) "),
     *("answer ", "answer is ", "**", "a or ", " or A", "1 or ", ",A", "level ", "x ", "!)", "\t "),
+    *("```py ", "\r", "\r ", "===", "verdict: "),
     *("A" * 1001 + "\n", "9" * 300 + "a", "1:", '{"a":', "{}", "\\\\", "the ", "a-", "</think>"),
 )
 MODULES = (
@@ -189,6 +190,8 @@ MODULES = (
     "mull.tasks.text",
     "mull.tasks.choice",
     "mull.tasks.json_object",
+    "mull.verifiers.code",
+    "mull.verifiers.generative",
 )
 
 
@@ -207,6 +210,7 @@ def hostile_texts() -> Iterator[str]:
     rng = random.Random(38)
     for piece in ALPHABET:
         yield (piece * (LONG // len(piece) + 1))[:LONG]
+    yield ("```" + " " * LONG)[:LONG]
     for _ in range(10):
         pieces = rng.choices(ALPHABET, k=rng.randint(2, 4))
         yield ("".join(pieces) * LONG)[:LONG]

@@ -124,13 +124,15 @@ def test_who_answered_is_recorded_whole(tmp_path: Path) -> None:
 
 def test_a_capability_that_came_later_is_recorded_where_it_is_not_there(tmp_path: Path) -> None:
     """So that the records of engines that have it are byte for byte what they were before."""
-    less = EngineInfo("k", "less", capabilities=Capabilities(continue_chat=False))
+    can = Capabilities(continue_chat=False, shares_prompt=False)
+    less = EngineInfo("k", "less", capabilities=can)
     with Store.open(tmp_path) as store:
         store.add_engine(EngineInfo("k", "m"))
         store.add_engine(less)
     with Reader(tmp_path) as reader:
         first, second = sorted(bytes(raw) for _, raw in reader.rows("engines"))
-        assert (b"continue_chat" in first) != (b"continue_chat" in second)
+        for name in (b"continue_chat", b"shares_prompt"):
+            assert (name in first) != (name in second)
         assert reader.engine("less") == less
 
 

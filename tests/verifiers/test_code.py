@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
+import subprocess
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +16,9 @@ import pytest
 from tests.verifiers.common import branch, meter, scores, whole
 
 from mull.catalog import load_task, load_verifier
-from mull.errors import SandboxError, SpecError, UnsupportedError
+from mull.errors import EngineError, SandboxError, SandboxTimeoutError, SpecError, UnsupportedError
 from mull.types import EngineInfo, Problem, Prompt
+from mull.verifiers import code as code_module
 from mull.verifiers import isolated
 from mull.verifiers.code import CodeVerifier, Verdict, read_program
 from mull.verifiers.isolated import Outcome, check_isolation, run_isolated
@@ -207,19 +212,64 @@ def test_37_what_does_not_end_is_ended(name: str) -> None:
     assert len(ended.output) <= isolated.OUTPUT + (1 << 17)
 
 
+STAYS = {
+    "sleeps": "time.sleep(99)",
+    "leaves its parent": "os.setsid(); libc.prctl(1, 0, 0, 0, 0); time.sleep(99)",
+}
+
+
+def alive(name: str) -> list[str]:
+    """The processes that call themselves by a name."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/comm"):
+        with suppress(OSError):
+            if process.read_text().strip() == name:
+                found.append(process.parent.name)
+    return found
+
+
 @needs_walls
-def test_37_no_process_is_left() -> None:
-    mark = f"mull_left_{os.getpid()}"
-    for program in (f"'{mark}'\nimport time; time.sleep(99)", f"'{mark}'\nprint(1)"):
-        run_isolated(program, seconds=0.7)
-    time.sleep(0.2)
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            assert (
-                mark.encode() not in process.read_bytes() or int(process.parent.name) == os.getpid()
-            )
-        except OSError:
-            continue
+@pytest.mark.parametrize("how", STAYS)
+def test_37_no_process_is_left(how: str) -> None:
+    name = f"left{os.getpid()}"
+    named = f"libc.prctl(15, {name.encode()!r}, 0, 0, 0); print('named', flush=True)"
+    program = f"import ctypes, os, time\nlibc = ctypes.CDLL(None); {named}\n{STAYS[how]}"
+    assert run_isolated(program, seconds=1) == isolated.Ended(Outcome.TIMEOUT, "named\n")
+    until = time.monotonic() + 2
+    while alive(name):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+MOUNTS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import jail
+shown, root = Path(sys.argv[2], "shown"), Path(sys.argv[2], "root")
+(shown / "in").mkdir(parents=True)
+root.mkdir()
+jail.mount("", "/", "", jail.MS_REC | jail.MS_PRIVATE)
+jail.mount("tmpfs", str(shown / "in"), "tmpfs", 0)
+jail.mount("tmpfs", str(root), "tmpfs", 0)
+jail.show(str(shown), root)
+for name in ("x", "in/x"):
+    (shown / name).write_text("of the host")
+    seen = root / str(shown)[1:] / name
+    assert seen.read_text() == "of the host"
+    try:
+        seen.write_text("of the program")
+    except OSError as error:
+        print(error.strerror)
+"""
+
+
+@needs_walls
+def test_37_what_is_mounted_in_a_folder_that_is_shown_cannot_be_written(tmp_path: Path) -> None:
+    unshare = ["unshare", "--user", "--map-root-user", "--mount", sys.executable, "-c", MOUNTS]
+    rooms = [str(isolated.JAIL.parent), str(tmp_path)]
+    done = subprocess.run([*unshare, *rooms], capture_output=True, text=True, check=True)
+    assert done.stdout == "Read-only file system\n" * 2
 
 
 @needs_walls
@@ -228,6 +278,58 @@ def test_a_program_may_be_long_and_its_input_longer() -> None:
     ended = run_isolated("import sys; print(len(sys.stdin.read()))", "x" * 3_000_000)
     assert (ended.outcome, ended.output) == (Outcome.ENDED, "3000000\n")
     assert run_isolated("print(1)", "x" * 3_000_000) == isolated.Ended(Outcome.ENDED, "1\n")
+
+
+@needs_walls
+def test_any_text_of_the_length_that_is_run_is_run() -> None:
+    program = "#" + "é" * 24_000 + "\\" * 50_000 + "\nprint(1)"
+    assert run_isolated(program, seconds=20) == isolated.Ended(Outcome.ENDED, "1\n")
+
+
+@needs_walls
+def test_a_branch_whose_program_cannot_be_run_has_no_score_and_spoils_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def run(program: str, *rest: Any, **options: Any) -> isolated.Ended:
+        if "broken" in program:
+            raise SandboxError("no more processes")
+        return run_isolated(program, *rest, **options)
+
+    verifier = CodeVerifier()
+    monkeypatch.setattr(code_module, "run_isolated", run)
+    right = whole(problem(), block("def add(a, b):\n    return a + b"))
+    broken = whole(problem(), "broken")
+    found = scores(verifier, broken, right)
+    assert math.isnan(found[0]) and found[1] == 1.0
+    with pytest.raises(EngineError, match="no more processes"):
+        scores(verifier, broken)
+
+
+@needs_walls
+def test_a_child_whose_walls_do_not_stand_in_time_is_no_fault_of_its_program(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(isolated, "WALLS_S", 0.0)
+    with pytest.raises(SandboxTimeoutError, match="did not stand within 0 s"):
+        run_isolated("print(1)")
+    monkeypatch.setattr(isolated, "WALLS_S", 20.0)
+    found = run_isolated("import time; time.sleep(99)", seconds=0.01)
+    assert found.outcome is Outcome.TIMEOUT
+
+
+@needs_walls
+def test_programs_that_nobody_waits_for_any_more_are_ended() -> None:
+    endless = whole(problem(), block("def add(a, b):\n    while True: pass"))
+
+    async def interrupted() -> None:
+        verifier = CodeVerifier(seconds=30)
+        async with asyncio.timeout(0.5):
+            await verifier.score([endless] * 3, meter(verifier))
+
+    started = time.monotonic()
+    with pytest.raises(TimeoutError):
+        asyncio.run(interrupted())  # and waits for the thread
+    assert time.monotonic() - started < 2
 
 
 def test_37_without_isolation_nothing_is_run(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,7 +21,7 @@ from mull.catalog.models import (
     trained_for,
 )
 from mull.catalog.verifiers import KINDS, load_verifier
-from mull.engines.base import Engine
+from mull.engines.base import Engine, notes_of
 from mull.errors import SpecError
 from mull.strategies.base import Strategy
 from mull.strategies.needs import POLICY, check_needs, needs_of
@@ -56,6 +56,13 @@ class Equipment:
             for table, infos in tables.items()
             if infos
         }
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the engines have to tell of their work so far, those of verifiers too."""
+        judges = (getattr(each, "engine", None) for each in self.verifiers.values())
+        lines = (note for each in (*self.engines.values(), *judges) for note in notes_of(each))
+        return tuple(dict.fromkeys(lines))  # one engine may stand under several names
 
     async def aclose(self) -> None:
         """Close what was made for this equipment."""

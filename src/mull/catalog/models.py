@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from os import PathLike, fspath
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
+from mull.catalog.options import fits, hints_of, in_words
 from mull.catalog.spec import unknown
-from mull.catalog.strategies import fits, in_words
 from mull.engines.base import Engine
 from mull.errors import ModelLoadError, MullError, SpecError
 
@@ -189,10 +189,3 @@ def _load(
         raise
     except (TypeError, ValueError) as error:
         raise SpecError(f"the engine for {model} cannot be made: {error}") from error
-
-
-def hints_of(loader: Callable[..., Any], names: Iterable[str]) -> dict[str, Any]:
-    """The types of a loader's options; its result may be a type that is not imported."""
-    annotations = inspect.get_annotations(loader)
-    holder = type("Options", (), {"__annotations__": {name: annotations[name] for name in names}})
-    return get_type_hints(holder, globalns=inspect.unwrap(loader).__globals__)

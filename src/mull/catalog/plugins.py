@@ -1,4 +1,4 @@
-"""What users bring: installed entry points, and single Python files named by path.
+"""Where names lead: into Mull, to installed entry points, and to Python files named by path.
 
 A file is the user's own code, named by the user on this machine; it is run as such. Nothing that a
 request, a data file or a model names is ever loaded here.
@@ -10,6 +10,7 @@ import importlib.metadata
 import importlib.util
 import sys
 from functools import lru_cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,22 @@ def entry_points(group: str) -> dict[str, importlib.metadata.EntryPoint]:
     return {point.name: point for point in importlib.metadata.entry_points(group=group)}
 
 
+def attribute(place: str) -> Any:
+    """What a table of Mull's own names, as in ``mull.strategies.vote:Vote``; imported now."""
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
 def is_file(spec: str) -> bool:
     """Whether a spec names a Python file rather than something in the catalog."""
     return spec.endswith(".py")
 
 
-def from_file(path: str, attribute: str) -> Any:
-    """``attribute`` of a user's Python file; ``SpecError`` where there is none."""
+def from_file(path: str, wanted: str) -> Any:
+    """``wanted`` of a user's Python file; ``SpecError`` where there is none."""
     file = Path(path)
     if not file.is_file():
-        raise SpecError(f"{path}: no such file; expected a Python file that defines {attribute!r}")
+        raise SpecError(f"{path}: no such file; expected a Python file that defines {wanted!r}")
     name = f"mull_user_{file.stem}"
     description = importlib.util.spec_from_file_location(name, file)
     if description is None or description.loader is None:
@@ -43,6 +50,6 @@ def from_file(path: str, attribute: str) -> Any:
     except Exception as error:
         del sys.modules[name]
         raise SpecError(f"{path}: {type(error).__name__}: {error}") from error
-    if not hasattr(module, attribute):
-        raise SpecError(f"{path} defines no {attribute!r}")
-    return getattr(module, attribute)
+    if not hasattr(module, wanted):
+        raise SpecError(f"{path} defines no {wanted!r}")
+    return getattr(module, wanted)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from importlib import import_module
 from typing import Any, cast
 
-from mull.catalog.plugins import entry_points, is_file
+from mull.catalog.options import build
+from mull.catalog.plugins import attribute, entry_points, is_file
 from mull.catalog.spec import parse, unknown
-from mull.catalog.strategies import build
 from mull.errors import SpecError
 from mull.tasks import BUILTIN
 from mull.tasks.base import Task
@@ -43,10 +41,8 @@ def load_task(spec: str | Task) -> Task:
 
 
 def _factory(name: str) -> Any:
-    builtin: Mapping[str, str] = BUILTIN
-    if name in builtin:
-        module, _, attribute = builtin[name].partition(":")
-        return getattr(import_module(module), attribute)
+    if name in BUILTIN:
+        return attribute(BUILTIN[name])
     found = entry_points(GROUP)
     if name in found:
         return found[name].load()

@@ -6,13 +6,11 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from pathlib import Path
 from typing import Any, cast
 
 from mull.catalog.models import (
     SCORING,
-    hints_of,
     load_engine,
     load_policy,
     model_card,
@@ -20,9 +18,9 @@ from mull.catalog.models import (
     shipped_models,
     trained_for,
 )
-from mull.catalog.plugins import entry_points, from_file, is_file
+from mull.catalog.options import fits, hints_of, in_words
+from mull.catalog.plugins import attribute, entry_points, from_file, is_file
 from mull.catalog.spec import Spec, parse, unknown
-from mull.catalog.strategies import fits, in_words
 from mull.engines.base import Engine
 from mull.errors import MullError, SpecError
 from mull.tasks.base import Task
@@ -66,12 +64,7 @@ def verifier_names() -> list[str]:
 
 def verifier_class(name: str) -> Any:
     """The class or function behind a built-in name or an entry point."""
-    return _attribute(BUILTIN[name]) if name in BUILTIN else entry_points(GROUP)[name].load()
-
-
-def _attribute(place: str) -> Any:
-    module, _, attribute = place.partition(":")
-    return getattr(import_module(module), attribute)
+    return attribute(BUILTIN[name]) if name in BUILTIN else entry_points(GROUP)[name].load()
 
 
 def verifier_parameters(name: str) -> dict[str, Any]:
@@ -151,7 +144,7 @@ def _parse(spec: str) -> Spec:
     """As ``parse``, for names that may be paths too."""
     head, bracket, inside = spec.strip().partition("(")
     path = head.strip()
-    if "/" not in path and not path.startswith(("~", ".")):
+    if "/" not in path and not path.startswith("."):
         return parse(spec)
     return Spec(path, parse(f"x{bracket}{inside}").parameters)
 
@@ -187,7 +180,7 @@ def _from_model(
     layout = parameters.get("format", VALUES if shipped else _layout_of(name))
     if layout not in LAYOUTS:
         raise SpecError(f"{name}(format={layout!r}): expected {' or '.join(LAYOUTS)}")
-    made = _attribute(LAYOUTS[layout])
+    made = attribute(LAYOUTS[layout])
     own = [option for option in _options(made) if option not in given]
     ours = ("path", "name", "adapted", "trainer")
     loading = [option for option in _options(load_torch_engine) if option not in ours]

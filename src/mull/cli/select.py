@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from mull.catalog import load_task
+from mull.catalog.options import build
 from mull.catalog.spec import parse, unknown
-from mull.catalog.strategies import build
 from mull.cli import options
 from mull.metrics.intervals import wilson
 from mull.report.tables import safe_terminal

@@ -8,7 +8,7 @@ made until then stays charged. Nothing is configured on an engine between reques
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from mull.budget import Meter
@@ -51,39 +51,26 @@ class Engine(Protocol):
         ...
 
 
-def check_own_weights(requests: Sequence[ScoreRequest], info: EngineInfo) -> None:
-    """Raise ``UnsupportedError`` for a text to score under weights that an engine cannot adapt."""
-    if not info.capabilities.adapts and any(each.weights is not None for each in requests):
-        raise UnsupportedError(
-            f"engine {info.kind}:{info.model} cannot honour: adapted weights; score without them"
-        )
+def notes_of(engine: object) -> tuple[str, ...]:
+    """What an engine has to tell of its work so far that no completion says, one line each.
+
+    Such as retries, or parameters that an endpoint did not honour; nothing for what has no
+    ``notes``.
+    """
+    notes: Callable[[], tuple[str, ...]] | None = getattr(engine, "notes", None)
+    return () if notes is None else notes()
 
 
-def check_certainty(requests: Sequence[ScoreRequest], info: EngineInfo) -> None:
-    """Raise ``UnsupportedError`` where certainty is asked of an engine that cannot tell it."""
-    if not info.capabilities.certainty and any(each.certainty for each in requests):
-        raise UnsupportedError(
-            f"engine {info.kind}:{info.model} cannot honour: certainty; it needs the probability "
-            "of every token of the vocabulary: use a model in this process, or score without it"
-        )
-
-
-def check_ends(requests: Sequence[ScoreRequest], info: EngineInfo) -> None:
-    """Raise ``UnsupportedError`` where the end is asked of an engine that cannot tell it."""
-    if not info.capabilities.ends and any(each.end for each in requests):
-        raise UnsupportedError(
-            f"engine {info.kind}:{info.model} cannot honour: end; it does not tell how likely a "
-            "turn is to end: use a model in this process that has an end token, or score without it"
-        )
-
-
-def check_pieces(requests: Sequence[ScoreRequest], info: EngineInfo) -> None:
-    """Raise ``UnsupportedError`` for pieces, of an engine that tokenises a text as one."""
-    if any(each.pieces for each in requests):
-        raise UnsupportedError(
-            f"engine {info.kind}:{info.model} cannot honour: pieces; it tokenises a text as one: "
-            "use a model in this process, or send the text as assistant"
-        )
+def check_scorable(requests: Sequence[ScoreRequest], info: EngineInfo) -> None:
+    """Raise ``UnsupportedError`` for a field of a text to score that the engine cannot honour."""
+    can = info.capabilities
+    every = "certainty (the probability of every token of the vocabulary)"
+    wants = {
+        "adapted weights": not can.adapts and any(each.weights is not None for each in requests),
+        every: not can.certainty and any(each.certainty for each in requests),
+        "end (how likely a turn is to end)": not can.ends and any(each.end for each in requests),
+    }
+    _refuse(wants, info)
 
 
 def check_price(price: tuple[float, float, float]) -> None:
@@ -107,6 +94,10 @@ def check_supported(request: Request, info: EngineInfo) -> None:
         "token ids as prompt": request.prompt.token_ids is not None and not can.token_ids,
         "chat messages": len(request.prompt.messages) > 1 and not can.chat,
     }
+    _refuse(wants, info)
+
+
+def _refuse(wants: Mapping[str, bool], info: EngineInfo) -> None:
     missing = [name for name, refused in wants.items() if refused]
     if missing:
         raise UnsupportedError(

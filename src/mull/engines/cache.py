@@ -15,9 +15,10 @@ from functools import partial
 
 from mull.budget import Ledger, Meter, Purpose
 from mull.engines.adapt import AdaptRecipe, Parts
-from mull.engines.base import Engine
+from mull.engines.base import Engine, notes_of
 from mull.engines.recorded_weights import RecordedWeights
-from mull.store.keys import request_key, score_key, searches
+from mull.errors import ContextError
+from mull.store.keys import refusal_key, request_key, score_key, searches
 from mull.store.store import Store
 from mull.types import (
     Completion,
@@ -69,9 +70,10 @@ class RecordingEngine:
     A completion is on the disk before it is yielded. Samples that are closed unfinished are not
     recorded; ``on_lost`` is told what they had cost.
 
-    The prompt of a request is part of the cost of its first sample. Where an interruption splits a
-    request, the later part computes the prompt again; that is told to ``on_lost`` and not charged
-    to the search, so that a resumed search has spent what an unbroken one spends.
+    Where samples share a prompt (``Capabilities.shares_prompt``), it is part of the cost of the
+    first. Where an interruption splits a request, the later part computes the prompt again; that is
+    told to ``on_lost`` and not charged to the search, so that a resumed search has spent what an
+    unbroken one spends.
 
     The ranks of a search over tokens are recorded together, once it is over, and served together:
     its tokens are spread over them. Where some are missing (damaged, or never found) it is made
@@ -117,11 +119,15 @@ class RecordingEngine:
         parts = missing(wanted, recorded)
         if parts:
             await self._ready(request)
-            async with aclosing(self._make(key, request, parts, meter, replaced)) as made:
-                async for item in made:
-                    if isinstance(item, Completion):
-                        self._on_served(meter.ledger, request, item)
-                    yield item
+            try:
+                async with aclosing(self._make(key, request, parts, meter, replaced)) as made:
+                    async for item in made:
+                        if isinstance(item, Completion):
+                            self._on_served(meter.ledger, request, item)
+                        yield item
+            except ContextError as error:
+                await self._refused(key, error)
+                raise
 
     async def _make(
         self,
@@ -173,7 +179,7 @@ class RecordingEngine:
         """Read one part as fast as it comes: the engine never waits for the disk."""
         asked = replace(request, first=part.start, n=len(part))
         gauge = meter
-        if part.start != request.first:
+        if part.start != request.first and self.info.capabilities.shares_prompt:
             gauge = _Proxy(meter, again=part.start, on_again=partial(self._lose, repeated=True))
         try:
             async with aclosing(self.inner.generate(asked, gauge)) as stream:
@@ -217,6 +223,11 @@ class RecordingEngine:
                 queue.put_nowait((rank, committed))
         queue.put_nowait(end)
 
+    async def _refused(self, key: bytes, error: ContextError) -> None:
+        """Record that something is too long, for replay: it is no answer, and asked again here."""
+        said = Completion(0, str(error), StopReason.CONTEXT, Usage())
+        await self.store.add_sample(refusal_key(key), said)
+
     def _lose(self, meter: Meter, usage: Usage, *, repeated: bool) -> None:
         if usage != Usage():
             self._on_lost(Lost(meter.ledger, meter.purpose, self.info.model, usage, repeated))
@@ -228,19 +239,26 @@ class RecordingEngine:
         for at, key in enumerate(keys):
             scored = self.store.scored(key)
             if scored is not None:
-                meter.restore(at, scored.usage)
                 found[at] = scored
-        rest = [at for at in range(len(requests)) if at not in found]
+        old, rest = list(found), [at for at in range(len(requests)) if at not in found]
         if rest:
             for request in dict.fromkeys(requests[at] for at in rest):
                 await self._ready(request)
-            fresh = await self.inner.score([requests[at] for at in rest], _Proxy(meter, names=rest))
+            try:
+                gauge = _Proxy(meter, names=rest)
+                fresh = await self.inner.score([requests[at] for at in rest], gauge)
+            except ContextError as error:
+                if len({keys[at] for at in rest}) == 1:
+                    await self._refused(keys[rest[0]], error)
+                raise  # nothing is served, and nothing charged
             commits = []
             for at, scored in zip(rest, fresh, strict=True):
                 found[at] = scored
                 commits.append(self.store.add_scored(keys[at], scored))
             for commit in commits:
                 await commit
+        for at in old:
+            meter.restore(at, found[at].usage)
         return [found[at] for at in range(len(requests))]
 
     async def adapt(self, examples: Sequence[Parts], recipe: AdaptRecipe, meter: Meter) -> str:
@@ -258,6 +276,10 @@ class RecordingEngine:
     async def _ready(self, request: Request | ScoreRequest) -> None:
         if request.weights is not None and self.info.capabilities.adapts:
             await self._adapted.ready(request.weights)
+
+    def notes(self) -> tuple[str, ...]:
+        """What the inner engine has to say; see ``engines.base.notes_of``."""
+        return notes_of(self.inner)
 
     async def aclose(self) -> None:
         """Close the inner engine; the store belongs to its opener."""
@@ -320,7 +342,7 @@ class _Proxy(Meter):
         estimated: bool = False,
     ) -> None:
         if prompt and index == self._again and self._on_again is not None:
-            aside = Meter(Ledger(self.ledger.cost_model), self.purpose, self.info)
+            aside = self.aside()
             aside.charge(index, prompt=prompt, cached=cached, estimated=estimated)
             self._on_again(self._meter, aside.usage(index))
             prompt = cached = 0

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from mull.budget import Ledger, Meter, Purpose
+from mull.budget import Meter
 from mull.engines.adapt import AdaptRecipe, Parts, adapting, weights_name
 from mull.engines.base import Engine
 from mull.errors import EngineError
@@ -29,10 +29,14 @@ class Lose(Protocol):
 
 @dataclass(slots=True, eq=False)
 class _Held:
-    """Weights that searches hold; ``live`` once the inner engine holds them as well."""
+    """Weights that searches hold; ``live`` once the inner engine holds them as well.
+
+    ``meter`` is that of the first search that asked.
+    """
 
     examples: tuple[Parts, ...]
     recipe: AdaptRecipe
+    meter: Meter
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     holders: int = 0
     live: bool = False
@@ -51,7 +55,7 @@ class RecordedWeights:
         """As the inner engine's; a recorded training costs what it cost and is not done."""
         adapting(self._inner)
         name = weights_name(examples, recipe)
-        held = self._held.setdefault(name, _Held(tuple(examples), recipe))
+        held = self._held.setdefault(name, _Held(tuple(examples), recipe, meter))
         held.holders += 1
         try:
             async with held.lock:
@@ -89,7 +93,7 @@ class RecordedWeights:
 
     async def _again(self, name: str, held: _Held) -> None:
         engine = adapting(self._inner)
-        aside = Meter(Ledger(), Purpose.ADAPTATION, engine.info)
+        aside = held.meter.aside()
         try:
             await engine.adapt(held.examples, held.recipe, aside)
         finally:

@@ -12,8 +12,8 @@ from pathlib import Path
 from mull.budget import Meter
 from mull.engines.adapt import AdaptRecipe, Parts, cannot_adapt, weights_name
 from mull.engines.cache import missing, served
-from mull.errors import ReplayMissError
-from mull.store.keys import adapt_key, request_key, score_key
+from mull.errors import ContextError, ReplayMissError
+from mull.store.keys import adapt_key, refusal_key, request_key, score_key
 from mull.store.reader import Reader
 from mull.types import Completion, Delta, EngineInfo, Request, Scored, ScoreRequest
 
@@ -47,11 +47,15 @@ class ReplayEngine:
     async def generate(
         self, request: Request, meter: Meter
     ) -> AsyncGenerator[Delta | Completion, None]:
-        """The recorded samples in index order; ``ReplayMissError`` before any if one is missing."""
+        """The recorded samples in index order; ``ReplayMissError`` before any if one is missing,
+        ``ContextError`` behind them where the request was too long.
+        """
         wanted = range(request.first, request.first + request.n)
-        recorded = self.reader.samples(request_key(request, self._info), wanted)
+        key = request_key(request, self._info)
+        recorded = self.reader.samples(key, wanted)
         lacking = missing(wanted, recorded)
-        if lacking:
+        refused = self._refused(key) if lacking else None
+        if lacking and refused is None:
             spans = ", ".join(
                 f"{part.start}" if len(part) == 1 else f"{part.start}-{part.stop - 1}"
                 for part in lacking
@@ -64,12 +68,19 @@ class ReplayEngine:
             meter.restore(index, recorded[index].usage)
             for item in served(request, recorded[index]):
                 yield item
+        if refused is not None:
+            raise refused
 
     async def score(self, requests: Sequence[ScoreRequest], meter: Meter) -> list[Scored]:
-        """The recorded scorings in order; ``ReplayMissError`` if one is missing."""
+        """The recorded scorings in order; ``ReplayMissError`` if one is missing, ``ContextError``
+        where one was too long.
+        """
         found: list[Scored] = []
         for request in requests:
-            scored = self.reader.scored(score_key(request, self._info))
+            key = score_key(request, self._info)
+            scored = self.reader.scored(key)
+            if scored is None and (refused := self._refused(key)) is not None:
+                raise refused
             if scored is None:
                 raise ReplayMissError(
                     f"{self.reader.directory} has no scoring of {request.assistant[:40]!r} by "
@@ -79,6 +90,11 @@ class ReplayEngine:
         for at, scored in enumerate(found):
             meter.restore(at, scored.usage)
         return found
+
+    def _refused(self, key: bytes) -> ContextError | None:
+        """What the engine said of a request or text that is longer than its context."""
+        found = self.reader.samples(refusal_key(key), range(1)).get(0)
+        return None if found is None else ContextError(found.text)
 
     async def adapt(self, examples: Sequence[Parts], recipe: AdaptRecipe, meter: Meter) -> str:
         """Charge a recorded training; ``ReplayMissError`` for one that was never done."""

@@ -1,7 +1,7 @@
 """Several engines that serve the same model as one: each request goes to the least loaded.
 
-For endpoints behind which the same model runs. A request that meets a dead connection before it
-gave anything is sent to another engine, and the dead one is left alone for a while.
+For endpoints behind which the same model runs. A request for samples that meets a dead connection
+before it gave anything is sent to another engine, and the dead one is left alone for a while.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import replace
 
 from mull.budget import Meter
-from mull.engines.base import Engine
+from mull.engines.base import Engine, notes_of
 from mull.errors import EngineConnectionError, SpecError
 from mull.types import Completion, Delta, EngineInfo, Request, Scored, ScoreRequest
 
@@ -87,13 +87,17 @@ class SpreadEngine:
                 self.loads[place] -= left
 
     async def score(self, requests: Sequence[ScoreRequest], meter: Meter) -> list[Scored]:
-        """As the least loaded engine's."""
+        """As the least loaded engine's; a dead connection is an error here."""
         place = self._choose(set())
         self.loads[place] += len(requests)
         try:
             return await self.engines[place].score(requests, meter)
         finally:
             self.loads[place] -= len(requests)
+
+    def notes(self) -> tuple[str, ...]:
+        """What each engine has to say; see ``engines.base.notes_of``."""
+        return tuple(note for engine in self.engines for note in notes_of(engine))
 
     async def aclose(self) -> None:
         """Close every engine."""

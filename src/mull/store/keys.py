@@ -63,6 +63,14 @@ def score_key(request: ScoreRequest, info: EngineInfo) -> bytes:
     return digest(["score", list(info.identity), {"type": "ScoreRequest", **named}])
 
 
+def refusal_key(key: bytes) -> bytes:
+    """32 bytes for the word that what a request's or text's key names is longer than the context.
+
+    The word is recorded as a completion: its text is the engine's reason.
+    """
+    return digest(["too long", key.hex()])
+
+
 def adapt_key(weights: str, info: EngineInfo) -> bytes:
     """32 bytes for a training on an engine; ``weights`` names its texts and recipe."""
     return digest(["adapt", list(info.identity), weights])

@@ -55,8 +55,9 @@ def plain(value: Any) -> Json:
 def recorded(info: EngineInfo) -> Json:
     """An engine's info as its record has it: a capability that came later only where it is not."""
     value = plain(info)
-    if info.capabilities.continue_chat and isinstance(value, dict):
-        del value["capabilities"]["continue_chat"]
+    for later in ("continue_chat", "shares_prompt"):
+        if getattr(info.capabilities, later) and isinstance(value, dict):
+            del value["capabilities"][later]
     return value
 
 

@@ -1,11 +1,16 @@
-"""The verifier contract: branches in, one score a branch out; and whose branches it may judge."""
+"""The verifier contract: branches in, one score a branch out; whose branches it may judge; and what
+verifiers over an engine have in common.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from mull.budget import Meter
+from mull.engines.base import Engine
 from mull.errors import SpecError
 from mull.types import Branch, EngineInfo
 
@@ -62,6 +67,35 @@ async def close(verifier: Verifier) -> None:
     aclose = getattr(verifier, "aclose", None)
     if aclose is not None:
         await aclose()
+
+
+class EngineVerifier(ABC):
+    """What verifiers over an engine have in common; ``how`` is all that decides the score besides
+    the engine, and ``owned`` says that closing the verifier closes the engine.
+    """
+
+    engine: Engine
+    owned = True
+
+    @property
+    @abstractmethod
+    def how(self) -> str:
+        """In a few letters, for the revision."""
+
+    @property
+    def info(self) -> EngineInfo:
+        """The engine's, with what decides the score in its revision."""
+        given = self.engine.info
+        return replace(given, revision=f"{given.revision}/{self.how}")
+
+    def forget(self) -> None:
+        """Empty the engine's prefix cache, if it has one."""
+        forget_prefixes(self.engine)
+
+    async def aclose(self) -> None:
+        """Close the engine, if it is this verifier's own."""
+        if self.owned:
+            await self.engine.aclose()
 
 
 def forget_prefixes(thing: object) -> None:

@@ -6,7 +6,6 @@ about search; the degraded ones are its rungs. They cost no tokens.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import random
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from mull.errors import UnsupportedError
 from mull.rng import derive
 from mull.tasks.base import ProcessTask, Task, settled
 from mull.types import Branch, EngineInfo
+from mull.verifiers.threads import score_in_thread
 
 ADMIRED = 0.9
 """The score of a branch that is held to be right where exploits (scored 1) stand above it."""
@@ -70,8 +70,7 @@ class CheckerVerifier:
         """
         for position in range(len(branches)):
             meter.charge(position)
-        # Graders may take their time: the event loop does not wait for them.
-        return await asyncio.to_thread(lambda: [self.verdict(branch) for branch in branches])
+        return await score_in_thread(lambda branch, _: self.verdict(branch), branches)
 
     def verdict(self, branch: Branch) -> float:
         """The score of one branch."""

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 
 from mull.engines.base import Engine
 from mull.errors import SpecError
-from mull.types import Branch, EngineInfo, Message, Prompt, Scored, ScoreRequest
+from mull.types import Branch, Message, Prompt, Scored, ScoreRequest
 from mull.verifiers.reward import RewardVerifier
 from mull.verifiers.steps import Aggregate, pieces
 
@@ -58,11 +58,10 @@ class ClassVerifier(RewardVerifier):
         self.system = SYSTEM if system is None else system
 
     @property
-    def info(self) -> EngineInfo:
-        """The engine's, with what decides the score in its revision."""
-        given = super().info
-        how = f"{self.format}/{self.tag}{f'/{self.system}' if self.format == 'qwen-prm' else ''}"
-        return replace(given, revision=f"{given.revision}/{how}")
+    def how(self) -> str:
+        """What decides the score besides the engine."""
+        system = f"/{self.system}" if self.format == "qwen-prm" else ""
+        return f"{super().how}/{self.format}/{self.tag}{system}"
 
     def _request(self, branch: Branch) -> ScoreRequest:
         steps = pieces(branch.text, self.separator)

@@ -8,19 +8,20 @@ right value.
 from __future__ import annotations
 
 import ast
-import asyncio
 import math
 import re
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from mull.budget import Meter
-from mull.errors import SpecError, UnsupportedError
+from mull.errors import EngineError, SandboxError, SpecError, UnsupportedError
 from mull.types import Branch, EngineInfo, Problem
 from mull.verifiers.isolated import Outcome, check_isolation, run_isolated
+from mull.verifiers.threads import score_in_thread
 
-_BLOCK = re.compile(r"^```[ \t]*(?:python|py)?[ \t]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^```[ \t]*(?:(?:python|py)[ \t]*)?\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _VALUE = 1 << 16
 EXPECTED = (
     'expected meta["tests"]: a list of texts like "assert f(2) == 4", with a literal on the right, '
@@ -53,7 +54,8 @@ class CodeVerifier:
 
     The program is the last fenced block of the solution, else its whole text; tests stand in
     ``problem.meta["tests"]``. Each test is a child of its own, killed after ``seconds``. NaN for
-    an unfinished solution. ``SandboxError`` where code cannot be isolated.
+    an unfinished solution, and for one that no child could be made for. ``SandboxError`` where code
+    cannot be isolated.
     """
 
     policy = ()
@@ -70,31 +72,45 @@ class CodeVerifier:
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch; costs no tokens. ``UnsupportedError`` for a problem without tests
-        that can be read.
+        that can be read; ``EngineError`` where no child could be made for any branch.
         """
         for position in range(len(branches)):
             meter.charge(position)
         for branch in branches:
             read_tests(branch.problem)
-        return await asyncio.to_thread(lambda: [self._share(branch) for branch in branches])
+        found = await score_in_thread(self._share, branches)
+        errors = [each for each in found if isinstance(each, SandboxError)]
+        if errors and len(errors) == len(found):
+            raise EngineError(str(errors[0])) from errors[0]
+        return [math.nan if isinstance(each, SandboxError) else each for each in found]
 
-    def verdicts(self, branch: Branch) -> tuple[Verdict, ...]:
-        """What came of each test, in order; blocks while the children run."""
+    def verdicts(
+        self, branch: Branch, unwanted: threading.Event | None = None
+    ) -> tuple[Verdict, ...]:
+        """What came of each test, in order; blocks while the children run.
+
+        ``SandboxError`` where one could not be made, or once ``unwanted`` is set.
+        """
         program = read_program(branch.text)
-        return tuple(self._verdict(program, test) for test in read_tests(branch.problem))
+        tests = read_tests(branch.problem)
+        return tuple(self._verdict(program, test, unwanted) for test in tests)
 
-    def _share(self, branch: Branch) -> float:
+    def _share(self, branch: Branch, unwanted: threading.Event) -> float | SandboxError:
         if not branch.finished:
             return math.nan
-        found = self.verdicts(branch)
+        try:
+            found = self.verdicts(branch, unwanted)
+        except SandboxError as error:  # of this child: the other branches have theirs
+            return error
         return sum(each is Verdict.PASSED for each in found) / len(found)
 
-    def _verdict(self, program: str, test: _Test) -> Verdict:
+    def _verdict(self, program: str, test: _Test, unwanted: threading.Event | None) -> Verdict:
         ended = run_isolated(
             f"{program}\n{test.call}",
             test.stdin,
             seconds=self.seconds,
             memory_mib=self.memory_mib,
+            unwanted=unwanted,
         )
         if ended.outcome is Outcome.TIMEOUT:
             return Verdict.TIMEOUT

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
 from itertools import accumulate
 from statistics import fmean
@@ -19,7 +18,7 @@ from mull.budget import Meter
 from mull.engines.base import Engine
 from mull.errors import SpecError, UnsupportedError
 from mull.types import Branch, EngineInfo, ScoreRequest
-from mull.verifiers.base import forget_prefixes
+from mull.verifiers.base import EngineVerifier
 from mull.verifiers.texts import score_each, text_ids
 
 
@@ -64,7 +63,7 @@ class LowestGroup:
         return _each(branches, meter, partial(lowest_mean, size=self.size))
 
 
-class SelfCertainty:
+class SelfCertainty(EngineVerifier):
     """How far the policy's next-token distributions are from uniform, over a branch's tokens.
 
     The mean over the tokens of KL(uniform || p) = -ln V - mean over the vocabulary of ln p, p the
@@ -79,6 +78,7 @@ class SelfCertainty:
     """
 
     policy = ()  # fits any: it is made of it
+    owned = False
 
     def __init__(self, policy_engine: Engine) -> None:
         info = policy_engine.info
@@ -91,10 +91,9 @@ class SelfCertainty:
         self.engine = policy_engine
 
     @property
-    def info(self) -> EngineInfo:
-        """The policy's, with what decides the score in its revision."""
-        given = self.engine.info
-        return replace(given, revision=f"{given.revision}/self-certainty")
+    def how(self) -> str:
+        """What decides the score besides the engine."""
+        return "self-certainty"
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch in nats, all branches in one batch of the engine."""
@@ -111,10 +110,6 @@ class SelfCertainty:
         ]
         found = await score_each(self.engine, requests, meter)
         return [fmean(each.certainty) if each and each.certainty else math.nan for each in found]
-
-    def forget(self) -> None:
-        """Empty the policy's prefix cache, if it has one."""
-        forget_prefixes(self.engine)
 
 
 def lowest_mean(logprobs: Sequence[float], size: int) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import math
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from typing import SupportsFloat
 from mull.budget import Meter
 from mull.errors import EngineError, UsageError
 from mull.types import Branch, EngineInfo
+from mull.verifiers.threads import score_in_thread
 
 
 class FunctionVerifier:
@@ -37,7 +37,7 @@ class FunctionVerifier:
         """One score a branch; ``EngineError`` where the function breaks or gives no number."""
         for position in range(len(branches)):
             meter.charge(position)
-        return await asyncio.to_thread(lambda: [self._one(branch) for branch in branches])
+        return await score_in_thread(lambda branch, _: self._one(branch), branches)
 
     def _one(self, branch: Branch) -> float:
         try:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
-from mull.budget import Ledger, Meter
+from mull.budget import Meter
 from mull.engines.base import Engine
 from mull.errors import EngineError, SpecError
 from mull.rng import derive
@@ -29,7 +29,7 @@ from mull.types import (
     ScoreRequest,
     Until,
 )
-from mull.verifiers.base import forget_prefixes
+from mull.verifiers.base import EngineVerifier
 from mull.verifiers.steps import preference
 from mull.verifiers.verdicts import verdict_on
 
@@ -47,11 +47,12 @@ Is every step of the {kind} right? Think it through in a few lines. Then write a
 exactly "Verdict: yes" or "Verdict: no".
 """
 _VERDICT = re.compile(r"verdict:[ \t]*(yes|no)[ \t.]*", re.IGNORECASE)
-_MARK = re.compile(r"(^|[\r\v\f\x1c-\x1e\x85\u2028\u2029])([^\S\n]*)===", re.MULTILINE)
+_ENDS = r"\r\v\f\x1c-\x1e\x85\u2028\u2029"
+_MARK = re.compile(rf"(^|[{_ENDS}])([^\S\n{_ENDS}]*)===", re.MULTILINE)
 """The beginning of a line of ours, by whatever some reader takes for a line's end."""
 
 
-class GenerativeVerifier:
+class GenerativeVerifier(EngineVerifier):
     """The mean probability of "yes" over ``n`` verdicts of an engine on a branch.
 
     Where the engine scores text, a verdict counts as P(yes) / (P(yes) + P(no)) of its last word;
@@ -80,9 +81,13 @@ class GenerativeVerifier:
     @property
     def info(self) -> EngineInfo:
         """The engine's, under a name of its own: a judge on the same model has another bill."""
-        given = self.engine.info
-        how = f"{self.n}/{self.sampling.temperature}/{self.until.max_tokens}/{self.seed}"
-        return replace(given, model=f"generative:{given.model}", revision=f"{given.revision}/{how}")
+        given = super().info
+        return replace(given, model=f"generative:{given.model}")
+
+    @property
+    def how(self) -> str:
+        """What decides the score besides the engine."""
+        return f"{self.n}/{self.sampling.temperature}/{self.until.max_tokens}/{self.seed}"
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch, all at once. Raises the engine's error where no verdict came at all
@@ -96,18 +101,10 @@ class GenerativeVerifier:
             raise errors[0]
         return [math.nan if isinstance(each, EngineError) else each for each in found]
 
-    def forget(self) -> None:
-        """Empty the engine's prefix cache, if it has one."""
-        forget_prefixes(self.engine)
-
-    async def aclose(self) -> None:
-        """Close the engine."""
-        await self.engine.aclose()
-
     async def _one(self, position: int, branch: Branch, meter: Meter) -> float | EngineError:
         """The score of one branch; its whole cost stands at its position."""
-        gauge = Meter(Ledger(meter.ledger.cost_model), meter.purpose, meter.info)
-        extra = Meter(Ledger(meter.ledger.cost_model), meter.purpose, meter.info)
+        gauge = meter.aside()
+        extra = meter.aside()
         request = self._request(branch)
         texts: list[str] = []
         error: EngineError | None = None

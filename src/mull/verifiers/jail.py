@@ -18,9 +18,11 @@ import struct
 import sys
 from pathlib import Path
 
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_REMOUNT, MS_BIND = 1, 2, 4, 32, 4096
-MS_REC, MS_PRIVATE, MS_RELATIME, ST_RELATIME = 1 << 14, 1 << 18, 1 << 21, 4096
+MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 1 << 14, 1 << 18
 MNT_DETACH = 2
+MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE = 442, -100, 0x8000
+READ_ONLY = struct.pack("QQQQ", 1 | MS_NOSUID | MS_NODEV, 0, 0, 0)
+"""struct mount_attr: read-only, no set-user-ID, no devices; nothing is taken away."""
 PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP = 4, 24, 38, 22
 PROGRAM = "/job/main.py"
 LAST_CAPABILITY = 63
@@ -52,17 +54,20 @@ def mount(source: str, target: str, kind: str, flags: int, options: str = "") ->
 
 
 def show(path: str, root: Path) -> None:
-    """Make a folder of the host visible below ``root``, read-only; a link stays a link."""
+    """Make a folder of the host visible below ``root``, read-only, and what is mounted in it too.
+
+    A link stays a link. Needs Linux 5.12.
+    """
     target = root / path.lstrip("/")
     if Path(path).is_symlink():
         target.symlink_to(Path(path).readlink())
         return
     target.mkdir(parents=True, exist_ok=True)
+    # With the mounts in it: without them the bind of another namespace's folder is refused.
     mount(path, str(target), "", MS_BIND | MS_REC)
-    # A mount of another namespace keeps its own restrictions: leaving one out is refused.
-    kept = os.statvfs(target).f_flag
-    flags = (kept & (2 | 4 | 8 | 1024 | 2048)) | (MS_RELATIME if kept & ST_RELATIME else 0)
-    mount("", str(target), "", flags | MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
+    where, size = str(target).encode(), len(READ_ONLY)
+    result = libc.syscall(MOUNT_SETATTR, AT_FDCWD, where, AT_RECURSIVE, READ_ONLY, size)
+    checked(result, f"mount_setattr {path}")
 
 
 def enclose(root: Path, visible: list[str], pivot_root: int) -> None:
@@ -121,13 +126,19 @@ def forbid(machine: tuple[int, int, int, int, tuple[int, ...], int]) -> None:
 
 
 def main() -> None:
-    """Build the walls and become the program; the config is one JSON object, in argv."""
+    """Build the walls and become the program.
+
+    The config is one JSON object, in argv; the program is ``main.py`` in the folder that the new
+    file system covers.
+    """
     config = json.loads(sys.argv[1])
     machine = MACHINES.get(platform.machine())
     if machine is None or struct.calcsize("P") != 8:
         raise OSError(f"no walls are known for {platform.machine()}")
-    enclose(Path(config["root"]), config["visible"], machine[1])
-    Path(PROGRAM).write_text(config["program"], encoding="utf-8")
+    root = Path(config["root"])
+    program = (root / "main.py").read_bytes()
+    enclose(root, config["visible"], machine[1])
+    Path(PROGRAM).write_bytes(program)
     limit(config["seconds"], config["memory"])
     checked(libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0), "dumpable")
     disarm(machine[2])

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 from mull.budget import Meter
 from mull.engines.base import Engine
 from mull.errors import SpecError, UnsupportedError
 from mull.types import Branch, EngineInfo, Scored, ScoreRequest
-from mull.verifiers.base import forget_prefixes
+from mull.verifiers.base import EngineVerifier
 from mull.verifiers.texts import score_each, text_ids
 
-AGGREGATES: Mapping[str, Callable[[Sequence[float]], float]] = {
+OF_TEXT: Mapping[str, Callable[[Sequence[float]], float]] = {
     "mean": lambda logprobs: math.fsum(logprobs) / len(logprobs),
     "product": math.fsum,
     "min": min,
@@ -21,8 +20,8 @@ AGGREGATES: Mapping[str, Callable[[Sequence[float]], float]] = {
 """Log-probabilities of tokens → that of the text; the names as for a reward model's steps."""
 
 
-class LikelihoodVerifier:
-    """The probability that a model gives the tokens of a branch, 0..1, as one of ``AGGREGATES``.
+class LikelihoodVerifier(EngineVerifier):
+    """The probability that a model gives the tokens of a branch, 0..1, as one of ``OF_TEXT``.
 
     ``mean`` is the geometric mean over tokens, whatever the length; ``product`` the probability of
     the whole text, which tells short texts of one shape apart and vanishes for long ones.
@@ -38,9 +37,9 @@ class LikelihoodVerifier:
 
     def __init__(self, engine: Engine, policy: EngineInfo, *, aggregate: str = "mean") -> None:
         info = engine.info
-        if aggregate not in AGGREGATES:
+        if aggregate not in OF_TEXT:
             raise SpecError(
-                f"likelihood(aggregate={aggregate!r}): aggregate is {' or '.join(AGGREGATES)}"
+                f"likelihood(aggregate={aggregate!r}): aggregate is {' or '.join(OF_TEXT)}"
             )
         if not info.capabilities.score:
             raise UnsupportedError(
@@ -51,10 +50,9 @@ class LikelihoodVerifier:
         self.exact = bool(policy.tokenizer) and policy.tokenizer == info.tokenizer
 
     @property
-    def info(self) -> EngineInfo:
-        """The engine's, with what decides the score in its revision."""
-        given = self.engine.info
-        return replace(given, revision=f"{given.revision}/likelihood/{self.aggregate}")
+    def how(self) -> str:
+        """What decides the score besides the engine."""
+        return f"likelihood/{self.aggregate}"
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch, all branches in one batch of the engine."""
@@ -65,15 +63,7 @@ class LikelihoodVerifier:
         found = await score_each(self.engine, requests, meter)
         return [self._score(each) for each in found]
 
-    def forget(self) -> None:
-        """Empty the engine's prefix cache, if it has one."""
-        forget_prefixes(self.engine)
-
-    async def aclose(self) -> None:
-        """Close the engine."""
-        await self.engine.aclose()
-
     def _score(self, found: Scored | None) -> float:
         if not found or not found.logprobs:
             return math.nan
-        return math.exp(AGGREGATES[self.aggregate](found.logprobs))
+        return math.exp(OF_TEXT[self.aggregate](found.logprobs))

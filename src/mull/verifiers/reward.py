@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 from mull.budget import Meter
 from mull.engines.base import Engine
 from mull.errors import SpecError
-from mull.types import Branch, EngineInfo, Scored, ScoreRequest
-from mull.verifiers.base import forget_prefixes
+from mull.types import Branch, Scored, ScoreRequest
+from mull.verifiers.base import EngineVerifier
 from mull.verifiers.steps import AGGREGATES, Aggregate
 from mull.verifiers.texts import score_each, text_ids
 
 
-class RewardVerifier:
+class RewardVerifier(EngineVerifier):
     """Scores a branch by the value head's readings at its step ends, each 0..1.
 
     A step that was scored once is not encoded again: the engine's prefix cache holds it. The
@@ -53,24 +52,14 @@ class RewardVerifier:
         self.exact = bool(tokenizer) and tokenizer == engine.info.tokenizer
 
     @property
-    def info(self) -> EngineInfo:
-        """The engine's, with what decides the score in its revision."""
-        given = self.engine.info
-        kind = f"{self.aggregate}{'/history' if self.history else ''}"
-        return replace(given, revision=f"{given.revision}/{kind}")
+    def how(self) -> str:
+        """What decides the score besides the engine."""
+        return f"{self.aggregate}{'/history' if self.history else ''}"
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch, all branches in one batch of the engine."""
         requests = [self._request(branch) for branch in branches]
         return [self._score(found) for found in await score_each(self.engine, requests, meter)]
-
-    def forget(self) -> None:
-        """Empty the engine's prefix cache, if it has one."""
-        forget_prefixes(self.engine)
-
-    async def aclose(self) -> None:
-        """Close the engine."""
-        await self.engine.aclose()
 
     def _request(self, branch: Branch) -> ScoreRequest:
         return ScoreRequest(

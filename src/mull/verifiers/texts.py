@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mull.budget import Ledger, Meter
+from mull.budget import Meter
 from mull.engines.base import Engine
 from mull.errors import ContextError
 from mull.types import Branch, Scored, ScoreRequest, StopReason
@@ -27,21 +27,38 @@ def text_ids(branch: Branch) -> tuple[int, ...] | None:
 
 
 async def score_each(
-    engine: Engine, requests: Sequence[ScoreRequest], meter: Meter
+    engine: Engine,
+    requests: Sequence[ScoreRequest],
+    meter: Meter,
+    places: Sequence[int] | None = None,
 ) -> list[Scored | None]:
-    """All texts in one batch, in order; ``None`` for one that is longer than the context."""
+    """All texts in one batch, in order; ``None`` for one that is longer than the context.
+
+    What text i costs is charged to sample ``places[i]`` (default: i), even if the engine fails.
+    """
+    places = range(len(requests)) if places is None else places
     try:
-        return list(await engine.score(requests, meter))
+        return [*await _score(engine, requests, meter, places)]
     except ContextError:  # nothing was encoded yet: which one it is shows one by one
-        return [await _alone(engine, at, request, meter) for at, request in enumerate(requests)]
+        pairs = zip(requests, places, strict=True)
+        return [await _alone(engine, request, meter, place) for request, place in pairs]
 
 
-async def _alone(engine: Engine, at: int, request: ScoreRequest, meter: Meter) -> Scored | None:
-    gauge = Meter(Ledger(meter.ledger.cost_model), meter.purpose, meter.info)
+async def _alone(engine: Engine, request: ScoreRequest, meter: Meter, place: int) -> Scored | None:
     try:
-        (found,) = await engine.score([request], gauge)
+        (found,) = await _score(engine, [request], meter, [place])
     except ContextError:
-        meter.charge(at)
+        meter.charge(place)
         return None
-    meter.restore(at, gauge.usage(0))
     return found
+
+
+async def _score(
+    engine: Engine, requests: Sequence[ScoreRequest], meter: Meter, places: Sequence[int]
+) -> list[Scored]:
+    gauge = meter.aside()
+    try:
+        return await engine.score(requests, gauge) if requests else []
+    finally:
+        for at in gauge.samples:
+            meter.restore(places[at], gauge.usage(at))

@@ -10,21 +10,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from itertools import islice
 from typing import Literal
 
-from mull.budget import Ledger, Meter
+from mull.budget import Meter
 from mull.engines.base import Engine
-from mull.errors import ContextError, SpecError
-from mull.types import Branch, EngineInfo, Message, Prompt, ScoreRequest, Usage
-from mull.verifiers.base import forget_prefixes
+from mull.errors import SpecError
+from mull.types import Branch, Message, Prompt, Scored, ScoreRequest
+from mull.verifiers.base import EngineVerifier
 from mull.verifiers.steps import AGGREGATES, Aggregate, pieces, preference
+from mull.verifiers.texts import score_each
 
 Format = Literal["step-tag", "chat-turns"]
 TAG = " ки"
 
 
-class TokenVerifier:
+class TokenVerifier(EngineVerifier):
     """Scores a branch by P(good) / (P(good) + P(bad)) behind each of its steps, over any engine
     that scores text.
 
@@ -60,49 +61,27 @@ class TokenVerifier:
         self.bad = f"{blank}-" if bad is None else bad
 
     @property
-    def info(self) -> EngineInfo:
-        """The engine's, with what decides the score in its revision."""
-        given = self.engine.info
-        how = f"{self.format}/{self.aggregate}/{self.tag}/{self.good}/{self.bad}"
-        return replace(given, revision=f"{given.revision}/{how}")
+    def how(self) -> str:
+        """What decides the score besides the engine."""
+        return f"{self.format}/{self.aggregate}/{self.tag}/{self.good}/{self.bad}"
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch, all branches in one batch of the engine."""
         asked = [self._requests(branch) for branch in branches]
-        try:
-            return await self._scores(range(len(asked)), asked, meter)
-        except ContextError:  # nothing was encoded yet: which one it is shows one by one
-            return [await self._alone(at, each, meter) for at, each in enumerate(asked)]
-
-    def forget(self) -> None:
-        """Empty the engine's prefix cache, if it has one."""
-        forget_prefixes(self.engine)
-
-    async def aclose(self) -> None:
-        """Close the engine."""
-        await self.engine.aclose()
-
-    async def _alone(self, at: int, asked: list[ScoreRequest], meter: Meter) -> float:
-        try:
-            return (await self._scores([at], [asked], meter))[0]
-        except ContextError:
+        places = [at for at, each in enumerate(asked) for _ in each]
+        for at in range(len(branches)):
             meter.charge(at)
-            return math.nan
+        requests = [request for each in asked for request in each]
+        found = iter(await score_each(self.engine, requests, meter, places))
+        return [self._score(list(islice(found, len(each)))) for each in asked]
 
-    async def _scores(
-        self, places: Sequence[int], asked: Sequence[list[ScoreRequest]], meter: Meter
-    ) -> list[float]:
-        """Scores of some branches; what their requests cost is charged at their places."""
-        gauge = Meter(Ledger(meter.ledger.cost_model), meter.purpose, meter.info)
-        found = await self.engine.score([one for each in asked for one in each], gauge)
-        scores, at = [], 0
-        for place, each in zip(places, asked, strict=True):
-            mine = range(at, at + len(each))
-            meter.restore(place, sum((gauge.usage(index) for index in mine), Usage()))
-            values = [preference(found[index], found[index + 1]) for index in mine[::2]]
-            scores.append(AGGREGATES[self.aggregate](values) if values else math.nan)
-            at = mine.stop
-        return scores
+    def _score(self, found: Sequence[Scored | None]) -> float:
+        """The score of a branch by its verdicts, a good and a bad one a step."""
+        known = [scored for scored in found if scored is not None]
+        if not known or len(known) < len(found):
+            return math.nan
+        values = [preference(*pair) for pair in zip(known[::2], known[1::2], strict=True)]
+        return AGGREGATES[self.aggregate](values)
 
     def _requests(self, branch: Branch) -> list[ScoreRequest]:
         """A good and a bad verdict behind each step that counts."""

@@ -14,12 +14,13 @@ from dataclasses import replace
 from statistics import fmean
 from typing import Literal
 
-from mull.budget import Ledger, Meter
+from mull.budget import Meter
 from mull.engines.base import Engine
-from mull.errors import ContextError, SpecError, UnsupportedError
+from mull.errors import SpecError, UnsupportedError
 from mull.tasks.base import Task, ViewedTask, settled
-from mull.types import Branch, EngineInfo, Scored, ScoreRequest, StopReason
-from mull.verifiers.base import forget_prefixes
+from mull.types import Branch, Scored, ScoreRequest, StopReason
+from mull.verifiers.base import EngineVerifier
+from mull.verifiers.texts import score_each
 
 Render = Callable[[Branch], Sequence[ScoreRequest]]
 """A branch's views: the problem as each shows it, and the candidate as it looks there. None at all
@@ -34,7 +35,7 @@ COMBINE: Mapping[str, Callable[[Sequence[float]], float]] = {
 }
 
 
-class ViewsVerifier:
+class ViewsVerifier(EngineVerifier):
     """Scores a branch by log P(candidate | problem) in all its views: natural logarithms, no 0..1.
 
     ``combine`` makes one score of the views': ``sum`` (the product of experts), ``mean``, ``min``
@@ -74,11 +75,10 @@ class ViewsVerifier:
         self.base_log_prob, self.policy, self.owned = base_log_prob, trained_for, owned
 
     @property
-    def info(self) -> EngineInfo:
-        """The engine's, with what decides the score in its revision."""
-        given = self.engine.info
+    def how(self) -> str:
+        """What decides the score besides the engine."""
         base = f"/{self.base_log_prob:g}" if self.base_log_prob else ""
-        return replace(given, revision=f"{given.revision}/views/{self.combine}{base}")
+        return f"views/{self.combine}{base}"
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch, all branches and views in one batch of the engine."""
@@ -88,52 +88,13 @@ class ViewsVerifier:
             meter.charge(at)
             for view in seen:
                 owner.setdefault(view, at)
-        known = await self._ask(owner, meter)
+        found = await score_each(self.engine, list(owner), meter, list(owner.values()))
+        known = dict(zip(owner, map(_logprob, found), strict=True))
         return [self._score([known[view] for view in seen]) for seen in views]
-
-    def forget(self) -> None:
-        """Empty the engine's prefix cache, if it has one."""
-        forget_prefixes(self.engine)
-
-    async def aclose(self) -> None:
-        """Close the engine, if it is this verifier's own."""
-        if self.owned:
-            await self.engine.aclose()
 
     def _views(self, branch: Branch) -> list[ScoreRequest]:
         views = [replace(view, values=False, logprobs=True) for view in self.render(branch)]
         return [] if any(_empty(view) for view in views) else views
-
-    async def _ask(
-        self, owner: Mapping[ScoreRequest, int], meter: Meter
-    ) -> dict[ScoreRequest, float]:
-        """Each view's log-probability, paid by the first branch that has it; NaN if too long."""
-        requests = list(owner)
-        try:
-            found = await self._batch(requests, owner, meter)
-        except ContextError:  # nothing was encoded yet: which one it is shows one by one
-            found = [await self._alone(request, owner, meter) for request in requests]
-        return {request: _logprob(scored) for request, scored in zip(requests, found, strict=True)}
-
-    async def _alone(
-        self, request: ScoreRequest, owner: Mapping[ScoreRequest, int], meter: Meter
-    ) -> Scored | None:
-        try:
-            (found,) = await self._batch([request], owner, meter)
-        except ContextError:
-            return None
-        return found
-
-    async def _batch(
-        self, requests: list[ScoreRequest], owner: Mapping[ScoreRequest, int], meter: Meter
-    ) -> Sequence[Scored | None]:
-        """Score texts; what they cost is charged to their branches even if some of them failed."""
-        gauge = Meter(Ledger(meter.ledger.cost_model), meter.purpose, meter.info)
-        try:
-            return await self.engine.score(requests, gauge) if requests else []
-        finally:
-            for at in gauge.samples:
-                meter.restore(owner[requests[at]], gauge.usage(at))
 
     def _score(self, logprobs: Sequence[float]) -> float:
         if not logprobs or any(map(math.isnan, logprobs)):

@@ -22,7 +22,7 @@ OnLost = Callable[[Tokens | int, bool], None]
 
 @dataclass(slots=True)
 class Stats:
-    """What an endpoint did that a caller should know of; nothing here is silent.
+    """What an endpoint did that a caller should know of; ``notes`` says it in words.
 
     ``n_ignored`` answers with fewer choices than asked for, ``extra`` choices dropped (beyond
     ``n``, or with an index seen before), ``reasoned_only`` answers without content behind
@@ -42,15 +42,38 @@ class Stats:
     wasted_tokens: int = 0
     errors: dict[str, int] = field(default_factory=dict)
 
+    def notes(self) -> tuple[str, ...]:
+        """A line for each thing that was counted at all.
+
+        >>> Stats(requests=9, no_usage=9).notes()
+        ('answers without usage, whose tokens are estimates: 9',)
+        """
+        failed = ", ".join(f"{name} {count}" for name, count in sorted(self.errors.items()))
+        counts = {
+            "answers with fewer choices than asked for, topped up one by one": self.n_ignored,
+            "choices that were not asked for, dropped and charged as retries": self.extra,
+            "answers of reasoning alone (is max_tokens too small?)": self.reasoned_only,
+            "texts that went on behind a stop string, cut here": self.stop_ignored,
+            "answers without usage, whose tokens are estimates": self.no_usage,
+            f"attempts that failed ({failed})": sum(self.errors.values()),
+            f"attempts made again, at most {self.max_retries} a request": self.retries,
+            "tokens of attempts that came to nothing": self.wasted_tokens,
+        }
+        return tuple(f"{what}: {count}" for what, count in counts.items() if count)
+
 
 @dataclass(slots=True)
 class _Progress:
     """How far the current attempt has come, for the account of what is lost with it."""
 
     started: float
-    generated: int = 0
-    counted: Tokens | None = None
+    stream: Assembly | None = None
     emitted: bool = False
+
+    @property
+    def worked(self) -> bool:
+        """Whether tokens have come, or were counted."""
+        return self.stream is not None and bool(self.stream.generated or self.stream.counted)
 
 
 class Calls:
@@ -108,7 +131,7 @@ class Calls:
             finally:
                 self.limit.release(permit)
             self._count(failed)
-            if failed.worked:
+            if failed.worked or progress.worked:
                 on_lost(self._lost(ask, progress), False)
             tries += 1
             failures += not failed.refused
@@ -158,12 +181,10 @@ class Calls:
     async def _streamed(
         self, path: str, body: dict[str, object], on_piece: OnPiece | None, progress: _Progress
     ) -> tuple[list[Choice], Tokens | None]:
-        assembly = Assembly(self.transport)
+        assembly = progress.stream = Assembly(self.transport)
         async with aclosing(self.transport.stream(path, body)) as chunks:
             async for chunk in chunks:
                 for index, text, logprobs, ids in assembly.feed(chunk):
-                    progress.generated = assembly.generated
-                    progress.counted = assembly.counted
                     if on_piece is not None:
                         progress.emitted = True
                         on_piece(index, text, logprobs, ids)
@@ -202,11 +223,12 @@ class Calls:
 
     def _lost(self, ask: Ask, progress: _Progress) -> Tokens | int:
         """What an attempt that did not end has cost: counted, or how much it probably generated."""
-        if progress.counted is not None:
-            self.stats.wasted_tokens += progress.counted.generated
-            return progress.counted
+        stream = progress.stream
+        if stream is not None and stream.counted is not None:
+            self.stats.wasted_tokens += stream.counted.generated
+            return stream.counted
         if ask.stream:
-            tokens = progress.generated
+            tokens = 0 if stream is None else stream.generated
         else:
             elapsed = asyncio.get_running_loop().time() - progress.started
             tokens = int(elapsed * self._rate)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from mull.budget import Meter, Purpose
 from mull.engines.base import check_supported
 from mull.engines.limit import AdaptiveLimit
-from mull.engines.openai.calls import Calls, Stats
+from mull.engines.openai.calls import Calls, OnLost, Stats
 from mull.engines.openai.endpoint import Endpoint, Secret
 from mull.engines.openai.settle import Ending, Gate, ending, estimate, share_out, stops_of
 from mull.engines.openai.transport import Attempt, Transport
@@ -77,6 +77,11 @@ class OpenAIEngine:
     def stats(self) -> Stats:
         """Retries, refusals, ignored ``n`` and the like, since the engine was made."""
         return self._calls.stats
+
+    def notes(self) -> tuple[str, ...]:
+        """What the endpoint did besides answering, a line each; see ``engines.base.notes_of``."""
+        place = f"{self.endpoint.url}#{self.endpoint.model}"
+        return tuple(f"{place}: {note}" for note in self.stats.notes())
 
     async def generate(
         self, request: Request, meter: Meter
@@ -164,6 +169,7 @@ def information(
             continue_assistant=endpoint.api != "chat" or goes_on,
             continue_chat=endpoint.api == "completions" or goes_on,
             deltas=True,
+            shares_prompt=not endpoint.seeds,
         ),
     )
 
@@ -251,9 +257,13 @@ class _Run:
             ask = self._ask(lines)
             started = asyncio.get_running_loop().time()
             on_piece = self._piece(lines) if self.request.deltas else None
-            choices, tokens = await self.engine._calls.send(ask, on_piece, self._lost(lines, ask))
+            on_lost = self._lost(lines)
+            choices, tokens = await self.engine._calls.send(ask, on_piece, on_lost)
             seconds = asyncio.get_running_loop().time() - started
             kept = self._match(choices, len(lines))
+            if not kept:
+                on_lost(sum(share_out(choices, None)[0]) if tokens is None else tokens, False)
+                raise ProtocolError("the endpoint answered without a usable choice")
             self._charge(lines, choices, kept, tokens, seconds)
             unfinished = []
             for place, line in enumerate(lines):
@@ -296,9 +306,7 @@ class _Run:
                 stats.extra += 1
                 continue
             kept[choice.index] = choice
-        if not kept:
-            raise ProtocolError("the endpoint answered without a usable choice")
-        if len(kept) < n:
+        if 0 < len(kept) < n:
             stats.n_ignored += 1
             # It will not do better next time: from now on every sample is asked for alone.
             self.engine._alone = True
@@ -393,7 +401,7 @@ class _Run:
         if text:
             self.ready.append(Delta(line.index, text))
 
-    def _lost(self, lines: list[_Line], ask: Ask) -> Any:
+    def _lost(self, lines: list[_Line]) -> OnLost:
         def on_lost(cost: Tokens | int, cancelled: bool) -> None:
             meter = self.meter if cancelled else self.waste
             index, unsure = lines[0].index, isinstance(cost, int)

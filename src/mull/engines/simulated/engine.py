@@ -14,13 +14,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Sequence
 
 from mull.budget import Meter
-from mull.engines.base import (
-    check_certainty,
-    check_ends,
-    check_own_weights,
-    check_pieces,
-    check_supported,
-)
+from mull.engines.base import check_scorable, check_supported
 from mull.engines.simulated.content import Content, EndingContent, ScoringContent
 from mull.engines.simulated.draft import Draft, compose
 from mull.engines.simulated.faults import ERRORS, Fault, Faults
@@ -167,10 +161,9 @@ class SimulatedEngine:
         Only for content models that know them (``StepModel``); takes no slot and no time.
         """
         self._open()
-        check_own_weights(requests, self.info)
-        check_certainty(requests, self.info)
-        check_ends(requests, self.info)
-        check_pieces(requests, self.info)
+        check_scorable(requests, self.info)
+        if any(each.pieces for each in requests):
+            raise UnsupportedError("the simulator cannot honour: pieces; send them as assistant")
         content = self.content
         if not isinstance(content, ScoringContent):
             raise UnsupportedError(

@@ -41,7 +41,7 @@ _FOREVER = 3600.0
 
 @dataclass(slots=True)
 class Metered:
-    """What the server produced and saw. ``waiting`` requests are being answered now."""
+    """What the server produced and saw. ``in_flight`` requests are being answered now."""
 
     requests: int = 0
     faults: Counter[str] | None = None

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 from mull.budget import Meter
 from mull.engines.adapt import AdaptRecipe, Parts, cannot_adapt
-from mull.engines.base import check_ends, check_supported
+from mull.engines.base import check_scorable, check_supported
 from mull.engines.torch.adapted import AdaptedWeights
 from mull.engines.torch.batch import Batch
 from mull.engines.torch.inbox import Inbox
@@ -103,7 +103,7 @@ class TorchEngine:
                 without an end token.
         """
         self._check_open()
-        check_ends(requests, self.info)
+        check_scorable(requests, self.info)
         loop = asyncio.get_running_loop()
         jobs, done = dict[Worker, list[ScoreJob]](), list[asyncio.Future[Scored]]()
         for number, request in enumerate(requests):
