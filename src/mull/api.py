@@ -34,7 +34,8 @@ class Solution:
 
     ``answer`` is ``None`` where no candidate had one; ``confidence`` is the answer's share of the
     vote in 0..1; ``samples`` are those that came; ``spent`` sums the ledger, ``ledger`` itemises
-    it; ``seconds`` is wall clock.
+    it; ``seconds`` is wall clock; ``notes`` are what the engines did besides answering, a line
+    each, up to this answer.
     """
 
     problem: Problem
@@ -47,9 +48,10 @@ class Solution:
     seconds: float
     ended: Ended
     failures: tuple[Failure, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, solved: Solved) -> Solution:
+    def of(cls, solved: Solved, notes: tuple[str, ...] = ()) -> Solution:
         """The public view of what the driver solved."""
         result = solved.result
         return cls(
@@ -63,6 +65,7 @@ class Solution:
             solved.seconds,
             result.ended,
             result.failures,
+            notes,
         )
 
 
@@ -243,7 +246,7 @@ async def _solve_each(
             )
             async with aclosing(solving) as stream:
                 async for solved in stream:
-                    yield solved.job.tag, Solution.of(solved)
+                    yield solved.job.tag, Solution.of(solved, given.notes)
             if wrong:
                 raise wrong[0]
         finally:

@@ -77,6 +77,17 @@ def test_what_nobody_counted_is_called_estimated_and_what_nobody_knows_unknown(
     assert "FLOPs unknown" not in guessed.out
 
 
+def test_what_an_endpoint_did_besides_answering_is_told(
+    folder: Path, mull: Mull, endpoint: Endpoint
+) -> None:
+    endpoint.usage = None
+    said = "answers without usage, whose tokens are estimates: 2"
+    ended = mull("solve", "2 + 2?", "--model", endpoint.model, "--samples", "2")
+    assert f"mull: {endpoint.model}: {said}" in ended.err
+    ran = mull("run", str(config(folder, endpoint, "vote", samples=2)), "--out", "made")
+    assert f"{endpoint.model}: {said}" in ran.out
+
+
 def test_a_dry_run_says_nothing_of_flops_and_money_that_nobody_knows(
     folder: Path, mull: Mull, endpoint: Endpoint
 ) -> None:

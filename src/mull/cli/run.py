@@ -151,6 +151,7 @@ def say_end(console: Console, ended: Summary) -> None:
     if ended.dropped:
         console.print(f"{ended.dropped} damaged rows were found, dropped and made again")
     lines = options.counted("failed", ended.failures) + options.counted("no verdict", ended.broke)
+    lines += ended.notes
     for line in lines:
         console.print(" ".join(safe_terminal(line).split()), soft_wrap=True)
     if ended.failed:

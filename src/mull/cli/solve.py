@@ -76,6 +76,7 @@ def solve(
     for unit, much in (budget.over(solution.spent) if budget else {}).items():
         said = f"over the budget by {much:,.6g} {unit}: what was in flight was finished"
         print(f"mull: {said}", file=sys.stderr)
+    options.say(solution.notes, sys.stderr)
     return 3 if solution.failures else 0
 
 

@@ -73,7 +73,7 @@ class Summary:
     by outcome, on how many problems' answers a grader broke and what it said once, earlier sessions
     included. ``dropped`` counts damaged rows that were found and made again. ``stored`` counts the
     results on the disk, those with failures from an earlier session included: they are ``done``
-    once retried.
+    once retried. ``notes`` are what the engines did besides answering, a line each.
     """
 
     directory: Path
@@ -85,6 +85,7 @@ class Summary:
     stored: int
     failures: Mapping[str, tuple[int, str]] = field(default_factory=lambda: EMPTY)
     broke: Mapping[str, tuple[int, str]] = field(default_factory=lambda: EMPTY)
+    notes: tuple[str, ...] = ()
 
     @property
     def exit_code(self) -> int:
@@ -371,6 +372,7 @@ class _Runner:
             stored,
             self.failures,
             self.broke,
+            self.equipment.notes,
         )
 
     # Ctrl-C -------------------------------------------------------------------------------

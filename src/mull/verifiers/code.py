@@ -17,6 +17,7 @@ from enum import StrEnum
 
 from mull.budget import Meter
 from mull.errors import EngineError, SandboxError, SpecError, UnsupportedError
+from mull.syntax import parse, parse_expression
 from mull.types import Branch, EngineInfo, Problem
 from mull.verifiers.isolated import Outcome, check_isolation, run_isolated
 from mull.verifiers.threads import score_in_thread
@@ -157,7 +158,7 @@ def _test(problem: Problem, given: object) -> _Test:
 def _compared(text: str) -> tuple[str, object] | None:
     """The left side of ``assert left == literal`` as text, and the literal; else ``None``."""
     try:
-        match ast.parse(text).body:
+        match parse(text):
             case [ast.Assert(test=ast.Compare(left=left, ops=[ast.Eq()], comparators=[right]))]:
                 return ast.unparse(left), ast.literal_eval(right)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -171,6 +172,6 @@ def _given(output: str, expected: object) -> bool:
     if len(lines[-1]) > _VALUE:
         return False
     try:
-        return bool(ast.literal_eval(lines[-1]) == expected)
+        return bool(ast.literal_eval(parse_expression(lines[-1].lstrip(" \t"))) == expected)
     except (SyntaxError, ValueError, TypeError, RecursionError, MemoryError):
         return False
