@@ -334,11 +334,13 @@ class Meter:
         cached: int = 0,
         generated: int = 0,
         context: int = 0,
+        texts: int = 1,
         seconds: float = 0.0,
         estimated: bool = False,
     ) -> None:
         """Charge sample ``index``: ``prompt`` tokens of which ``cached`` were not computed again,
-        then ``generated`` tokens behind ``context`` tokens (prompt included).
+        then ``generated`` tokens behind ``context`` tokens (prompt included), in ``texts`` of about
+        equal length.
         """
         info, flops = self.info, 0.0
         if info.parameters:
@@ -346,7 +348,7 @@ class Meter:
             if prompt > cached:
                 flops += model.flops(info, prompt - cached, cached)
             if generated:
-                flops += model.flops(info, generated, context)
+                flops += _flops_of(model, info, generated, texts, context)
         price = info.price
         money = (
             ((prompt - cached) * price[0] + cached * price[1] + generated * price[2]) / 1e6
@@ -363,12 +365,7 @@ class Meter:
         """
         info, flops = self.info, 0.0
         if info.parameters:
-            each, longer = divmod(tokens, max(1, texts))
-            model = self.ledger.cost_model
-            flops = 3.0 * (
-                (texts - longer) * model.flops(info, each, 0)
-                + longer * model.flops(info, each + 1, 0)
-            )
+            flops = 3.0 * _flops_of(self.ledger.cost_model, info, tokens, texts, 0)
         cost = 3.0 * tokens * info.price[0] / 1e6
         self._add(index, Usage(tokens, 0, 0, flops, seconds, cost))
 
@@ -418,3 +415,11 @@ class Meter:
         self._rows[index] = target
         if index in self._spent:
             self.ledger.move(source, target, self.info.model, self.usage(index), completions=1)
+
+
+def _flops_of(model: CostModel, info: EngineInfo, tokens: int, texts: int, context: int) -> float:
+    """FLOPs of ``tokens`` in ``texts`` of about equal length, each behind ``context`` tokens."""
+    texts = max(1, texts)
+    each, longer = divmod(tokens, texts)
+    shorter = (texts - longer) * model.flops(info, each, context)
+    return shorter + longer * model.flops(info, each + 1, context)

@@ -338,6 +338,7 @@ class _Proxy(Meter):
         cached: int = 0,
         generated: int = 0,
         context: int = 0,
+        texts: int = 1,
         seconds: float = 0.0,
         estimated: bool = False,
     ) -> None:
@@ -352,6 +353,7 @@ class _Proxy(Meter):
             cached=cached,
             generated=generated,
             context=context,
+            texts=texts,
             seconds=seconds,
             estimated=estimated,
         )

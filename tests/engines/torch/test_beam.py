@@ -132,6 +132,22 @@ def test_a_beam_charges_every_token_it_made(engines: Callable[..., Any], run: An
     assert scores == sorted(scores, reverse=True)
 
 
+@pytest.mark.parametrize("width", [4, 8])
+@pytest.mark.parametrize("n", [1, 2])
+def test_the_flops_of_a_search_are_those_of_its_lines_at_their_depths(
+    width: int, n: int, engines: Callable[..., Any], run: Any
+) -> None:
+    engine, depth = engines("qwen2", eos_token_id=None), 24
+    runner = run(engine)
+    runner(Request(Prompt.of("1+2="), Until(max_tokens=depth), n=n, decoding=TokenBeam(width)))
+    spent, model, info = runner.ledger.total, runner.ledger.cost_model, engine.info
+    prompt = model.flops(info, spent.prompt, 0)
+    lines = spent.generated / depth
+    # No line is longer than the search is deep; those that ended sooner are shorter still.
+    assert spent.flops - prompt <= 1.02 * lines * model.flops(info, depth, spent.prompt)
+    assert spent.flops - prompt >= model.flops(info, 1, spent.prompt) * spent.generated
+
+
 def test_ranks_asked_for_apart_are_the_same_search(engine: Any, run: Any) -> None:
     def request(first: int, n: int) -> Request:
         until = Until(max_tokens=6)

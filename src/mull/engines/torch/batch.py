@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mull.engines.torch import searches
-from mull.engines.torch.jobs import Closed, Done, Event, Failed, Ids, Job, Made, Prompted
+from mull.engines.torch.jobs import Closed, Done, Event, Failed, Ids, Job, Made, Part, Prompted
 from mull.engines.torch.model import Model
 from mull.engines.torch.places import origin
 from mull.engines.torch.rows import Rows
@@ -31,7 +31,6 @@ from mull.types import Sampling, StopReason
 PREFILL_TOKENS = 4096
 SCORE_CELLS = 1 << 24
 SHARED = 16
-Parts = tuple[tuple[int, int, float], ...]
 
 
 class Batch:
@@ -89,11 +88,11 @@ class Batch:
 
     def abort(self, error: Exception) -> None:
         """End every request with an error and begin anew, whatever state a failed step left."""
-        state, parts = self.state, dict[Job, list[tuple[int, int, float]]]()
+        state, parts = self.state, dict[Job, list[Part]]()
         for row in range(state.live):
             job = state.job[row]
             if job is not None and job.search is None and not state.leads[row]:
-                made = (int(state.index[row]), int(state.made[row]), 0.0)
+                made = Part(int(state.index[row]), int(state.made[row]), 0.0)
                 parts.setdefault(job, []).append(made)
         for job in dict.fromkeys([*self.queue, *(job for job in state.job if job)]):
             job.over, job.hidden, job.kept = True, None, None
@@ -542,9 +541,9 @@ class Batch:
             state.move(last, row)
         state.drop_last()
 
-    def _remove(self, job: Job, wipe: bool = False) -> Parts:
-        """Take a request out of queue and rows; (index, made, seconds) of what was running."""
-        state, now, parts = self.state, time.perf_counter(), list[tuple[int, int, float]]()
+    def _remove(self, job: Job, wipe: bool = False) -> tuple[Part, ...]:
+        """Take a request out of queue and rows; what was made of the samples that were running."""
+        state, now, parts = self.state, time.perf_counter(), list[Part]()
         self.unqueue(job)
         job.waiting.clear()
         for row in reversed(range(state.live)):
@@ -552,7 +551,7 @@ class Batch:
                 continue
             seconds = now - float(state.started[row])
             if job.search is None and not state.leads[row]:
-                parts.append((int(state.index[row]), int(state.made[row]), seconds))
+                parts.append(Part(int(state.index[row]), int(state.made[row]), seconds))
             self.release(row, wipe)
         job.over, job.hidden, job.kept = True, None, None
         return searches.charged(job) or tuple(reversed(parts))

@@ -30,6 +30,30 @@ class Hypothesis:
         """Cumulative log-probability over length**penalty."""
         return self.total / float(max(len(self.ids), 1) ** penalty)
 
+    def done(self, index: int, seconds: float, charged: int, lines: int) -> Done:
+        """The line as sample ``index``."""
+        stop = self.stop or StopReason.LENGTH
+        rest = (self.stop_string, self.cut, lines)
+        return Done(index, self.ids, self.logprobs, stop, seconds, charged, *rest)
+
+
+class Tally:
+    """Tokens that a search made, spread over its samples: line i is charged to sample i mod n."""
+
+    def __init__(self, samples: int) -> None:
+        self._tokens = [0] * samples
+        self._depth = 0
+
+    def add(self, lines: int) -> None:
+        """A token for each line."""
+        self._depth += 1
+        for line in range(lines):
+            self._tokens[line % len(self._tokens)] += 1
+
+    def by_sample(self) -> list[tuple[int, int]]:
+        """(tokens, on how many lines of the search's depth) of each sample."""
+        return [(tokens, -(-tokens // max(1, self._depth))) for tokens in self._tokens]
+
 
 def extend(
     job: Job,
@@ -73,7 +97,7 @@ class Beam:
         self.is_end = is_end
         self.hypotheses = [Hypothesis()]
         self.finished: list[Hypothesis] = []
-        self.made = [0] * job.request.n
+        self.made = Tally(job.request.n)
         self.most = decoding.width
         self.began = 0.0
         self.over = False
@@ -111,8 +135,7 @@ class Beam:
             parents.append(parent)
             tokens.append(token)
             survivors.append(new)
-        for number in range(self.live):
-            self.made[number % len(self.made)] += 1
+        self.made.add(self.live)
         self.hypotheses = survivors
         self._prune()
         return parents, tokens
@@ -129,25 +152,10 @@ class Beam:
             longest = self.job.limit if penalty > 0 else len(self.hypotheses[0].ids) + 1
             self.over = best / longest**penalty <= self.finished[-1].score(penalty)
 
-    def charges(self) -> list[int]:
-        """Tokens made so far, spread over the samples: row i is charged to sample i mod n."""
-        return list(self.made)
-
     def results(self, seconds: float) -> list[Done]:
         """Ranks ``first`` to ``first + n - 1``, best first, as far as there are so many; all tokens
         of the search are charged among them.
         """
-        first, n = self.job.request.first, self.job.request.n
-        return [
-            Done(
-                first + place,
-                each.ids,
-                each.logprobs,
-                each.stop or StopReason.LENGTH,
-                seconds,
-                self.made[place],
-                each.stop_string,
-                each.cut,
-            )
-            for place, each in enumerate(self.finished[first : first + n])
-        ]
+        first, n, made = self.job.request.first, self.job.request.n, self.made.by_sample()
+        best = enumerate(self.finished[first : first + n])
+        return [each.done(first + place, seconds, *made[place]) for place, each in best]

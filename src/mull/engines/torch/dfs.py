@@ -15,12 +15,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mull.engines.torch.beam import Hypothesis, extend
+from mull.engines.torch.beam import Hypothesis, Tally, extend
 from mull.engines.torch.jobs import Done, Job
 from mull.types import StopReason, ThresholdDFS
 
 ROUNDING = 1e-6
 """What float32 log-probabilities may lack: a certainty has a logarithm of -1e-7 at times."""
+NOTHING = Hypothesis(stop=StopReason.EXHAUSTED)
 
 
 class Dfs:
@@ -38,7 +39,7 @@ class Dfs:
         self.keep = job.request.first + job.request.n
         self.open = [Hypothesis()]
         self.finished: list[Hypothesis] = []
-        self.made = [0] * job.request.n
+        self.made = Tally(job.request.n)
         self.most = decoding.width
         self.began = 0.0
         self.over = False
@@ -49,8 +50,7 @@ class Dfs:
         Args:
             logprobs: [open, vocab], the unscaled next-token distribution of each line.
         """
-        for number in range(len(self.open)):
-            self.made[number % len(self.made)] += 1
+        self.made.add(len(self.open))
         found = list[tuple[int, Hypothesis]]()
         for parent, token, own, total in self._likely(logprobs):
             new = extend(self.job, self.is_end, self.open[parent], token, own, total)
@@ -90,20 +90,11 @@ class Dfs:
         if len(self.finished) == self.keep:
             self.floor = max(self.floor, self.finished[-1].total)
 
-    def charges(self) -> list[int]:
-        """Tokens made so far, spread over the samples: line i is charged to sample i mod n."""
-        return list(self.made)
-
     def results(self, seconds: float) -> list[Done]:
         """Ranks ``first`` to ``first + n - 1``, best first; behind the last there is nothing."""
         first, done = self.job.request.first, list[Done]()
-        for place, made in enumerate(self.made):
-            rank = first + place
-            if rank >= len(self.finished):
-                done.append(Done(rank, (), (), StopReason.EXHAUSTED, 0.0, made))
-                continue
-            line = self.finished[rank]
-            stop = line.stop or StopReason.LENGTH
-            rest = (seconds, made, line.stop_string, line.cut)
-            done.append(Done(rank, line.ids, line.logprobs, stop, *rest))
+        for rank, made in enumerate(self.made.by_sample(), first):
+            found = rank < len(self.finished)
+            line = self.finished[rank] if found else NOTHING
+            done.append(line.done(rank, seconds if found else 0.0, *made))
         return done

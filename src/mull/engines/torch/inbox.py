@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from mull.budget import Meter
-from mull.engines.torch.jobs import Closed, Done, Event, Failed, Ids, Made, Prompted
+from mull.engines.torch.jobs import Closed, Done, Event, Failed, Ids, Made, Part, Prompted
 from mull.engines.torch.stop import Watch
 from mull.engines.torch.text import Text, TextStream
 from mull.types import Completion, Delta, Request, StopReason
@@ -68,13 +68,19 @@ class Inbox:
         if not self.closed.done():
             self.closed.set_result(None)
 
-    def _charge_parts(self, parts: tuple[tuple[int, int, float], ...]) -> None:
-        for index, made, seconds in parts:
-            self.meter.charge(index, generated=made, context=len(self.ids), seconds=seconds)
+    def _charge_parts(self, parts: tuple[Part, ...]) -> None:
+        for part in parts:
+            self.meter.charge(
+                part.index,
+                generated=part.made,
+                context=len(self.ids),
+                texts=part.lines,
+                seconds=part.seconds,
+            )
 
     def _done(self, event: Done) -> None:
         self._left -= 1
-        self._charge_parts(((event.index, event.charged, event.seconds),))
+        self._charge_parts((event.part,))
         nothing = event.stop is StopReason.EXHAUSTED
         ids = event.ids[:-1] if event.stop is StopReason.END else event.ids
         text = self.text.decode(ids, self.ids[-4:])

@@ -40,10 +40,21 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """Tokens that were made for a sample, on some lines of about equal length."""
+
+    index: int
+    made: int
+    seconds: float
+    lines: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """Sample ``index`` is complete. ``cut`` bytes at the end of its text are the stop string's.
 
-    ``charged`` tokens were made for it; in a search also by lines that were dropped.
+    ``charged`` tokens were made for it; in a search on ``lines`` of about equal length, some of
+    which were dropped.
     """
 
     index: int
@@ -54,21 +65,27 @@ class Done:
     charged: int
     stop_string: str | None = None
     cut: int = 0
+    lines: int = 1
+
+    @property
+    def part(self) -> Part:
+        """What was made for it."""
+        return Part(self.index, self.charged, self.seconds, self.lines)
 
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """A request was cancelled: (index, tokens made, seconds) of the samples that were running."""
+    """A request was cancelled; ``parts`` are of the samples that were running."""
 
-    parts: tuple[tuple[int, int, float], ...]
+    parts: tuple[Part, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """A request ended with an error; (index, tokens made, seconds) of what was running."""
+    """A request ended with an error; ``parts`` are of what was running."""
 
     error: Exception
-    parts: tuple[tuple[int, int, float], ...] = ()
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mull.engines.torch.beam import Beam
 from mull.engines.torch.dfs import Dfs
-from mull.engines.torch.jobs import Failed, Job
+from mull.engines.torch.jobs import Failed, Job, Part
 from mull.engines.torch.state import State
 from mull.errors import EngineError
 from mull.types import Sampling, TokenBeam
@@ -59,12 +59,15 @@ def lines(state: State, job: Job) -> list[int]:
     return sorted(rows, key=lambda row: int(state.index[row]))
 
 
-def charged(job: Job) -> tuple[tuple[int, int, float], ...]:
-    """(sample, tokens made, seconds) of a search that is broken off; nothing for other jobs."""
+def charged(job: Job, found: int = 0) -> tuple[Part, ...]:
+    """What a search has made, but for its first samples that were ``found``; nothing for other
+    jobs.
+    """
     if job.search is None:
         return ()
     seconds, first = time.perf_counter() - job.search.began, job.request.first
-    return tuple((first + i, made, seconds) for i, made in enumerate(job.search.charges()))
+    made = enumerate(job.search.made.by_sample())
+    return tuple(Part(first + i, tokens, seconds, lines) for i, (tokens, lines) in made)[found:]
 
 
 def advance(batch: Batch, job: Job, hidden: Tensor) -> None:
@@ -115,11 +118,9 @@ def _finish(batch: Batch, job: Job) -> None:
     results = search.results(seconds)
     for done in results:
         batch.post(job, done)
-    if missing := search.charges()[len(results) :]:
+    if missing := charged(job, len(results)):
         text = f"the token beam found {len(search.finished)} hypotheses in all: lower n"
-        index = job.request.first + len(results)
-        parts = tuple((index + i, made, seconds) for i, made in enumerate(missing))
-        batch.post(job, Failed(EngineError(text), parts))
+        batch.post(job, Failed(EngineError(text), missing))
     for row in sorted(lines(batch.state, job), reverse=True):
         batch.release(row)
     job.over = True
