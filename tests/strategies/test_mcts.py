@@ -149,6 +149,26 @@ def test_one_simulation_at_a_time_follows_puct_by_hand() -> None:
     assert asked == [(), (0,), (1,), (1, 0)]
 
 
+@pytest.mark.parametrize("rollout", [False, True])
+def test_before_the_end_an_end_that_came_before_its_turn_counts(rollout: bool) -> None:
+    search = Mcts(n=8, branch=2, root_branch=2, rollout=rollout).start(Start(problem(), TASK))
+    (root,) = search.ask(Room(8))
+    end = Completion(1, "answer 7", StopReason.END, Usage(generated=1))
+    if rollout:
+        for i in range(2):
+            step = Completion(i, f"step {i}\n", StopReason.STEP, Usage(generated=1))
+            search.tell(Outcome(root.id, i, step))  # type: ignore[union-attr]
+        _, second = (a for a in search.ask(Room(8)) if isinstance(a, Generate))
+        search.tell(Outcome(second.id, second.first, replace(end, index=second.first)))
+    else:
+        search.tell(Outcome(root.id, 1, end))  # type: ignore[union-attr]
+    result = search.result()
+    assert (result.answer, result.ended) == ("7", Ended.UNFINISHED)
+    (candidate,) = result.candidates
+    assert candidate.key == ((1, 2) if rollout else (1,))
+    assert [node.key for node in result.tree if node.fate is Fate.FINISHED] == [candidate.key]
+
+
 def test_equal_siblings_are_one_node_that_keeps_their_visits() -> None:
     search = Mcts(simulations=1, root_branch=4).start(Start(problem(), TASK))
     (action,) = search.ask(Room(8))

@@ -160,6 +160,9 @@ class MctsSearch(TreeSearch):
         else:
             child.joined += 1
 
+    def extended(self, action: int) -> Branch:
+        return (self._rolling.get(action) or self._expanding[action]).branch
+
     def land(self, node: Node) -> None:
         worth = node.score or 0.0
         parent = node.parent

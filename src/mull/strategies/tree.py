@@ -115,6 +115,10 @@ class TreeSearch(OrderedSearch):
         """A completion, or its failure."""
 
     @abstractmethod
+    def extended(self, action: int) -> Branch:
+        """The branch of which a generation in flight asks for children."""
+
+    @abstractmethod
     def land(self, node: Node) -> None:
         """A node has its score, or will have none: ``node.score`` is ``None`` then."""
 
@@ -136,7 +140,7 @@ class TreeSearch(OrderedSearch):
         if node is None:
             self.came(outcome)
         else:
-            read = path_score(self.verifier, outcome.value, self.select, bounded=True)
+            read = self._read(outcome)
             if not isinstance(read, Failure):
                 node.score = read
             elif read is not outcome.value:  # a failed outcome is in the list already
@@ -146,16 +150,17 @@ class TreeSearch(OrderedSearch):
         self._go_on()
 
     def result(self) -> Result:
-        """The choice among the ends so far, and the tree."""
-        nodes = sorted(self.root.walk(), key=lambda node: node.branch.key)
+        """The choice among the ends so far, and the tree; what came before its turn counts too."""
+        early, scores, failures = self._early()
+        nodes = sorted([*self.root.walk(), *early], key=lambda node: node.branch.key)
         ends = [node for node in nodes if node.branch.finished]
-        candidates = [self._candidate(node) for node in ends]
+        candidates = [self._candidate(node, scores.get(node, node.score)) for node in ends]
         votes = {node.branch.key: node.copies for node in ends}
         chosen = choose(self.select, self.verifier, candidates, votes, self.start)
         return Result(
             (chosen,),
             tuple(candidates),
-            tuple(self.failures),
+            (*self.failures, *failures),
             self.ended if self._over() else Ended.UNFINISHED,
             self._record(nodes),
         )
@@ -180,15 +185,35 @@ class TreeSearch(OrderedSearch):
         if not self.flying:
             self.ended = Ended.BUDGET if spent and not self.complete() else Ended.COMPLETE
 
+    def _read(self, outcome: Outcome) -> float | Failure:
+        return path_score(self.verifier, outcome.value, self.select, bounded=True)
+
+    def _early(self) -> tuple[list[Node], dict[Node, float], list[Failure]]:
+        """What came before its turn: the solutions that ended, each a node of its own; the scores
+        of nodes; the failures."""
+        ends: list[Node] = []
+        scores: dict[Node, float] = {}
+        failures: list[Failure] = []
+        for outcome in self._inbox.held():
+            node, value = self._scoring.get(outcome.action), outcome.value
+            read = value if node is None else self._read(outcome)
+            if isinstance(read, Failure):
+                failures.append(read)
+            elif node is not None and isinstance(read, float):
+                scores[node] = read
+            elif isinstance(value, Completion) and value.stop.finished:
+                ends.append(Node(self.extended(outcome.action).child(value)))
+        return ends, scores, failures
+
     def _over(self) -> bool:
         """``done``, without waking a search that was not begun."""
         return self._begun and not self._queue and (self._stopped or not len(self._inbox))
 
-    def _candidate(self, node: Node) -> Candidate:
+    def _candidate(self, node: Node, score: float | None) -> Candidate:
         made = self.start.candidate(node.branch)
-        if node.score is None:
+        if score is None:
             return made
-        return replace(made, scores={**made.scores, self.verifier: node.score})
+        return replace(made, scores={**made.scores, self.verifier: score})
 
     def _record(self, nodes: Sequence[Node]) -> tuple[TreeNode, ...]:
         made = [
