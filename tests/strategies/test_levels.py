@@ -35,6 +35,7 @@ from mull.strategies.base import Ended, Failure, Generate, Result, Room, Start
 from mull.strategies.drive import Job as DriveJob
 from mull.strategies.drive import Solved
 from mull.strategies.levels import LevelSearch
+from mull.strategies.levels_lane import IN_DOUBT
 from mull.strategies.levels_rule import LOWEST, requests, softmax
 from mull.types import (
     Branch,
@@ -329,6 +330,36 @@ def test_the_tree_holds_every_path_that_was_wanted(spec: str) -> None:
     for candidate in solved.result.candidates:
         steps = [tree[candidate.key[:at]].text for at in range(1, len(candidate.key) + 1)]
         assert "".join(steps) == candidate.text
+
+
+class Generating(SimulatedVerifier):
+    """Writes ``DEAR`` tokens about each branch before it gives its score."""
+
+    async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
+        scores = await super().score(branches, meter)
+        for index in range(len(branches)):
+            meter.charge(index, generated=DEAR)
+        return scores
+
+
+DEAR = 500
+
+
+@pytest.mark.parametrize("spec", ["beam", "beam(merge=false)", "rebase", "particles", "lookahead"])
+def test_a_verifier_that_generates_is_asked_only_what_the_budget_pays(spec: str) -> None:
+    paths, limit, results = 64, 3000, []
+    times = 2 if spec == "lookahead" else 1
+    for slots, batch_ms in ((1, 0.0), (16, 3.0), (64, 40.0)):
+        engine = SimulatedEngine(StepModel(), slots=slots, latency=Latency(token_ms=2))
+        given = job(load_strategy(spec), Budget(samples=paths * times, tokens=limit), steps=5)
+        solved = one(given, engine, verifiers={"prm": Generating(batch_ms=batch_ms)})
+        spent = solved.ledger.of(Purpose.VERIFIER, Purpose.LOOKAHEAD, Purpose.POLICY).generated
+        level = paths * 61  # the steps of a level are one request
+        assert spent <= limit + level + (IN_DOUBT + 1) * (DEAR + 61)
+        assert solved.ledger.of(Purpose.SPECULATIVE, Purpose.CANCELLED).generated <= 2 * level
+        results.append((solved.result, solved.ledger.of(Purpose.VERIFIER).generated))
+    assert results[0] == results[1] == results[2]
+    assert {f.error for f in results[0][0].failures} <= {"BudgetError"}
 
 
 def test_equal_texts_are_scored_once_and_share_their_children() -> None:

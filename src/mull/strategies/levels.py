@@ -74,11 +74,11 @@ class LevelSearch:
     by ``seed``. Under a ``bounded`` rule a score outside 0..1 is none (``choice.path_score``).
 
     Under a budget in tokens, FLOPs or money a lane asks for no level once its share is spent, nor,
-    where judging is itself a generation (a lookahead, a judge's grade), for more than ``IN_DOUBT``
-    of those at a time. What had finished by then answers; where nothing had, the first lane writes
-    its best path to the end (``owed.py``), and of the others' paths those that they would have
-    extended stand as truncated candidates. Samples that exist already have no steps and take no
-    part.
+    where judging is itself a generation (a lookahead, a judge's grade, the score of a verifier that
+    generates), for more than ``IN_DOUBT`` of those at a time. What had finished by then answers;
+    where nothing had, the first lane writes its best path to the end (``owed.py``), and of the
+    others' paths those that they would have extended stand as truncated candidates. Samples that
+    exist already have no steps and take no part.
     """
 
     start: Start

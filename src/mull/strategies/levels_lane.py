@@ -33,7 +33,7 @@ class Desk(Protocol):
     rounds: int
     seed: int
     dear: bool
-    """Whether judging a path is a generation, which a budget in tokens must pay."""
+    """Whether the search judges a path by a generation, which a budget in tokens must pay."""
 
     def step(
         self,
@@ -55,7 +55,11 @@ class Desk(Protocol):
 
 @dataclass(eq=False)
 class Lane:
-    """A subtree under a rule, which begins with n children of the root from index ``first`` on."""
+    """A subtree under a rule, which begins with n children of the root from index ``first`` on.
+
+    Whether its verifier judges by generating is not known until a score that took effect tells;
+    until then a budget in tokens, FLOPs or money is kept as if it did.
+    """
 
     search: Desk
     rule: Rule
@@ -78,6 +82,7 @@ class Lane:
     _settled: int = 0
     _judged: int = 0
     _level_spent: Usage = Usage()
+    _generative: bool | None = None
     _last: Node | None = None
     _news: int = 1
     _plan: list[Guess] = field(default_factory=list)
@@ -121,7 +126,7 @@ class Lane:
         node.capped = over and not node.there.finished
         if node.wanted and not self.search.merge and not self._pays_dear():
             self._want(node)
-        elif self.search.speculate:
+        elif self.search.speculate and not self._may_generate():
             self._judge_ahead(node)
 
     def take_rollout(self, node: Node, rollout: Completion) -> None:
@@ -138,6 +143,8 @@ class Lane:
         """A score came, or did not; ``doubts`` say why, or what of its judges said nothing."""
         node.judged = node.judged + used
         node.score, node.scored = score, True
+        if used.generated or score is not None:
+            node.generated = used.generated > 0
         node.doubts += doubts
         self._news += 1
 
@@ -230,6 +237,7 @@ class Lane:
                 if not node.scored:
                     return False
                 self._level_spent = self._level_spent + node.judged
+                self._learn(node)
             self._judged += 1
         return True
 
@@ -239,7 +247,7 @@ class Lane:
         It stays without a score then; nothing is extended any more in any case.
         """
         budget = self.budget
-        if node.settled or budget is None or not self._pays_dear():
+        if node.settled or budget is None or not (self.search.dear or self._generative):
             return False
         if not budget.exhausted(self.spent + self._level_spent):
             return False
@@ -248,7 +256,21 @@ class Lane:
         return True
 
     def _pays_dear(self) -> bool:
-        return self.search.dear and self.budget is not None and self.budget.metered
+        """Whether judging is a generation that the budget must pay, or may be one."""
+        return self._may_generate() or (self.search.dear and self._metered)
+
+    def _may_generate(self) -> bool:
+        """Whether the verifier may generate at the expense of the budget."""
+        return self._metered and self._generative is not False
+
+    @property
+    def _metered(self) -> bool:
+        return self.budget is not None and self.budget.metered
+
+    def _learn(self, node: Node) -> None:
+        """What a judged node tells of its verifier: one that has generated once may do so again."""
+        if node.generated is not None and not self._generative:
+            self._generative = node.generated
 
     def _want(self, node: Node) -> None:
         """The node's score is wanted: commit what was asked ahead, else ask."""
@@ -414,6 +436,7 @@ class Lane:
                 self.failures.append(node.failure)
             if path.same is node:
                 self.spent = self.spent + node.judged
+                self._learn(node)
                 self.failures += node.doubts
 
     def _end(self, stays: list[Path], short: bool) -> None:
