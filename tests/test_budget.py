@@ -241,3 +241,7 @@ def test_a_limit_that_could_never_be_reached_is_refused(unit: str) -> None:
     check_countable(Budget(**{unit: 5.0}), known)
     check_countable(Budget(samples=5), unknown)
     check_countable(None, unknown)
+    check_countable(Budget(**{unit: 5.0}), unknown, Usage(seconds=2.0))
+    check_countable(Budget(**{unit: 5.0}), known, Usage(prompt=7))
+    with pytest.raises(BudgetError, match=r"simulated:m, unknown so far: say it by .* option"):
+        check_countable(Budget(**{unit: 5.0}), unknown, Usage(prompt=7))

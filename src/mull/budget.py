@@ -33,6 +33,8 @@ class Purpose(StrEnum):
     FAILED = "failed"
 
 
+Unit = Literal["flops", "cost"]
+"""What work amounts to by facts that may be unknown: a model's size, its price."""
 UNITS = ("samples", "tokens", "total_tokens", "flops", "seconds", "cost")
 
 
@@ -118,27 +120,27 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def check_countable(budget: Budget | None, info: EngineInfo) -> None:
-    """Raise ``BudgetError`` for a limit in a unit in which this engine's work costs nothing known.
+def check_countable(budget: Budget | None, info: EngineInfo, used: Usage | None = None) -> None:
+    """Raise ``BudgetError`` for a limit in a unit in which this model's work costs nothing known.
 
-    Such a limit would never be reached.
+    Such a limit would never be reached. With ``used``, work that the model has done, only where
+    that stands in the unit at nothing: a verifier that computes no tokens costs none.
     """
-    if budget is None:
-        return
-    if budget.flops is not None and not info.parameters:
-        raise BudgetError(
-            f"a budget in FLOPs needs the parameters of {info.kind}:{info.model}, which are "
-            "unknown: say them by the engine's option parameters=…, or give a budget in samples "
-            "or tokens"
-        )
-    if budget.cost is not None and not any(info.price):
-        raise BudgetError(
-            f"a budget in cost needs the price of {info.kind}:{info.model}, which is unknown: "
-            "say it by the engine's option price=…, or give a budget in samples or tokens"
-        )
+    unknown: dict[Unit, tuple[str, str]] = {}
+    if not info.parameters:
+        unknown["flops"] = "FLOPs", "parameters"
+    if not any(info.price):
+        unknown["cost"] = "cost", "price"
+    for unit, (name, fact) in unknown.items():
+        limited = budget is not None and unit in budget.limits
+        if limited and (used is None or known(unit, [used]) is None):
+            raise BudgetError(
+                f"a budget in {name} needs the {fact} of {info.kind}:{info.model}, unknown so far: "
+                f"say it by the model's option {fact}=…, or give a budget in samples or tokens"
+            )
 
 
-def known(unit: Literal["flops", "cost"], usages: Iterable[Usage]) -> float | None:
+def known(unit: Unit, usages: Iterable[Usage]) -> float | None:
     """FLOPs or money of some usages; ``None`` where one has computed tokens and nobody knows them.
 
     An engine that does not know its size reports no FLOPs, one without a price no money.

@@ -8,7 +8,19 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 from tests.strategies import toys
-from tests.strategies.common import TASK, Starts, idle, job, one, problem, rows, run, tokens
+from tests.strategies.common import (
+    PRICE,
+    TASK,
+    Priced,
+    Starts,
+    idle,
+    job,
+    one,
+    problem,
+    rows,
+    run,
+    tokens,
+)
 
 from mull.budget import Budget, Meter, Purpose
 from mull.engines.simulated import (
@@ -20,7 +32,7 @@ from mull.engines.simulated import (
     StepModel,
     run_virtual,
 )
-from mull.errors import ContextError, UsageError
+from mull.errors import BudgetError, ContextError, UsageError
 from mull.strategies.base import (
     Action,
     Ended,
@@ -32,6 +44,7 @@ from mull.strategies.base import (
     Room,
     Start,
 )
+from mull.strategies.best_of_n import BestOfN
 from mull.strategies.drive import Job, drive
 from mull.strategies.single import Greedy
 from mull.strategies.vote import Vote
@@ -194,6 +207,20 @@ def test_a_verifier_that_loses_a_score_has_failed() -> None:
 def test_a_verifier_that_is_not_given_is_named() -> None:
     with pytest.raises(UsageError, match="asks verifier 'verifier', and only"):
         one(job(Starts(StepBeam)), SimulatedEngine(StepModel()))
+
+
+@pytest.mark.parametrize("budget", [Budget(flops=9e9), Budget(cost=9)], ids=str)
+def test_a_limit_that_cannot_count_a_judge_or_a_verifier_is_refused(budget: Budget) -> None:
+    sized = SimulatedEngine(StepModel(), parameters=10, price=PRICE)
+    judge = SimulatedEngine(Echo("[[9]]"), model="judge")
+    with pytest.raises(BudgetError, match="of simulated:judge, unknown so far"):
+        one(job(BestOfN(judge="judge"), budget), {"policy": sized, "judge": judge})
+    assert not judge.stats.generated
+    with pytest.raises(BudgetError, match="of simulated:simulated-verifier, unknown so far"):
+        one(job(BestOfN(verifier="prm"), budget), sized, verifiers={"prm": SimulatedVerifier()})
+    small = replace(budget, flops=budget.flops and 1.0, cost=budget.cost and 1e-6)
+    solved = one(job(BestOfN(verifier="prm"), small), sized, verifiers={"prm": Priced()})
+    assert solved.result.ended is Ended.BUDGET
 
 
 def test_time_is_up_while_the_verifier_works() -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.strategies.common import TASK, idle, job, one, problem, rows
+from tests.strategies.common import TASK, Priced, idle, job, one, problem, rows
 from tests.strategies.test_contract import (
     MANY_SLOTS,
     ONE_SLOT,
@@ -182,7 +182,7 @@ def test_every_unit_of_budget_is_kept_and_nothing_depends_on_the_slots(
 
     solved, engines = [], [engine(1), engine(slots)]
     for each in engines:
-        prm = {"prm": SimulatedVerifier(batch_ms=3.0, parameters=5)}
+        prm = {"prm": Priced(batch_ms=3.0, parameters=5)}
         solved.append(one(job(load_strategy(spec), budget, success=0.8), each, verifiers=prm))
     alone, crowd = solved
     assert crowd.result == alone.result

@@ -39,7 +39,7 @@ from mull.strategies.base import (
     Strategy,
 )
 from mull.strategies.live import Job, LiveJob
-from mull.strategies.needs import POLICY, check_needs, spec_of
+from mull.strategies.needs import POLICY, check_needs, needs_of, spec_of
 from mull.types import Completion, Delta, EngineInfo, Request, StopReason, Usage
 from mull.verifiers.base import Verifier
 
@@ -123,7 +123,9 @@ async def drive(
     ``on_delta`` gets the pieces of final work from engines that give them. Closing the iterator
     cancels everything in flight. An ``EngineError`` becomes a ``Failure`` in its search; any other
     exception ends the drive with all work cancelled, as does an ``AuthError`` or ``NotFoundError``
-    of an engine that has not answered yet: its key, or its model's name, is wrong.
+    of an engine that has not answered yet: its key, or its model's name, is wrong. So does a
+    limit in FLOPs or money that cannot count what an engine does, or a verifier did
+    (``BudgetError``).
     """
     if not engines:
         raise UsageError("drive needs an engine: give at least {'policy': engine}")
@@ -251,9 +253,9 @@ class _Driver:
             self.jobs = None
             self.ready.set()
             return False
-        for lane in self.entrance:
-            check_countable(job.start.budget, lane.info)
         self._check(job)
+        for name in needs_of(job.strategy).engines:
+            check_countable(job.start.budget, self.lanes[name].info)
         search = job.strategy.start(job.start)
         ledger = Ledger(self.cost_model) if job.ledger is None else job.ledger
         live = LiveJob(job, search, ledger, self.opened, self.loop.time())
@@ -524,6 +526,7 @@ class _Driver:
             live.book(action.id, 0)
             live.scoring -= 1
             usage = meter.total if action.branches else Usage()
+            check_countable(live.job.start.budget, verifier.info, usage)
             self._told(live, Outcome(action.id, 0, failure or tuple(scores[at:end]), usage))
             self._close(live)
             at = end
