@@ -18,7 +18,7 @@ from mull.engines.simulated import Latency, SimulatedEngine, StepModel
 from mull.errors import BudgetError, SpecError, UsageError
 from mull.strategies.base import Ended, Generate, Outcome, Room, Start
 from mull.strategies.mcts import Mcts, MctsSearch
-from mull.types import Completion, Fate, StopReason, Until, Usage
+from mull.types import Completion, Fate, StopReason, Unanswered, Until, Usage
 from mull.verifiers.simulated import SimulatedVerifier
 
 KINDS = [
@@ -211,6 +211,24 @@ def test_a_path_that_never_ends_is_cut_and_answered_for() -> None:
     assert max(c.tokens for c in cut.result.candidates) <= 90
     assert {c.stop for c in cut.result.candidates} == {StopReason.LENGTH}
     assert cut.result.answer is None
+
+
+@pytest.mark.parametrize("rollout", [False, True])
+def test_a_path_whose_last_token_ends_a_step_is_a_truncated_end(rollout: bool) -> None:
+    start = Start(problem(), TASK, until=Until(max_tokens=2))
+    search = Mcts(n=2, branch=2, root_branch=2, rollout=rollout).start(start)
+    (root,) = search.ask(Room(8))
+    for i, text in enumerate(("answer 7\n", "well\n")):
+        step = Completion(i, text, StopReason.STEP, Usage(generated=2))
+        search.tell(Outcome(root.id, i, step))  # type: ignore[union-attr]
+    for action in search.ask(Room(8)):
+        search.tell(Outcome(action.id, 0, (0.5,)))  # type: ignore[union-attr]
+    result = search.result()
+    assert search.done and result.ended is Ended.COMPLETE
+    assert (result.answer, {c.stop for c in result.candidates}) == ("7", {StopReason.LENGTH})
+    assert [c.unanswered for c in result.candidates] == [None, Unanswered.TRUNCATED]
+    assert all(c.scores["prm"] == 0.5 for c in result.candidates)
+    assert {node.fate for node in result.tree} == {Fate.FINISHED}
 
 
 def test_a_verifier_that_never_scores_leaves_the_plain_majority() -> None:

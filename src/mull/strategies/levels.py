@@ -32,11 +32,11 @@ from mull.strategies.base import (
     Work,
     unscored,
 )
-from mull.strategies.choice import Select, choose, path_score
+from mull.strategies.choice import Select, choose, path_candidate, path_score
 from mull.strategies.levels_lane import Lane
 from mull.strategies.levels_rule import Rule
 from mull.strategies.levels_tree import AHEAD, Batch, Node
-from mull.types import GREEDY, Candidate, Completion, StopReason, Unanswered
+from mull.types import GREEDY, Completion
 
 WIDTH = 16
 """Paths side by side where neither the strategy nor the budget says."""
@@ -140,7 +140,10 @@ class LevelSearch:
             for node, count in lane.ballot().items():
                 votes[node] = votes.get(node, 0) + count
         nodes = sorted((node for node, count in votes.items() if count), key=lambda n: n.key)
-        candidates = tuple(self._candidate(node) for node in nodes)
+        candidates = tuple(
+            path_candidate(self.start, node.there, self.verifier, node.score, node.capped)
+            for node in nodes
+        )
         counts = {node.key: votes[node] for node in nodes}
         ended = Ended.UNFINISHED
         if done:
@@ -263,15 +266,6 @@ class LevelSearch:
     def _id(self) -> int:
         self._next += 1
         return self._next - 1
-
-    def _candidate(self, node: Node) -> Candidate:
-        made = self.start.candidate(node.there)
-        if node.score is not None:
-            made = replace(made, scores={**made.scores, self.verifier: node.score})
-        if node.capped:  # the search ended it, at its last step or token
-            missing = made.unanswered and Unanswered.TRUNCATED
-            made = replace(made, stop=StopReason.LENGTH, unanswered=missing)
-        return made
 
 
 def _part(budget: Budget | None, lanes: int) -> Budget | None:

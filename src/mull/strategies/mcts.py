@@ -47,7 +47,8 @@ class Mcts:
 
     A sample is a path at a depth: at most ``n`` children (or the budget's samples) are asked for at
     any depth, with ``rollout`` at all depths together, and the search ends when every path is at an
-    end or there is no room. ``simulations`` ends it sooner. All ends are candidates for ``select``.
+    end (the model's, or the task's limit of tokens) or there is no room. ``simulations`` ends it
+    sooner. All ends are candidates for ``select``.
     """
 
     n: int | None = None
@@ -203,10 +204,8 @@ class MctsSearch(TreeSearch):
 
     def _value(self, child: Node) -> None:
         """Have a new child valued: by its own score, or by that of a rollout."""
-        if not self.config.rollout or child.branch.finished:
+        if not self.config.rollout or self.at_end(child.branch):
             self.judge(child)
-        elif self.start.tokens_left(child.branch) < 1:
-            self._settle(child, 0.0)
         else:
             # A rollout's index is none of the children's, so it draws on its own.
             until = self._until(child.branch, None)
@@ -252,8 +251,8 @@ class MctsSearch(TreeSearch):
     def _plant(self, node: Node) -> None:
         """Let a node be extended, if it can be."""
         branch = node.branch
-        open_end = not branch.finished and branch.depth < self.config.max_steps
-        if open_end and self.start.tokens_left(branch) > 0 and self._room(branch.depth) > 0:
+        open_end = not self.at_end(branch) and branch.depth < self.config.max_steps
+        if open_end and self._room(branch.depth) > 0:
             self._leaves[branch.depth].add(node)
             self._refresh(node)
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from mull.errors import SpecError
 from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result
-from mull.strategies.choice import Select, check_select, choose, path_score
+from mull.strategies.choice import Select, check_select, choose, path_candidate, path_score
 from mull.strategies.owed import finish_is_due
 from mull.types import Branch, Candidate, Completion, Fate, TreeNode
 
@@ -134,8 +134,9 @@ class TreeSearch(OrderedSearch):
         self._go_on()
 
     def take(self, outcome: Outcome) -> None:
-        if isinstance(outcome.value, Completion) and outcome.value.stop.finished:
-            self._owes = False
+        if isinstance(outcome.value, Completion):
+            child = self.extended(outcome.action).child(outcome.value)
+            self._owes = self._owes and not self.at_end(child)
         node = self._scoring.pop(outcome.action, None)
         if node is None:
             self.came(outcome)
@@ -153,7 +154,7 @@ class TreeSearch(OrderedSearch):
         """The choice among the ends so far, and the tree; what came before its turn counts too."""
         early, scores, failures = self._early()
         nodes = sorted([*self.root.walk(), *early], key=lambda node: node.branch.key)
-        ends = [node for node in nodes if node.branch.finished]
+        ends = [node for node in nodes if self.at_end(node.branch)]
         candidates = [self._candidate(node, scores.get(node, node.score)) for node in ends]
         votes = {node.branch.key: node.copies for node in ends}
         chosen = choose(self.select, self.verifier, candidates, votes, self.start)
@@ -164,6 +165,10 @@ class TreeSearch(OrderedSearch):
             self.ended if self._over() else Ended.UNFINISHED,
             self._record(nodes),
         )
+
+    def at_end(self, branch: Branch) -> bool:
+        """Whether nothing will follow: the model ended, or the task's limit leaves no token."""
+        return branch.finished or self.start.tokens_left(branch) < 1
 
     def judge(self, node: Node) -> None:
         """Ask for a node's score."""
@@ -201,8 +206,9 @@ class TreeSearch(OrderedSearch):
                 failures.append(read)
             elif node is not None and isinstance(read, float):
                 scores[node] = read
-            elif isinstance(value, Completion) and value.stop.finished:
-                ends.append(Node(self.extended(outcome.action).child(value)))
+            elif isinstance(value, Completion):
+                child = self.extended(outcome.action).child(value)
+                ends += [Node(child)] if self.at_end(child) else []
         return ends, scores, failures
 
     def _over(self) -> bool:
@@ -210,10 +216,8 @@ class TreeSearch(OrderedSearch):
         return self._begun and not self._queue and (self._stopped or not len(self._inbox))
 
     def _candidate(self, node: Node, score: float | None) -> Candidate:
-        made = self.start.candidate(node.branch)
-        if score is None:
-            return made
-        return replace(made, scores={**made.scores, self.verifier: score})
+        capped = not node.branch.finished
+        return path_candidate(self.start, node.branch, self.verifier, score, capped)
 
     def _record(self, nodes: Sequence[Node]) -> tuple[TreeNode, ...]:
         made = [
@@ -225,7 +229,7 @@ class TreeSearch(OrderedSearch):
         return tuple(sorted([*made, *lost], key=lambda node: node.key))
 
     def _fate(self, node: Node) -> Fate:
-        if node.branch.finished:
+        if self.at_end(node.branch):
             return Fate.FINISHED
         if node.children or node.asked:
             return Fate.KEPT
