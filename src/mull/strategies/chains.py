@@ -125,7 +125,12 @@ class ChainSearch(ABC):
     @property
     def done(self) -> bool:
         self._wake()
-        return not self._queue and not any(len(chain.inbox) for chain in self.chains)
+        return not self._queue and not self.busy
+
+    @property
+    def busy(self) -> bool:
+        """Whether some chain waits for an outcome."""
+        return any(len(chain.inbox) for chain in self.chains)
 
     @property
     def ended(self) -> Ended:
