@@ -6,6 +6,7 @@ import math
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,8 +66,12 @@ def test_a_limit_is_a_number(value: Any) -> None:
 
 @pytest.mark.parametrize("unit", UNITS[:3])
 def test_counted_units_are_whole_numbers(unit: str) -> None:
-    with pytest.raises(BudgetError, match=f"budget.{unit} must be a whole number, not 1.5"):
-        Budget(**{unit: 1.5})
+    for value in (1.5, 4.0, np.float64(4)):
+        with pytest.raises(BudgetError, match=f"budget.{unit} must be a whole number, not {value}"):
+            Budget(**{unit: value})
+    budget = Budget(**{unit: np.int64(4)})
+    assert budget == Budget(**{unit: 4})
+    assert type(getattr(budget, unit)) is int
 
 
 def test_a_bad_limit_beside_a_good_one_is_refused() -> None:

@@ -279,7 +279,7 @@ def test_a_score_that_nobody_has_is_an_error_that_lists_the_scores() -> None:
         weighted(pool(["1"], prm=[1.0]), "prn")
     assert weighted(pool([None]), "prn").answer is None
     for select in (Weighted("prn"), Best("prn"), Borda("prn"), FilterVote("prn")):
-        with pytest.raises(InputError, match="no candidate has a finite score prn; .*: prm"):
+        with pytest.raises(InputError, match=r"no candidate has a finite score prn; .*: prm"):
             select(pool(["1", None], prm=[0.2, 0.3]))
         assert select(pool([None])).answer is None
     assert FilterVote("prm")(pool(["1", "1"], prm=[0.2, 0.3])).answer == "1", "among all"

@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from numbers import Real
+from numbers import Integral, Real
 from typing import Literal, Protocol, runtime_checkable
 
 from mull.errors import BudgetError
@@ -66,8 +66,10 @@ class Budget:
                 raise BudgetError(f"budget.{name} must be a number, not {value!r}")
             if not (value > 0 and math.isfinite(value)):
                 raise BudgetError(f"budget.{name} must be a positive finite number, not {value}")
-            if name in UNITS[:3] and value != int(value):
-                raise BudgetError(f"budget.{name} must be a whole number, not {value}")
+            if name in UNITS[:3]:
+                if not _is_whole(value):
+                    raise BudgetError(f"budget.{name} must be a whole number, not {value}")
+                object.__setattr__(self, name, int(value))  # numpy's, say: here all are Python's
 
     @property
     def limits(self) -> Mapping[str, float]:
@@ -118,6 +120,10 @@ def _amounts(spent: Usage) -> Mapping[str, float]:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral)
 
 
 def check_countable(budget: Budget | None, info: EngineInfo, used: Usage | None = None) -> None:
