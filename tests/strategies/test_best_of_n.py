@@ -135,7 +135,14 @@ def test_a_beam_is_one_request_whatever_the_budget(budget: Budget | None) -> Non
     assert (action.first, action.count) == (0, 16)
 
 
-def test_a_beam_costs_its_width() -> None:
+@pytest.mark.parametrize("best_of", [1, 3, None])
+def test_a_beam_costs_its_width(best_of: int | None) -> None:
+    kind = TokenBeamSearch(width=4, best_of=best_of)
+    for budget in (None, Budget(samples=4)):
+        solved = one(job(kind, budget), Hypotheses(MADE))
+        assert (solved.samples, solved.came) == (4, 4)
+        lost = one(job(kind, budget), Hypotheses([]))
+        assert (lost.samples, lost.came) == (4, 0)
     with pytest.raises(BudgetError, match=r"token-beam\(width=4\) contradicts the budget of 8"):
         TokenBeamSearch().start(Start(problem(), TASK, Budget(samples=8)))
 

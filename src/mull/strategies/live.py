@@ -8,7 +8,7 @@ it cancelled. This file starts no work; ``drive.py`` does.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,6 +18,7 @@ from mull.engines.adapt import AdaptingEngine
 from mull.errors import UsageError
 from mull.strategies.base import Adapt, Generate, Score, Search, Start, Strategy, Work
 from mull.strategies.needs import spec_of
+from mull.types import ThresholdDFS, TokenBeam
 
 Turn = tuple[int, int]
 
@@ -46,10 +47,13 @@ def counts_as_sample(action: Generate) -> bool:
 def cost_in_samples(action: Generate) -> tuple[int, int]:
     """(depth, samples) at which an action counts.
 
-    A rollout of k steps costs k samples more, beside the path whose step it is made to judge.
+    A rollout of k steps costs k samples more, beside the path whose step it is made to judge. A
+    search over tokens costs its width, however few of what it finds are asked for.
     """
     if action.purpose is Purpose.LOOKAHEAD:
         return action.branch.depth - 1, action.count * (action.until.steps or 1)
+    if isinstance(action.decoding, TokenBeam | ThresholdDFS):
+        return action.branch.depth, max(action.count, action.decoding.width)
     return action.branch.depth, action.count
 
 
@@ -124,11 +128,12 @@ class LiveJob:
         the deadline cut off is left out; what the search itself gave up is not.
         """
         samples = dict(self.samples)
-        for id, _ in self.failed | self.absent:
+        missing = Counter(id for id, _ in self.failed | self.absent)
+        for id, turns in missing.items():
             action = self.works[id]
             if id in self.counted and isinstance(action, Generate):
                 depth, count = cost_in_samples(action)
-                samples[depth] -= count // action.count
+                samples[depth] -= count * turns // action.count
         return max(samples.values(), default=0)
 
     def affordable(self) -> bool:
