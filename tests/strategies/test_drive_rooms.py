@@ -22,7 +22,7 @@ from tests.strategies.common import (
     tokens,
 )
 
-from mull.budget import Budget, Meter, Purpose
+from mull.budget import Budget, Ledger, Meter, Purpose
 from mull.engines.simulated import (
     Echo,
     Fault,
@@ -46,9 +46,10 @@ from mull.strategies.base import (
 )
 from mull.strategies.best_of_n import BestOfN
 from mull.strategies.drive import Job, drive
+from mull.strategies.live import LiveJob
 from mull.strategies.single import Greedy
 from mull.strategies.vote import Vote
-from mull.types import Branch, Completion, Delta, Until
+from mull.types import Branch, Completion, Delta, Until, Usage
 from mull.verifiers.simulated import SimulatedVerifier
 
 
@@ -266,6 +267,18 @@ def test_guesses_are_paid_apart_and_change_nothing(monkeypatch: pytest.MonkeyPat
     assert paid_wide == paid_alone
     assert sum(guessed_wide) > sum(guessed_alone)
     assert beam(32, speculate=False) == (alone, paid_alone, [0] * 4)
+
+
+def test_a_guess_must_leave_room_for_its_prompts_and_scores() -> None:
+    """Of 1,000 tokens 20 were generated behind 400 others: 20 more will cost 420 in all."""
+    given = job(Vote(n=1), Budget(total_tokens=1000))
+    for room, covered in ((20, True), (40, False)):
+        live = LiveJob(given, Vote(n=1).start(given.start), Ledger(), 0, 0.0)
+        live.open(Generate(0, Branch.root(problem()), Until(room), speculative=True))
+        assert not live.affordable(), "nothing is known of what a token costs"
+        live.ledger.charge(Purpose.POLICY, "m", Usage(prompt=300, generated=20))
+        live.ledger.charge(Purpose.VERIFIER, "v", Usage(prompt=100))
+        assert live.affordable() == covered
 
 
 @dataclass

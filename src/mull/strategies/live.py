@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from mull.budget import Ledger, Meter, Purpose
@@ -18,6 +18,7 @@ from mull.engines.adapt import AdaptingEngine
 from mull.errors import UsageError
 from mull.strategies.base import Adapt, Generate, Score, Search, Start, Strategy, Work
 from mull.strategies.needs import spec_of
+from mull.strategies.owed import projected
 from mull.types import ThresholdDFS, TokenBeam
 
 Turn = tuple[int, int]
@@ -139,7 +140,8 @@ class LiveJob:
     def affordable(self) -> bool:
         """Whether the hard limits cover one more guess behind all work that may still be made.
 
-        FLOPs and money of what is not made yet: as a token of this job has cost until now.
+        What is not made yet is taken to cost, with its prompts and scores, as a token of this job
+        has until now (``owed.projected``).
         """
         budget = self.job.start.budget
         if budget is None or not budget.metered:
@@ -150,17 +152,7 @@ class LiveJob:
             if isinstance(action := self.works[id], Generate)
         )
         total = self.ledger.total
-        if not total.generated:
-            return False
-        scale = 1 + worst / total.generated
-        return not budget.exhausted(
-            replace(
-                total,
-                generated=total.generated + worst,
-                flops=total.flops * scale,
-                cost=total.cost * scale,
-            )
-        )
+        return total.generated > 0 and not budget.exhausted(projected(total, worst))
 
     def row(self, id: int, index: int) -> Purpose:
         """The ledger row on which a turn's cost stands."""
