@@ -524,10 +524,17 @@ class Branch:
         """The view with the earlier attempts behind it, oldest first.
 
         Chat prompts get one assistant turn an attempt, answered by its feedback; text prompts get
-        the attempts as text, each closed by a blank line.
+        the attempts as text, each closed by a blank line. ``ValueError`` for attempts behind token
+        ids, whose text nobody here knows.
         """
         if not self.history:
             return self.view
+        if self.view.token_ids is not None:
+            raise ValueError(
+                f"problem {self.problem.id}: an earlier attempt is shown behind messages or text, "
+                "and its prompt is token ids: give the problem as Prompt.of(text) or Prompt.chat("
+                "messages), or use a strategy that revises nothing, as vote"
+            )
         if self.view.messages:
             turns = [
                 turn
