@@ -1,4 +1,4 @@
-"""What was read of a text, and the verdict on it. Imports nothing of ours; passed on by ``types``."""
+"""What was read of a text, and the verdict on it. No imports of ours; ``types`` passes it on."""
 
 from __future__ import annotations
 

@@ -426,6 +426,7 @@ def test_parameters_out_of_range_are_refused(spec: str) -> None:
         ("rebase(n=5)", 6),
         ("particles(n=4, iterations=2)", 4),
         ("particles(iterations=4)", 3),
+        ("particles(iterations=3)", 16),
     ],
 )
 def test_numbers_that_contradict_the_budget_are_refused(spec: str, samples: int) -> None:

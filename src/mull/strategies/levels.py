@@ -45,7 +45,8 @@ WIDTH = 16
 def level_width(name: str, n: int | None, budget: Budget | None, times: int = 1) -> int:
     """Paths side by side: the strategy's ``n``, else the budget's samples / ``times``, else 16.
 
-    Raises ``BudgetError`` where the two contradict each other or leave no path.
+    ``times`` is how often the search is repeated. Raises ``BudgetError`` where the two contradict
+    each other, leave no path, or leave samples that no path can use.
     """
     given = budget.samples if budget else None
     if n is not None and n < 1:
@@ -59,6 +60,11 @@ def level_width(name: str, n: int | None, budget: Budget | None, times: int = 1)
         )
     if given < times:
         raise BudgetError(f"{name} needs at least {times} samples; the budget is {given}")
+    if given % times:
+        raise BudgetError(
+            f"{name}(iterations={times}) cannot share {given} samples among its rounds evenly: "
+            f"give a multiple of {times}, or other iterations"
+        )
     return given // times
 
 
