@@ -150,7 +150,7 @@ def test_below_the_quorum_there_is_no_answer(failed: int, quorum: float) -> None
     engine = SimulatedEngine(Echo(), faults=faults)
     result = one(job(Vote(n=8, quorum=quorum)), engine).result
     missed = [f.message for f in result.failures if f.error == "Quorum"]
-    assert missed == ([f"{8 - failed} of 8 samples came"] if 8 - failed < quorum * 8 else [])
+    assert missed == ([f"{8 - failed} of 8 samples came"] if 0 < 8 - failed < quorum * 8 else [])
     lost = [f for f in result.failures if f.error == "EngineConnectionError"]
     assert (len(result.candidates), len(lost)) == (8 - failed, failed)
     enough = 8 - failed >= max(quorum * 8, 1)
@@ -188,6 +188,4 @@ def test_an_engine_that_only_fails_is_given_up(budget: Budget) -> None:
     )
     result = one(job(Vote(window=5), budget), engine).result
     assert (result.answer, result.ended) == (None, Ended.COMPLETE)
-    *failed, short = result.failures
-    assert 5 <= len(failed) < 10
-    assert short.error == "Quorum"
+    assert 5 <= len(result.failures) < 10

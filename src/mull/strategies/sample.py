@@ -64,12 +64,12 @@ class SampleSearch(OrderedSearch):
     """Up to ``n`` samples, a stopping rule if given, a selection at any moment.
 
     ``quorum`` is the share of the samples asked for that must come back (failed ones do not): below
-    it there is no answer, and a failure ``Quorum``, rather than a vote of the few in silence.
-    Samples that exist already count where they were drawn as this search draws. Without a number of
-    samples of its own, the search gives up after ``window`` samples in a row that failed or said
-    nothing: they cost nothing that would ever exhaust the budget. Samples are asked for by the
-    ``unit``: the ranks of one threshold search come of one request, and those that it does not have
-    are not missed.
+    it there is no answer, rather than a vote of the few in silence, and a failure ``Quorum`` tells
+    how few came. Samples that exist already count where they were drawn as this search draws.
+    Without a number of samples of its own, the search gives up after ``window`` samples in a row
+    that failed or said nothing: they cost nothing that would ever exhaust the budget. Samples are
+    asked for by the ``unit``: the ranks of one threshold search come of one request, and those that
+    it does not have are not missed.
     """
 
     n: int
@@ -128,7 +128,8 @@ class SampleSearch(OrderedSearch):
         else:
             answered = sum(candidate.answer is not None for candidate in candidates)
             selection = replace(NOTHING, n_answered=answered, left_out=answered)
-            failures.append(Failure("Quorum", f"{len(candidates)} of {due} samples came"))
+            if candidates:  # the failures say it where none came
+                failures.append(Failure("Quorum", f"{len(candidates)} of {due} samples came"))
         return Result((selection,), tuple(candidates), tuple(failures), self.ended)
 
     def _read(self, action: int, completion: Completion) -> tuple[Candidate, Branch]:
