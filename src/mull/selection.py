@@ -537,7 +537,9 @@ def _refuse_constant(name: str) -> Json:
 
 
 def _dump(value: Json) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def _parse(candidate: Candidate) -> Json:

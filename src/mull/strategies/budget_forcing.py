@@ -8,7 +8,7 @@ from mull.errors import SpecError
 from mull.strategies.base import Outcome, Result, Search, Start
 from mull.strategies.chains import SampleChains, chains_for, chunk_of, length_of
 from mull.strategies.needs import Needs
-from mull.strategies.sample import WINDOW, check_options, samples_of
+from mull.strategies.sample import WINDOW, check_positive, samples_of
 from mull.types import Branch, Completion, Step, StopReason
 
 
@@ -37,7 +37,7 @@ class BudgetForcing:
             )
         if not self.word.strip():
             raise SpecError("budget-forcing(word=…): give a word that is not blank")
-        check_options("budget-forcing", self.flight)
+        check_positive("budget-forcing", flight=self.flight)
 
     @property
     def needs(self) -> Needs:

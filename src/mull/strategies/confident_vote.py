@@ -22,7 +22,7 @@ from mull.selection import (
 from mull.strategies.base import Outcome, Result, Search, Start
 from mull.strategies.chains import SampleChains, chains_for, chunk_of, length_of
 from mull.strategies.needs import Needs
-from mull.strategies.sample import WINDOW, check_options, samples_of
+from mull.strategies.sample import WINDOW, check_positive, samples_of
 from mull.strategies.scored import ByScore
 from mull.types import Branch, Candidate, Completion, StopReason, Unanswered
 from mull.verifiers.confidence import lowest_mean
@@ -72,8 +72,7 @@ class ConfidentVote:
             )
         if not 0.0 < self.eta <= 1.0:
             raise SpecError(f"confident-vote(eta={self.eta}): eta must lie in (0, 1]")
-        check_options("confident-vote", self.window)
-        check_options("confident-vote", self.flight)
+        check_positive("confident-vote", window=self.window, flight=self.flight)
 
     @property
     def needs(self) -> Needs:

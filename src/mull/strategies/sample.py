@@ -45,10 +45,16 @@ def samples_of(name: str, n: int | None, budget: Budget | None) -> int:
     return n or given or FAR
 
 
+def check_positive(name: str, **options: int | None) -> None:
+    """Raise ``SpecError`` for the first option that is given and is not at least 1."""
+    for option, value in options.items():
+        if value is not None and value < 1:
+            raise SpecError(f"{name}({option}={value}): must be at least 1")
+
+
 def check_options(name: str, window: int, quorum: float = 0.0) -> None:
     """Raise ``SpecError`` for a window or a quorum out of range."""
-    if window < 1:
-        raise SpecError(f"{name}(window={window}): window must be at least 1")
+    check_positive(name, window=window)
     if not 0.0 <= quorum <= 1.0:
         raise SpecError(f"{name}(quorum={quorum}): quorum must lie in 0..1")
 
