@@ -179,8 +179,9 @@ class CostModel(Protocol):
 class DenseAttention:
     """2·parameters + 4·layers·width·context a token: the default.
 
-    The token at position c attends to c + 1 keys, itself included. For tiny models the attention
-    term is most of the cost. Source: Kaplan et al. 2020, table 1.
+    The token at position c attends to c + 1 keys, itself included: 2·width FLOPs each for its score
+    and as many for its share of the values, in every layer. For tiny models this term is most of
+    the cost. Kaplan et al. 2020, table 1, have half of it, 2·layers·width·context.
     """
 
     name: str = "2P+4LWc"

@@ -536,8 +536,9 @@ class Branch:
 class Candidate:
     """A finished branch with what was read from it.
 
-    ``scores`` holds one number a scorer (``mean_logprob``, ``logprob``, a verifier's name);
-    ``tokens`` counts the generated tokens of the whole branch.
+    ``text`` is what the model said, without the problem's opening; ``scores`` holds one number a
+    scorer (``mean_logprob``, ``logprob``, a verifier's name); ``tokens`` counts the generated
+    tokens of the whole branch.
     """
 
     key: tuple[int, ...]

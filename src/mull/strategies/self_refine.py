@@ -132,7 +132,7 @@ class RefineSearch(OrderedSearch):
         elif math.isfinite(known):
             self._onward(branch, known, "")
         else:
-            view = grade_prompt(branch.problem, candidate.text)
+            view = grade_prompt(branch.problem, branch.text)
             asked = Branch(branch.problem, view, (*branch.key, JUDGE_CHILD))
             action = self.generate(
                 asked,

@@ -133,7 +133,7 @@ class SynthesisSearch(SampleSearch):
         if len(group(answered, self.start.same)) < 2:
             return  # nothing to weigh
         problem = self.start.problem
-        view = synthesis_prompt(problem, [c.text for c in self.candidates])
+        view = synthesis_prompt(problem, [problem.opening + c.text for c in self.candidates])
         self._parent = Branch(problem, view, (KEY,))
         self._action = self.generate(
             self._parent, self.start.limit, engine=self.judge, purpose=Purpose.JUDGE
