@@ -97,8 +97,7 @@ def test_a_budget_is_exhausted_when_its_unit_reaches_the_limit(spent: Usage, lim
         over = {unit: value - limit} if value > limit else {}
         assert Budget(samples=1, **{unit: limit}).over(spent) == over
     assert not Budget(seconds=limit).exhausted(spent)
-    assert Budget(samples=limit).exhausted(spent, limit)
-    assert not Budget(samples=limit).exhausted(spent, limit - 1)
+    assert not Budget(samples=limit).exhausted(spent)
 
 
 @given(CHARGES)

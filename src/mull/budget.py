@@ -82,10 +82,26 @@ class Budget:
         """Whether a limit is set that only finished work can tell: tokens, FLOPs or money."""
         return any(unit in self.limits for unit in _amounts(Usage()))
 
-    def exhausted(self, spent: Usage, samples: int = 0) -> bool:
-        """Whether a limit other than ``seconds`` (the driver's clock) has been reached."""
-        reached = self.samples is not None and samples >= self.samples
-        return reached or any(spare <= 0 for spare in self._spare(spent).values())
+    def share(self, parts: int) -> Budget | None:
+        """One of ``parts`` equal shares of what only finished work can tell, ``None`` without that.
+
+        A share of tokens is rounded down, and at least 1.
+
+        >>> Budget(samples=8, tokens=100, cost=1.0).share(8).limits
+        {'tokens': 12, 'cost': 0.125}
+        """
+        if not self.metered:
+            return None
+        return Budget(
+            tokens=None if self.tokens is None else max(1, self.tokens // parts),
+            total_tokens=None if self.total_tokens is None else max(1, self.total_tokens // parts),
+            flops=None if self.flops is None else self.flops / parts,
+            cost=None if self.cost is None else self.cost / parts,
+        )
+
+    def exhausted(self, spent: Usage) -> bool:
+        """Whether a limit in tokens, FLOPs or money has been reached."""
+        return any(spare <= 0 for spare in self._spare(spent).values())
 
     def over(self, spent: Usage) -> Mapping[str, float]:
         """By how much each limit in tokens, FLOPs or money was passed, those that were.

@@ -511,6 +511,11 @@ class Branch:
         return tuple(id for step in self.steps for id in step.token_ids or ())
 
     @property
+    def tokens(self) -> int:
+        """Generated tokens."""
+        return sum(step.tokens for step in self.steps)
+
+    @property
     def depth(self) -> int:
         """Number of steps."""
         return len(self.steps)

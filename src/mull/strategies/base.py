@@ -36,6 +36,9 @@ from mull.types import (
     Usage,
 )
 
+POLICY = "policy"
+"""The engine that proposes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Generate:
@@ -52,7 +55,7 @@ class Generate:
     until: Until
     count: int = 1
     first: int = 0
-    engine: str = "policy"
+    engine: str = POLICY
     decoding: Decoding = Sampling()
     purpose: Purpose = Purpose.POLICY
     speculative: bool = False
@@ -214,7 +217,7 @@ class Start:
 
     def tokens_left(self, branch: Branch) -> int:
         """Tokens that a path may still have; 0 or less: none."""
-        return self.limit.max_tokens - sum(step.tokens for step in branch.steps)
+        return self.limit.max_tokens - branch.tokens
 
     def candidate(self, branch: Branch, read: Extraction | None = None) -> Candidate:
         """Read a finished branch: its answer by the task (or as ``read``), and its likelihoods.
@@ -223,14 +226,13 @@ class Start:
         """
         stop = branch.steps[-1].stop if branch.steps else StopReason.END
         read = settled(self.task, read or self.task.extract(self.problem, branch.text), stop)
-        tokens = sum(step.tokens for step in branch.steps)
         known = [step.logprobs for step in branch.steps if step.logprobs is not None]
         scores: dict[str, float] = {}
         if known and len(known) == len(branch.steps):
             total = sum(map(sum, known))
             scores = {"logprob": total, "mean_logprob": total / max(1, sum(map(len, known)))}
         return Candidate(
-            branch.key, branch.said, read.answer, read.unanswered, stop, tokens, scores
+            branch.key, branch.said, read.answer, read.unanswered, stop, branch.tokens, scores
         )
 
     @property
@@ -319,17 +321,13 @@ class Inbox:
     def drop(self, actions: Iterable[int]) -> list[tuple[int, int]]:
         """Forget what actions have left, turns and early arrivals; give the turns forgotten.
 
-        Turns behind them may be due now: ``due`` gives them.
+        Turns behind them may be due now: the ``put`` that is being read gives them, or the next.
         """
         gone = set(actions)
         dropped = [turn for turn in self._turns if turn[0] in gone]
         self._turns = deque(turn for turn in self._turns if turn[0] not in gone)
         self._arrived = {turn: o for turn, o in self._arrived.items() if turn[0] not in gone}
         return dropped
-
-    def due(self) -> Iterator[Outcome]:
-        """Outcomes whose turn has come already (after ``drop`` or a late ``expect``)."""
-        return self._due()
 
     def actions(self) -> set[int]:
         """The actions that have turns left."""
@@ -409,7 +407,7 @@ class OrderedSearch(ABC):
         count: int = 1,
         *,
         first: int = 0,
-        engine: str = "policy",
+        engine: str = POLICY,
         decoding: Decoding | None = None,
         purpose: Purpose = Purpose.POLICY,
         final: bool = False,

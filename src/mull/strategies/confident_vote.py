@@ -20,7 +20,7 @@ from mull.selection import (
     majority,
 )
 from mull.strategies.base import Outcome, Result, Search, Start
-from mull.strategies.chains import SampleChains, chains_for, chunk_of, length_of
+from mull.strategies.chains import SampleChains, chains_for, chunk_of
 from mull.strategies.needs import Needs
 from mull.strategies.sample import WINDOW, check_positive, samples_of
 from mull.strategies.scored import ByScore
@@ -142,9 +142,9 @@ class ConfidentSearch(SampleChains):
 
     def _goes_on(self, at: int, branch: Branch) -> bool:
         """Ask for the next chunk of a sample that is not under the bar."""
-        until = chunk_of(self.start.limit, length_of(branch), self.config.chunk)
+        until = chunk_of(self.start.limit, branch.tokens, self.config.chunk)
         known = self._confidence(branch)
-        full = length_of(branch) >= self.config.window
+        full = branch.tokens >= self.config.window
         if until is None or (full and known is not None and known < (self._bar or 0.0)):
             return False
         return self.generate(at, branch, until)

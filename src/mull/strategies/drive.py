@@ -160,7 +160,7 @@ class _Driver:
         self.on_delta = on_delta
         self.max_active = max_active or 4 * sum(lane.free for lane in self.lanes.values())
         # New problems feed the policy: an idle judge is no reason to open more of them.
-        policy = self.lanes.get("policy")
+        policy = self.lanes.get(POLICY)
         self.entrance = [policy] if policy else list(self.lanes.values())
         self.active: dict[int, LiveJob] = {}
         self.held: dict[tuple[int, int], tuple[_Lane, LiveJob, Generate]] = {}
@@ -276,7 +276,7 @@ class _Driver:
 
     def _offer(self) -> bool:
         """Offer the policy's idle slots to the searches in flight, oldest first, for guesses."""
-        lane = self.lanes.get("policy")
+        lane = self.lanes.get(POLICY)
         if lane is None or lane.free <= 0 or lane.queued:
             return False
         guessing = [live for live in self.active.values() if live.job.start.speculate]

@@ -240,7 +240,7 @@ class LevelSearch:
     def _wake(self) -> None:
         if self.lanes:
             return
-        budget = _part(self.start.budget, len(self.rules))
+        budget = self.start.budget and self.start.budget.share(len(self.rules))
         first = 0
         for rule in self.rules:
             self.lanes.append(Lane(self, rule, budget, first))
@@ -272,15 +272,3 @@ class LevelSearch:
     def _id(self) -> int:
         self._next += 1
         return self._next - 1
-
-
-def _part(budget: Budget | None, lanes: int) -> Budget | None:
-    """A lane's share of what is metered: lanes do not see each other, so none spends another's."""
-    if budget is None or not budget.metered or lanes == 1:
-        return budget
-    return Budget(
-        tokens=None if budget.tokens is None else -(-budget.tokens // lanes),
-        total_tokens=None if budget.total_tokens is None else -(-budget.total_tokens // lanes),
-        flops=None if budget.flops is None else budget.flops / lanes,
-        cost=None if budget.cost is None else budget.cost / lanes,
-    )

@@ -10,7 +10,6 @@ from typing import Protocol
 from mull.budget import Budget
 from mull.rng import derive
 from mull.strategies.base import Ended, Failure, Outcome, Start
-from mull.strategies.chains import length_of
 from mull.strategies.levels_guess import LIKELY, ROOMY, Guess, chances
 from mull.strategies.levels_rule import Level, Rule, Shares, requests, softmax
 from mull.strategies.levels_tree import AHEAD, Batch, Node, Path
@@ -370,7 +369,7 @@ class Lane:
     def _finish(self, counts: dict[Node, int]) -> bool:
         """Write the best path to its end, if that is all that the budget covers: it is owed."""
         best = max(counts, key=lambda node: -math.inf if node.score is None else node.score)
-        if not finish_is_due(self.budget, self.spent, length_of(best.there)):
+        if not finish_is_due(self.budget, self.spent, best.there.tokens):
             return False
         owed = self.search.start.tokens_left(best.there)
         batch = self.search.step(self, best, best.taken, 1, guess=False, owed=owed)

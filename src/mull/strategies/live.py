@@ -17,7 +17,7 @@ from mull.budget import Ledger, Meter, Purpose
 from mull.engines.adapt import AdaptingEngine
 from mull.errors import UsageError
 from mull.strategies.base import Adapt, Generate, Score, Search, Start, Strategy, Work
-from mull.strategies.needs import spec_of
+from mull.strategies.needs import POLICY, spec_of
 from mull.strategies.owed import projected
 from mull.types import ThresholdDFS, TokenBeam
 
@@ -42,7 +42,7 @@ def counts_as_sample(action: Generate) -> bool:
     """Whether an action makes paths of the solution: the policy's own, or a reviser's."""
     if action.purpose is Purpose.JUDGE:
         return False
-    return action.engine == "policy" or action.purpose is Purpose.REVISION
+    return action.engine == POLICY or action.purpose is Purpose.REVISION
 
 
 def cost_in_samples(action: Generate) -> tuple[int, int]:

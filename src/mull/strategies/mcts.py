@@ -16,7 +16,6 @@ from typing import Literal
 
 from mull.errors import SpecError
 from mull.strategies.base import Outcome, Search, Start
-from mull.strategies.chains import length_of
 from mull.strategies.choice import Select
 from mull.strategies.needs import POLICY, Needs
 from mull.strategies.sample import FAR, samples_of
@@ -85,19 +84,30 @@ class Mcts:
         n = samples_of("mcts", self.n, start.budget) if given else FAR
         branch = self.branch or min(n, BRANCH)
         root = 2 * branch if n == FAR else max(n // 2, min(n, 2 * branch))
-        config = replace(self, n=n, branch=branch, root_branch=self.root_branch or root)
-        return MctsSearch(start, self.verifier, self.select, self.flight, config=config)
+        return MctsSearch(
+            start,
+            self.verifier,
+            self.select,
+            self.flight,
+            config=self,
+            n=n,
+            branch=branch,
+            root_branch=self.root_branch or root,
+        )
 
 
 @dataclass
 class MctsSearch(TreeSearch):
-    """See ``Mcts``. ``config`` holds its parameters, the numbers of branches settled.
+    """See ``Mcts``; ``n``, ``branch`` and ``root_branch`` are its numbers as they were settled.
 
     ``_leaves`` are the nodes of a depth that may be extended, ``_ready`` those that have one of
     them at or below them, so that a walk down never ends where nothing can be done.
     """
 
     config: Mcts
+    n: int
+    branch: int
+    root_branch: int
     started: int = field(default=0, init=False)
     _expanding: dict[int, Node] = field(default_factory=dict, init=False)
     _rolling: dict[int, Node] = field(default_factory=dict, init=False)
@@ -108,9 +118,6 @@ class MctsSearch(TreeSearch):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.n = self.config.n or FAR
-        self.branch = self.config.branch or BRANCH
-        self.root_branch = self.config.root_branch or self.branch
         self._plant(self.root)
 
     def grow(self) -> bool:
@@ -149,7 +156,7 @@ class MctsSearch(TreeSearch):
             self._landed(node)
             return
         child, new = node.adopt(outcome.value, node.branch)
-        self.longest = max(self.longest, length_of(child.branch))
+        self.longest = max(self.longest, child.branch.tokens)
         if new and self.config.prior == "logprob":
             # Bounded below: of two unlikely steps one may still be entered.
             child.weight = math.exp(max(outcome.value.mean_logprob or 0.0, LEAST))
