@@ -14,8 +14,8 @@ from mull.catalog import load_strategy
 from mull.errors import BudgetError, ConfigError
 from mull.runs.config import Config
 from mull.strategies.base import Start, Strategy
-from mull.strategies.best_of_n import TokenBeamSearch
 from mull.strategies.single import Greedy
+from mull.strategies.token_beam import TokenBeamSearch
 from mull.strategies.token_dfs import TokenDfs
 from mull.tasks.base import Task
 from mull.types import Problem, Sampling, Until
