@@ -358,7 +358,6 @@ class OrderedSearch(ABC):
     failures: list[Failure] = field(default_factory=list, init=False)
     _queue: list[Action] = field(default_factory=list, init=False)
     _inbox: Inbox = field(default_factory=Inbox, init=False)
-    _guesses: dict[int, range] = field(default_factory=dict, init=False)
     _refusals: set[int] = field(default_factory=set, init=False)
     _scored: set[int] = field(default_factory=set, init=False)
     _next: int = field(default=0, init=False)
@@ -441,30 +440,10 @@ class OrderedSearch(ABC):
         self._inbox.expect(action.id, range(1))
         return action.id
 
-    def speculate(self, branch: Branch, until: Until, count: int = 1, *, first: int = 0) -> int:
-        """Queue a guess; only from ``ask``. Its outcomes take effect if ``commit`` names it."""
-        decoding = self.start.sampling
-        action = Generate(
-            self._id(), branch, until, count, first, decoding=decoding, speculative=True
-        )
-        self._queue.append(action)
-        self._guesses[action.id] = range(first, first + count)
-        return action.id
-
-    def commit(self, action: int) -> None:
-        """A guess was right: its turns come now, after those of all that was asked before."""
-        indices = self._guesses.pop(action)
-        self._inbox.expect(action, indices)
-        if self._refused(action, indices):
-            self._queue.append(Cancel(tuple((action, index) for index in indices)))
-        else:
-            self._queue.append(Commit((action,)))
-
     def cancel(self, actions: Iterable[int]) -> None:
         """Give up actions; what of them has not taken effect never will. Only from ``take``."""
-        gone = tuple(actions)
-        turns = [(id, index) for id in gone for index in self._guesses.pop(id, ())]
-        turns += self._inbox.drop(gone)
+        gone = set(actions)
+        turns = self._inbox.drop(gone)
         unasked = {a.id for a in self._queue if isinstance(a, Work) and a.id in gone}
         self._queue = [a for a in self._queue if not (isinstance(a, Work) and a.id in unasked)]
         never = unasked | self._refusals
@@ -474,7 +453,7 @@ class OrderedSearch(ABC):
 
     def stop(self) -> None:
         """Stop now: what is outstanding is cancelled and no outcome takes effect any more."""
-        self.cancel({*self._guesses, *self._inbox.actions()})
+        self.cancel(self._inbox.actions())
         self._stopped = True
 
     def _refused(self, action: int, indices: Sequence[int]) -> bool:
