@@ -134,12 +134,11 @@ class SpeculativeBeam(Guessing):
         self.scored: dict[int, Branch] = {}
         self.hints: dict[tuple[int, ...], tuple[Branch, float]] = {}
         self.guesses: dict[tuple[int, ...], int] = {}
-        self.waiting = 0
         self._extend(self.root, self.keep * self.branch)
 
     def ask(self, room: Room) -> list[Action]:
         actions = super().ask(room)
-        if actions or not self._inbox:
+        if actions or not self.waiting:
             return actions
         likely = sorted(self.hints.values(), key=lambda pair: -pair[1])[: self.keep]
         for branch, _ in likely[: room.slots]:
@@ -157,11 +156,9 @@ class SpeculativeBeam(Guessing):
         super().tell(outcome)
 
     def take(self, outcome: Outcome) -> None:
-        self.waiting -= 1
         if isinstance(outcome.value, Completion):
             child = self.parents[outcome.action].child(outcome.value)
             self.scored[self.score((child,))] = child
-            self.waiting += 1
         elif isinstance(outcome.value, tuple):
             branch = self.scored[outcome.action]
             self.level[branch.key] = (branch, outcome.value[0])
@@ -185,7 +182,6 @@ class SpeculativeBeam(Guessing):
         self.guesses = {}
 
     def _extend(self, branch: Branch, count: int) -> None:
-        self.waiting += count
         guess = self.guesses.pop(branch.key, None)
         if guess is None:
             self.parents[self.generate(branch, STEP, count)] = branch

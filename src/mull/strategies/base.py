@@ -397,7 +397,12 @@ class OrderedSearch(ABC):
     @property
     def done(self) -> bool:
         self._wake()
-        return not self._queue and (self._stopped or not len(self._inbox))
+        return not self._queue and (self._stopped or not self.waiting)
+
+    @property
+    def waiting(self) -> int:
+        """How many outcomes that were asked for have not taken effect."""
+        return len(self._inbox)
 
     def generate(
         self,

@@ -213,7 +213,7 @@ class TreeSearch(OrderedSearch):
 
     def _over(self) -> bool:
         """``done``, without waking a search that was not begun."""
-        return self._begun and not self._queue and (self._stopped or not len(self._inbox))
+        return self._begun and not self._queue and (self._stopped or not self.waiting)
 
     def _candidate(self, node: Node, score: float | None) -> Candidate:
         capped = not node.branch.finished
