@@ -362,6 +362,23 @@ def test_a_verifier_that_generates_is_asked_only_what_the_budget_pays(spec: str)
     assert {f.error for f in results[0][0].failures} <= {"BudgetError"}
 
 
+@pytest.mark.parametrize("tokens", [2400, 2760, 3120])
+@pytest.mark.parametrize("number", range(3))
+def test_a_guessed_score_of_a_path_that_the_budget_leaves_unjudged_changes_nothing(
+    tokens: int, number: int
+) -> None:
+    found = []
+    for slots, speculate in ((64, True), (1, False)):
+        faults = Faults(rates={Fault.EMPTY: 0.1, Fault.FILTERED: 0.1})
+        engine = SimulatedEngine(StepModel(), slots=slots, latency=Latency(2), faults=faults)
+        budget = Budget(samples=64, total_tokens=tokens)
+        given = job(load_strategy("lookahead"), budget, number, success=0.8, steps=2)
+        given = replace(given, start=replace(given.start, speculate=speculate))
+        found.append(one(given, engine, verifiers={"prm": SimulatedVerifier()}))
+    assert found[0].result == found[1].result
+    assert ordinary(found[0]) == ordinary(found[1])
+
+
 def test_equal_texts_are_scored_once_and_share_their_children() -> None:
     """Four paths that say the same are one node; without merging they are four."""
     prm = SimulatedVerifier()

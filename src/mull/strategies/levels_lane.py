@@ -243,7 +243,8 @@ class Lane:
     def _refused(self, node: Node) -> bool:
         """Whether the budget is spent before a node is judged, and judging it costs a generation.
 
-        It stays without a score then; nothing is extended any more in any case.
+        It stays without a score then, whatever a guess has brought; nothing is extended any more in
+        any case.
         """
         budget = self.budget
         if node.settled or budget is None or not (self.search.dear or self._generative):
@@ -251,7 +252,8 @@ class Lane:
         if not budget.exhausted(self.spent + self._level_spent):
             return False
         node.settled = node.scored = True
-        node.doubts.append(Failure("BudgetError", f"the budget ({budget}) is spent"))
+        node.score, node.judged, node.generated = None, Usage(), None
+        node.doubts = [Failure("BudgetError", f"the budget ({budget}) is spent")]
         return True
 
     def _pays_dear(self) -> bool:
