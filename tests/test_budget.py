@@ -6,6 +6,7 @@ import math
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,8 +66,12 @@ def test_a_limit_is_a_number(value: Any) -> None:
 
 @pytest.mark.parametrize("unit", UNITS[:3])
 def test_counted_units_are_whole_numbers(unit: str) -> None:
-    with pytest.raises(BudgetError, match=f"budget.{unit} must be a whole number, not 1.5"):
-        Budget(**{unit: 1.5})
+    for value in (1.5, 4.0, np.float64(4)):
+        with pytest.raises(BudgetError, match=f"budget.{unit} must be a whole number, not {value}"):
+            Budget(**{unit: value})
+    budget = Budget(**{unit: np.int64(4)})
+    assert budget == Budget(**{unit: 4})
+    assert type(getattr(budget, unit)) is int
 
 
 def test_a_bad_limit_beside_a_good_one_is_refused() -> None:
@@ -92,8 +97,7 @@ def test_a_budget_is_exhausted_when_its_unit_reaches_the_limit(spent: Usage, lim
         over = {unit: value - limit} if value > limit else {}
         assert Budget(samples=1, **{unit: limit}).over(spent) == over
     assert not Budget(seconds=limit).exhausted(spent)
-    assert Budget(samples=limit).exhausted(spent, limit)
-    assert not Budget(samples=limit).exhausted(spent, limit - 1)
+    assert not Budget(samples=limit).exhausted(spent)
 
 
 @given(CHARGES)
@@ -241,3 +245,7 @@ def test_a_limit_that_could_never_be_reached_is_refused(unit: str) -> None:
     check_countable(Budget(**{unit: 5.0}), known)
     check_countable(Budget(samples=5), unknown)
     check_countable(None, unknown)
+    check_countable(Budget(**{unit: 5.0}), unknown, Usage(seconds=2.0))
+    check_countable(Budget(**{unit: 5.0}), known, Usage(prompt=7))
+    with pytest.raises(BudgetError, match=r"simulated:m, unknown so far: say it by .* option"):
+        check_countable(Budget(**{unit: 5.0}), unknown, Usage(prompt=7))

@@ -278,6 +278,11 @@ def test_a_score_that_nobody_has_is_an_error_that_lists_the_scores() -> None:
     with pytest.raises(InputError, match=r"no candidate has a finite score prn; .*: prm"):
         weighted(pool(["1"], prm=[1.0]), "prn")
     assert weighted(pool([None]), "prn").answer is None
+    for select in (Weighted("prn"), Best("prn"), Borda("prn"), FilterVote("prn")):
+        with pytest.raises(InputError, match=r"no candidate has a finite score prn; .*: prm"):
+            select(pool(["1", None], prm=[0.2, 0.3]))
+        assert select(pool([None])).answer is None
+    assert FilterVote("prm")(pool(["1", "1"], prm=[0.2, 0.3])).answer == "1", "among all"
 
 
 def test_a_negative_weight_is_an_error_that_says_what_to_do() -> None:
@@ -402,7 +407,7 @@ def test_a_field_that_most_leave_out_is_left_out_and_types_are_kept_apart() -> N
     assert vote_fields(pool(["{}", "{}"])).answer == "{}"
 
 
-@pytest.mark.parametrize("text", ["no json", "NaN", "[" * 100_000, '{"a":'])
+@pytest.mark.parametrize("text", ["no json", "NaN", '{"a":1e999}', "[" * 100_000, '{"a":'])
 def test_a_field_vote_refuses_answers_that_are_no_json(text: str) -> None:
     with pytest.raises(InputError, match="use the selection majority"):
         vote_fields(pool(['{"a":1}', text]))

@@ -166,6 +166,14 @@ def test_a_revision_sees_the_attempt_and_starts_over() -> None:
     assert again.child(completion(0, "x")).revision().history[0] == again.history[0]
 
 
+def test_attempts_are_not_shown_behind_token_ids() -> None:
+    root = Branch.root(Problem("p7", Prompt(token_ids=(5, 6, 7))))
+    again = root.child(completion(0, "answer 5")).revision()
+    assert root.prompt.token_ids == (5, 6, 7)
+    with pytest.raises(ValueError, match=r"problem p7: .* give the problem as Prompt.of\(text\)"):
+        _ = again.prompt
+
+
 def test_one_step_without_ids_leaves_the_branch_without() -> None:
     blind = dataclasses.replace(completion(0, "b"), token_ids=None, logprobs=None)
     branch = Branch.root(PROBLEM).child(completion(0, "a")).child(blind)

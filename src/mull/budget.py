@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
-from numbers import Real
+from numbers import Integral, Real
 from typing import Literal, Protocol, runtime_checkable
 
 from mull.errors import BudgetError
@@ -33,6 +33,8 @@ class Purpose(StrEnum):
     FAILED = "failed"
 
 
+Unit = Literal["flops", "cost"]
+"""What work amounts to by facts that may be unknown: a model's size, its price."""
 UNITS = ("samples", "tokens", "total_tokens", "flops", "seconds", "cost")
 
 
@@ -64,8 +66,10 @@ class Budget:
                 raise BudgetError(f"budget.{name} must be a number, not {value!r}")
             if not (value > 0 and math.isfinite(value)):
                 raise BudgetError(f"budget.{name} must be a positive finite number, not {value}")
-            if name in UNITS[:3] and value != int(value):
-                raise BudgetError(f"budget.{name} must be a whole number, not {value}")
+            if name in UNITS[:3]:
+                if not _is_whole(value):
+                    raise BudgetError(f"budget.{name} must be a whole number, not {value}")
+                object.__setattr__(self, name, int(value))  # numpy's, say: here all are Python's
 
     @property
     def limits(self) -> Mapping[str, float]:
@@ -78,10 +82,26 @@ class Budget:
         """Whether a limit is set that only finished work can tell: tokens, FLOPs or money."""
         return any(unit in self.limits for unit in _amounts(Usage()))
 
-    def exhausted(self, spent: Usage, samples: int = 0) -> bool:
-        """Whether a limit other than ``seconds`` (the driver's clock) has been reached."""
-        reached = self.samples is not None and samples >= self.samples
-        return reached or any(spare <= 0 for spare in self._spare(spent).values())
+    def share(self, parts: int) -> Budget | None:
+        """One of ``parts`` equal shares of what only finished work can tell, ``None`` without that.
+
+        A share of tokens is rounded down, and at least 1.
+
+        >>> Budget(samples=8, tokens=100, cost=1.0).share(8).limits
+        {'tokens': 12, 'cost': 0.125}
+        """
+        if not self.metered:
+            return None
+        return Budget(
+            tokens=None if self.tokens is None else max(1, self.tokens // parts),
+            total_tokens=None if self.total_tokens is None else max(1, self.total_tokens // parts),
+            flops=None if self.flops is None else self.flops / parts,
+            cost=None if self.cost is None else self.cost / parts,
+        )
+
+    def exhausted(self, spent: Usage) -> bool:
+        """Whether a limit in tokens, FLOPs or money has been reached."""
+        return any(spare <= 0 for spare in self._spare(spent).values())
 
     def over(self, spent: Usage) -> Mapping[str, float]:
         """By how much each limit in tokens, FLOPs or money was passed, those that were.
@@ -118,27 +138,31 @@ def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
 
-def check_countable(budget: Budget | None, info: EngineInfo) -> None:
-    """Raise ``BudgetError`` for a limit in a unit in which this engine's work costs nothing known.
+def _is_whole(value: object) -> bool:
+    return isinstance(value, Integral)
 
-    Such a limit would never be reached.
+
+def check_countable(budget: Budget | None, info: EngineInfo, used: Usage | None = None) -> None:
+    """Raise ``BudgetError`` for a limit in a unit in which this model's work costs nothing known.
+
+    Such a limit would never be reached. With ``used``, work that the model has done, only where
+    that stands in the unit at nothing: a verifier that computes no tokens costs none.
     """
-    if budget is None:
-        return
-    if budget.flops is not None and not info.parameters:
-        raise BudgetError(
-            f"a budget in FLOPs needs the parameters of {info.kind}:{info.model}, which are "
-            "unknown: say them by the engine's option parameters=…, or give a budget in samples "
-            "or tokens"
-        )
-    if budget.cost is not None and not any(info.price):
-        raise BudgetError(
-            f"a budget in cost needs the price of {info.kind}:{info.model}, which is unknown: "
-            "say it by the engine's option price=…, or give a budget in samples or tokens"
-        )
+    unknown: dict[Unit, tuple[str, str]] = {}
+    if not info.parameters:
+        unknown["flops"] = "FLOPs", "parameters"
+    if not any(info.price):
+        unknown["cost"] = "cost", "price"
+    for unit, (name, fact) in unknown.items():
+        limited = budget is not None and unit in budget.limits
+        if limited and (used is None or known(unit, [used]) is None):
+            raise BudgetError(
+                f"a budget in {name} needs the {fact} of {info.kind}:{info.model}, unknown so far: "
+                f"say it by the model's option {fact}=…, or give a budget in samples or tokens"
+            )
 
 
-def known(unit: Literal["flops", "cost"], usages: Iterable[Usage]) -> float | None:
+def known(unit: Unit, usages: Iterable[Usage]) -> float | None:
     """FLOPs or money of some usages; ``None`` where one has computed tokens and nobody knows them.
 
     An engine that does not know its size reports no FLOPs, one without a price no money.
@@ -171,8 +195,9 @@ class CostModel(Protocol):
 class DenseAttention:
     """2·parameters + 4·layers·width·context a token: the default.
 
-    The token at position c attends to c + 1 keys, itself included. For tiny models the attention
-    term is most of the cost. Source: Kaplan et al. 2020, table 1.
+    The token at position c attends to c + 1 keys, itself included: 2·width FLOPs each for its score
+    and as many for its share of the values, in every layer. For tiny models this term is most of
+    the cost. Kaplan et al. 2020, table 1, have half of it, 2·layers·width·context.
     """
 
     name: str = "2P+4LWc"

@@ -395,13 +395,17 @@ class Best:
 
 @dataclass(frozen=True, slots=True)
 class FilterVote:
-    """Most votes among the candidates whose named score reaches a threshold."""
+    """Most votes among the candidates whose named score reaches a threshold; if none, among all.
+
+    ``InputError`` where no answered candidate has a finite score of that name.
+    """
 
     score: str
     threshold: float = 0.5
     name: ClassVar[str] = "filter-vote"
 
     def __call__(self, candidates: Sequence[Candidate], same: Same = exact) -> Selection:
+        _scored(candidates, self.score)
         return filtered(candidates, at_least(self.score, self.threshold), same)
 
 
@@ -533,7 +537,9 @@ def _refuse_constant(name: str) -> Json:
 
 
 def _dump(value: Json) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    )
 
 
 def _parse(candidate: Candidate) -> Json:

@@ -1,4 +1,4 @@
-"""What travels: the frozen values that pass from room to room. Imports and passes on ``trees``.
+"""What travels: the values that pass from room to room. Passes on ``grades`` and ``trees`` too.
 
 A problem becomes a branch, a branch a request, a request completions, a finished branch a
 candidate. Nothing here knows an engine, a task or a strategy.
@@ -12,7 +12,11 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Literal
 
-from mull.trees import Fate as Fate  # noqa: PLC0414  (passed on)
+from mull.grades import Extraction as Extraction  # noqa: PLC0414  (passed on)
+from mull.grades import Grade as Grade  # noqa: PLC0414
+from mull.grades import GradeOutcome as GradeOutcome  # noqa: PLC0414
+from mull.grades import Unanswered as Unanswered  # noqa: PLC0414
+from mull.trees import Fate as Fate  # noqa: PLC0414
 from mull.trees import TreeNode as TreeNode  # noqa: PLC0414
 
 Json = None | bool | int | float | str | list[Any] | dict[str, Any]
@@ -411,65 +415,6 @@ class EngineInfo:
         )
 
 
-class Unanswered(StrEnum):
-    """Why a text has no answer. Closed, counted, shown."""
-
-    EMPTY = "empty"
-    """No text at all."""
-    NO_ANSWER = "no_answer"
-    """Text without anything that the task reads as an answer."""
-    MALFORMED = "malformed"
-    """An answer in the right place that cannot be read."""
-    TRUNCATED = "truncated"
-    """The text was cut by a length or context limit before an answer."""
-    FILTERED = "filtered"
-    """The endpoint withheld the text."""
-    FAILED = "failed"
-    """The generation failed; the record names the error."""
-
-
-@dataclass(frozen=True, slots=True)
-class Extraction:
-    """What a task read from a text: an answer, or why there is none."""
-
-    answer: str | None
-    unanswered: Unanswered | None = None
-
-    def __post_init__(self) -> None:
-        if (self.answer is None) == (self.unanswered is None):
-            raise ValueError("an extraction has either an answer or a reason for none")
-
-
-class GradeOutcome(StrEnum):
-    """How a grade came about. Closed."""
-
-    CORRECT = "correct"
-    WRONG = "wrong"
-    UNANSWERED = "unanswered"
-    UNGRADED = "ungraded"
-    """The problem has no gold answer."""
-    GRADER_TIMEOUT = "grader_timeout"
-    """The grader was killed at its time limit: not counted as wrong in silence."""
-    GRADER_ERROR = "grader_error"
-
-
-@dataclass(frozen=True, slots=True)
-class Grade:
-    """A verdict on one answer. ``correct`` is ``None`` where nothing can be said."""
-
-    outcome: GradeOutcome
-    detail: str = ""
-
-    @property
-    def correct(self) -> bool | None:
-        """True, False (wrong or unanswered), or ``None`` (no gold answer, or the grader failed)."""
-        if self.outcome is GradeOutcome.CORRECT:
-            return True
-        if self.outcome in (GradeOutcome.WRONG, GradeOutcome.UNANSWERED):
-            return False
-        return None
-
-
 @dataclass(frozen=True, slots=True)
 class Step:
     """One generated piece of a branch, as its completion gave it; ``tokens`` is its length."""
@@ -526,10 +471,17 @@ class Branch:
         """The view with the earlier attempts behind it, oldest first.
 
         Chat prompts get one assistant turn an attempt, answered by its feedback; text prompts get
-        the attempts as text, each closed by a blank line.
+        the attempts as text, each closed by a blank line. ``ValueError`` for attempts behind token
+        ids, whose text nobody here knows.
         """
         if not self.history:
             return self.view
+        if self.view.token_ids is not None:
+            raise ValueError(
+                f"problem {self.problem.id}: an earlier attempt is shown behind messages or text, "
+                "and its prompt is token ids: give the problem as Prompt.of(text) or Prompt.chat("
+                "messages), or use a strategy that revises nothing, as vote"
+            )
         if self.view.messages:
             turns = [
                 turn
@@ -561,6 +513,11 @@ class Branch:
         return tuple(id for step in self.steps for id in step.token_ids or ())
 
     @property
+    def tokens(self) -> int:
+        """Generated tokens."""
+        return sum(step.tokens for step in self.steps)
+
+    @property
     def depth(self) -> int:
         """Number of steps."""
         return len(self.steps)
@@ -586,8 +543,9 @@ class Branch:
 class Candidate:
     """A finished branch with what was read from it.
 
-    ``scores`` holds one number a scorer (``mean_logprob``, ``logprob``, a verifier's name);
-    ``tokens`` counts the generated tokens of the whole branch.
+    ``text`` is what the model said, without the problem's opening; ``scores`` holds one number a
+    scorer (``mean_logprob``, ``logprob``, a verifier's name); ``tokens`` counts the generated
+    tokens of the whole branch.
     """
 
     key: tuple[int, ...]

@@ -14,9 +14,10 @@ from mull.catalog import load_strategy, plugins, strategy_class, strategy_names
 from mull.catalog.options import build
 from mull.catalog.strategies import BUILTIN
 from mull.errors import BudgetError, MullError, SpecError
-from mull.strategies.best_of_n import BestOfN, TokenBeamSearch
+from mull.strategies.best_of_n import BestOfN
 from mull.strategies.needs import spec_of
 from mull.strategies.single import Greedy, Sample
+from mull.strategies.token_beam import TokenBeamSearch
 from mull.strategies.token_dfs import TokenDfs
 from mull.strategies.vote import Vote
 

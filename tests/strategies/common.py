@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mull.budget import Budget, Purpose
@@ -14,6 +14,7 @@ from mull.strategies.base import Search, Start, Strategy
 from mull.strategies.drive import Job, Solved, drive
 from mull.types import (
     Candidate,
+    EngineInfo,
     Extraction,
     Grade,
     GradeOutcome,
@@ -24,6 +25,7 @@ from mull.types import (
     Until,
     Usage,
 )
+from mull.verifiers.simulated import SimulatedVerifier
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,17 @@ class Plain:
 
 
 TASK = Plain()
+
+
+PRICE = (1.0, 0.5, 2.0)
+
+
+class Priced(SimulatedVerifier):
+    """The simulated verifier with a size and a price."""
+
+    @property
+    def info(self) -> EngineInfo:
+        return replace(super().info, parameters=self.parameters or 3, price=PRICE)
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from mull.catalog import load_strategy
 from mull.engines.simulated import Fault, Faults, Latency, SimulatedEngine, StepModel
 from mull.errors import BudgetError, SpecError, UsageError
 from mull.strategies.ab_mcts import AbMcts, draw
-from mull.strategies.base import Ended, Generate, Outcome, Room, Start
-from mull.types import Completion, StopReason, Usage
+from mull.strategies.base import Ended, Failure, Generate, Outcome, Room, Score, Start
+from mull.types import Completion, Fate, StopReason, Usage
 from mull.verifiers.simulated import SimulatedVerifier
 
 KINDS = [
@@ -160,6 +160,25 @@ def test_the_best_solution_answers_and_carries_its_score() -> None:
     assert solved.result.answer == best.answer
     assert {"prm", "mean_logprob"} <= set(best.scores)
     assert len(solved.result.tree) <= 16
+
+
+def test_before_the_end_a_solution_and_a_score_that_came_before_their_turn_count() -> None:
+    search = AbMcts(n=8, flight=3, reviser="policy").start(Start(problem(), TASK))
+    asked = [action for action in search.ask(Room(8)) if isinstance(action, Generate)]
+    late, second, third = asked
+    for action, text in ((second, "answer 7"), (third, "answer 8")):
+        made = Completion(action.first, text, StopReason.END, Usage(generated=1))
+        search.tell(Outcome(action.id, action.first, made))
+    result = search.result()
+    assert result.ended is Ended.UNFINISHED
+    assert [c.answer for c in result.candidates] == ["7", "8"] and result.answer == "7"
+    assert [node.key for node in result.tree if node.fate is Fate.FINISHED] == [(1,), (2,)]
+    search.tell(Outcome(late.id, late.first, Failure("EndpointError", "HTTP 500")))
+    assert [c.answer for c in search.result().candidates] == ["7", "8"]
+    scores = [action for action in search.ask(Room(8)) if isinstance(action, Score)]
+    search.tell(Outcome(scores[1].id, 0, (0.9,)))
+    assert [c.scores.get("prm") for c in search.result().candidates] == [None, 0.9]
+    assert search.result().answer == "8"
 
 
 def test_other_seeds_give_other_trees() -> None:

@@ -32,9 +32,10 @@ from mull.strategies.base import (
     Start,
     Strategy,
 )
-from mull.strategies.best_of_n import BestOfN, TokenBeamSearch
+from mull.strategies.best_of_n import BestOfN
 from mull.strategies.drive import Job, Solved, request_of
 from mull.strategies.single import Greedy
+from mull.strategies.token_beam import TokenBeamSearch
 from mull.strategies.token_dfs import TokenDfs
 from mull.strategies.vote import Vote
 from mull.tasks.arc.task import ArcTask

@@ -11,7 +11,7 @@ from tests.strategies.common import TASK, problem
 
 from mull.budget import Budget
 from mull.strategies.base import Ended, Failure, Generate, Outcome, Room, Score, Start
-from mull.strategies.chains import ChainSearch, SampleChains, chains_for, share_of
+from mull.strategies.chains import ChainSearch, SampleChains, chains_for
 from mull.strategies.sample import FAR
 from mull.types import Branch, Completion, StopReason, Usage
 
@@ -87,14 +87,14 @@ def test_a_chain_whose_share_is_spent_asks_for_nothing_more() -> None:
     assert search.ended is Ended.UNFINISHED
 
 
-@pytest.mark.parametrize("budget", [None, Budget(samples=9), Budget(seconds=2, samples=3)])
-def test_what_no_work_costs_is_not_shared_out(budget: Budget | None) -> None:
-    assert share_of(budget, 3) is None
+@pytest.mark.parametrize("budget", [Budget(samples=9), Budget(seconds=2, samples=3)])
+def test_what_no_work_costs_is_not_shared_out(budget: Budget) -> None:
+    assert budget.share(3) is None
 
 
 @given(tokens=st.integers(1, 1000), flops=st.floats(1, 1e9), parts=st.integers(1, 30))
 def test_shares_add_up(tokens: int, flops: float, parts: int) -> None:
-    share = share_of(Budget(tokens=tokens, total_tokens=tokens + 1, flops=flops, cost=2.0), parts)
+    share = Budget(tokens=tokens, total_tokens=tokens + 1, flops=flops, cost=2.0).share(parts)
     assert share is not None
     assert share.tokens is not None
     assert share.tokens * parts <= max(tokens, parts)

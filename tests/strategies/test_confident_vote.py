@@ -12,6 +12,7 @@ from tests.strategies.common import job, one
 from tests.strategies.whole import engines_of, solve
 
 from mull.budget import Budget, Purpose
+from mull.engines.base import Engine
 from mull.engines.simulated import Latency, Script, SimulatedEngine, StepModel
 from mull.errors import SpecError
 from mull.strategies.base import Ended
@@ -116,10 +117,25 @@ def test_under_a_budget_in_tokens_a_few_are_in_flight() -> None:
     assert 3000 <= made < 3000 + 3 * 400
 
 
+@pytest.mark.parametrize("schedule", [None, 1, 2])
+def test_where_a_chain_has_spent_its_share_in_the_warm_up_the_others_go_on(
+    schedule: int | None,
+) -> None:
+    long, short = "a well of many words is not dry " * 12 + "answer 4", "answer 7"
+    engine = SimulatedEngine(Script([long, short]))  # one chain has the long ones, one the others
+    given: dict[str, Engine] = {"policy": engine}
+    limit = Budget(tokens=2000)
+    solved = solve(ConfidentVote(flight=2, warm=8), limit, engines=given, schedule=schedule)
+    assert solved.result.ended is Ended.BUDGET
+    assert 2000 <= solved.ledger.total.generated < 2000 + 2 * 400
+    assert all(c.stop is StopReason.END for c in solved.result.candidates)
+
+
 @pytest.mark.parametrize(
     "bad", [{"warm": 0}, {"chunk": 0}, {"eta": 0.0}, {"eta": 1.1}, {"window": 0}, {"flight": 0}]
 )
 def test_bad_options_are_refused(bad: dict[str, float]) -> None:
-    with pytest.raises(SpecError, match="confident-vote"):
+    (name,) = bad
+    with pytest.raises(SpecError, match=rf"confident-vote\(.*{name}="):
         ConfidentVote(**bad)  # type: ignore[arg-type]
     assert engines_of()["policy"].info.capabilities.logprobs

@@ -5,8 +5,13 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.strategies.common import TASK, one
+from tests.strategies.test_self_refine import Noting
 
-from mull.strategies.base import Failure
+from mull.catalog import load_strategy
+from mull.engines.simulated import Script
+from mull.strategies.base import Failure, Start
+from mull.strategies.drive import Job
 from mull.strategies.judge import (
     both_orders,
     grade_prompt,
@@ -169,3 +174,23 @@ def test_every_question_shows_what_it_asks_about() -> None:
 def test_criticism_is_the_reply_without_its_verdict() -> None:
     assert without_verdict("Line 2 is wrong.\nTry 5.\n\n[[3]]\n") == "Line 2 is wrong.\nTry 5."
     assert without_verdict("[[3]]") == ""
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "filter-vote(n=2)",
+        "best-of-n(n=2, judge=judge)",
+        "best-of-n(n=2, judge=judge, compare=pairs)",
+        "self-refine(n=2, judge=judge)",
+        "synthesis(n=2, judge=judge)",
+    ],
+)
+def test_a_judge_sees_the_whole_turn(spec: str) -> None:
+    """What it began with as well: a solution may make no sense without that."""
+    problem = Problem("p", Prompt.of("What is 2 + 2?"), opening="So: ")
+    policy = Noting(Script(["So: answer 4", "So: answer 5"]))
+    engines = {"policy": policy, "judge": Noting(Script(["hm"]))}
+    one(Job(load_strategy(spec), Start(problem, TASK)), engines)  # type: ignore[arg-type]
+    asked = [request.prompt.plain for request in engines["judge"].asked]
+    assert asked and all("\nSo: answer " in text and "\nanswer " not in text for text in asked)

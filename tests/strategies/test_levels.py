@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.strategies.common import TASK, idle, job, one, problem, rows
+from tests.strategies.common import TASK, Priced, idle, job, one, problem, rows
 from tests.strategies.test_contract import (
     MANY_SLOTS,
     ONE_SLOT,
@@ -35,6 +35,7 @@ from mull.strategies.base import Ended, Failure, Generate, Result, Room, Start
 from mull.strategies.drive import Job as DriveJob
 from mull.strategies.drive import Solved
 from mull.strategies.levels import LevelSearch
+from mull.strategies.levels_lane import IN_DOUBT
 from mull.strategies.levels_rule import LOWEST, requests, softmax
 from mull.types import (
     Branch,
@@ -181,7 +182,7 @@ def test_every_unit_of_budget_is_kept_and_nothing_depends_on_the_slots(
 
     solved, engines = [], [engine(1), engine(slots)]
     for each in engines:
-        prm = {"prm": SimulatedVerifier(batch_ms=3.0, parameters=5)}
+        prm = {"prm": Priced(batch_ms=3.0, parameters=5)}
         solved.append(one(job(load_strategy(spec), budget, success=0.8), each, verifiers=prm))
     alone, crowd = solved
     assert crowd.result == alone.result
@@ -331,6 +332,53 @@ def test_the_tree_holds_every_path_that_was_wanted(spec: str) -> None:
         assert "".join(steps) == candidate.text
 
 
+class Generating(SimulatedVerifier):
+    """Writes ``DEAR`` tokens about each branch before it gives its score."""
+
+    async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
+        scores = await super().score(branches, meter)
+        for index in range(len(branches)):
+            meter.charge(index, generated=DEAR)
+        return scores
+
+
+DEAR = 500
+
+
+@pytest.mark.parametrize("spec", ["beam", "beam(merge=false)", "rebase", "particles", "lookahead"])
+def test_a_verifier_that_generates_is_asked_only_what_the_budget_pays(spec: str) -> None:
+    paths, limit, results = 64, 3000, []
+    times = 2 if spec == "lookahead" else 1
+    for slots, batch_ms in ((1, 0.0), (16, 3.0), (64, 40.0)):
+        engine = SimulatedEngine(StepModel(), slots=slots, latency=Latency(token_ms=2))
+        given = job(load_strategy(spec), Budget(samples=paths * times, tokens=limit), steps=5)
+        solved = one(given, engine, verifiers={"prm": Generating(batch_ms=batch_ms)})
+        spent = solved.ledger.of(Purpose.VERIFIER, Purpose.LOOKAHEAD, Purpose.POLICY).generated
+        level = paths * 61  # the steps of a level are one request
+        assert spent <= limit + level + (IN_DOUBT + 1) * (DEAR + 61)
+        assert solved.ledger.of(Purpose.SPECULATIVE, Purpose.CANCELLED).generated <= 2 * level
+        results.append((solved.result, solved.ledger.of(Purpose.VERIFIER).generated))
+    assert results[0] == results[1] == results[2]
+    assert {f.error for f in results[0][0].failures} <= {"BudgetError"}
+
+
+@pytest.mark.parametrize("tokens", [2400, 2760, 3120])
+@pytest.mark.parametrize("number", range(3))
+def test_a_guessed_score_of_a_path_that_the_budget_leaves_unjudged_changes_nothing(
+    tokens: int, number: int
+) -> None:
+    found = []
+    for slots, speculate in ((64, True), (1, False)):
+        faults = Faults(rates={Fault.EMPTY: 0.1, Fault.FILTERED: 0.1})
+        engine = SimulatedEngine(StepModel(), slots=slots, latency=Latency(2), faults=faults)
+        budget = Budget(samples=64, total_tokens=tokens)
+        given = job(load_strategy("lookahead"), budget, number, success=0.8, steps=2)
+        given = replace(given, start=replace(given.start, speculate=speculate))
+        found.append(one(given, engine, verifiers={"prm": SimulatedVerifier()}))
+    assert found[0].result == found[1].result
+    assert ordinary(found[0]) == ordinary(found[1])
+
+
 def test_equal_texts_are_scored_once_and_share_their_children() -> None:
     """Four paths that say the same are one node; without merging they are four."""
     prm = SimulatedVerifier()
@@ -395,6 +443,7 @@ def test_parameters_out_of_range_are_refused(spec: str) -> None:
         ("rebase(n=5)", 6),
         ("particles(n=4, iterations=2)", 4),
         ("particles(iterations=4)", 3),
+        ("particles(iterations=3)", 16),
     ],
 )
 def test_numbers_that_contradict_the_budget_are_refused(spec: str, samples: int) -> None:

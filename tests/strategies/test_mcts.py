@@ -18,7 +18,7 @@ from mull.engines.simulated import Latency, SimulatedEngine, StepModel
 from mull.errors import BudgetError, SpecError, UsageError
 from mull.strategies.base import Ended, Generate, Outcome, Room, Start
 from mull.strategies.mcts import Mcts, MctsSearch
-from mull.types import Completion, Fate, StopReason, Until, Usage
+from mull.types import Completion, Fate, StopReason, Unanswered, Until, Usage
 from mull.verifiers.simulated import SimulatedVerifier
 
 KINDS = [
@@ -149,6 +149,26 @@ def test_one_simulation_at_a_time_follows_puct_by_hand() -> None:
     assert asked == [(), (0,), (1,), (1, 0)]
 
 
+@pytest.mark.parametrize("rollout", [False, True])
+def test_before_the_end_an_end_that_came_before_its_turn_counts(rollout: bool) -> None:
+    search = Mcts(n=8, branch=2, root_branch=2, rollout=rollout).start(Start(problem(), TASK))
+    (root,) = search.ask(Room(8))
+    end = Completion(1, "answer 7", StopReason.END, Usage(generated=1))
+    if rollout:
+        for i in range(2):
+            step = Completion(i, f"step {i}\n", StopReason.STEP, Usage(generated=1))
+            search.tell(Outcome(root.id, i, step))  # type: ignore[union-attr]
+        _, second = (a for a in search.ask(Room(8)) if isinstance(a, Generate))
+        search.tell(Outcome(second.id, second.first, replace(end, index=second.first)))
+    else:
+        search.tell(Outcome(root.id, 1, end))  # type: ignore[union-attr]
+    result = search.result()
+    assert (result.answer, result.ended) == ("7", Ended.UNFINISHED)
+    (candidate,) = result.candidates
+    assert candidate.key == ((1, 2) if rollout else (1,))
+    assert [node.key for node in result.tree if node.fate is Fate.FINISHED] == [candidate.key]
+
+
 def test_equal_siblings_are_one_node_that_keeps_their_visits() -> None:
     search = Mcts(simulations=1, root_branch=4).start(Start(problem(), TASK))
     (action,) = search.ask(Room(8))
@@ -191,6 +211,24 @@ def test_a_path_that_never_ends_is_cut_and_answered_for() -> None:
     assert max(c.tokens for c in cut.result.candidates) <= 90
     assert {c.stop for c in cut.result.candidates} == {StopReason.LENGTH}
     assert cut.result.answer is None
+
+
+@pytest.mark.parametrize("rollout", [False, True])
+def test_a_path_whose_last_token_ends_a_step_is_a_truncated_end(rollout: bool) -> None:
+    start = Start(problem(), TASK, until=Until(max_tokens=2))
+    search = Mcts(n=2, branch=2, root_branch=2, rollout=rollout).start(start)
+    (root,) = search.ask(Room(8))
+    for i, text in enumerate(("answer 7\n", "well\n")):
+        step = Completion(i, text, StopReason.STEP, Usage(generated=2))
+        search.tell(Outcome(root.id, i, step))  # type: ignore[union-attr]
+    for action in search.ask(Room(8)):
+        search.tell(Outcome(action.id, 0, (0.5,)))  # type: ignore[union-attr]
+    result = search.result()
+    assert search.done and result.ended is Ended.COMPLETE
+    assert (result.answer, {c.stop for c in result.candidates}) == ("7", {StopReason.LENGTH})
+    assert [c.unanswered for c in result.candidates] == [None, Unanswered.TRUNCATED]
+    assert all(c.scores["prm"] == 0.5 for c in result.candidates)
+    assert {node.fate for node in result.tree} == {Fate.FINISHED}
 
 
 def test_a_verifier_that_never_scores_leaves_the_plain_majority() -> None:

@@ -149,10 +149,15 @@ def test_below_the_quorum_there_is_no_answer(failed: int, quorum: float) -> None
     faults = Faults(chosen=dict.fromkeys(range(failed), Fault.CONNECTION))
     engine = SimulatedEngine(Echo(), faults=faults)
     result = one(job(Vote(n=8, quorum=quorum)), engine).result
-    assert (len(result.candidates), len(result.failures)) == (8 - failed, failed)
+    missed = [f.message for f in result.failures if f.error == "Quorum"]
+    assert missed == ([f"{8 - failed} of 8 samples came"] if 0 < 8 - failed < quorum * 8 else [])
+    lost = [f for f in result.failures if f.error == "EngineConnectionError"]
+    assert (len(result.candidates), len(lost)) == (8 - failed, failed)
     enough = 8 - failed >= max(quorum * 8, 1)
     assert result.answer == ("1" if enough else None)
-    assert {f.error for f in result.failures} <= {"EngineConnectionError"}
+    assert {f.error for f in result.failures} <= {"EngineConnectionError", "Quorum"}
+    (chosen,) = result.parts
+    assert (chosen.n_answered, chosen.left_out) == (8 - failed, 8 - failed if missed else 0)
 
 
 def test_failed_work_stands_on_its_own_row() -> None:

@@ -72,6 +72,24 @@ def test_it_is_no_sample() -> None:
     assert rows(solved)[Purpose.JUDGE, "policy"][3] == 1
 
 
+@pytest.mark.parametrize(
+    "budget",
+    [
+        Budget(tokens=5000),
+        Budget(total_tokens=9000),
+        Budget(flops=1e6),
+        Budget(cost=1.0),
+        Budget(seconds=1000),
+    ],
+    ids=str,
+)
+def test_under_any_unit_the_samples_leave_room_to_be_read(budget: Budget) -> None:
+    solved = solve(Synthesis(), budget, success=0.4)
+    assert solved.samples == 16
+    assert rows(solved)[Purpose.JUDGE, "policy"][3] == 1
+    assert not solved.result.failures
+
+
 def test_samples_that_exist_are_read_too() -> None:
     first = one(job(Vote(n=4)), engines("")["policy"]).result
     given = engines("answer 2")

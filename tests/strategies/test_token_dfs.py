@@ -118,6 +118,8 @@ def test_a_search_is_one_request_whatever_the_budget(budget: Budget | None) -> N
 
 
 def test_a_search_costs_as_many_samples_as_can_be_so_likely() -> None:
+    solved = one(job(TokenDfs(threshold=0.1, best_of=2), Budget(samples=10)), Likely(MADE))
+    assert (solved.samples, solved.came) == (10, 10)
     with pytest.raises(BudgetError, match=r"token-dfs\(threshold=0.1\) contradicts .* costs 10"):
         TokenDfs().start(Start(problem(), TASK, Budget(samples=8)))
 

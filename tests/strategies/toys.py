@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from mull.budget import Purpose
 from mull.selection import Selection, best, filtered, majority
 from mull.strategies.base import (
     Action,
+    Cancel,
+    Commit,
     Ended,
     Failure,
     Generate,
@@ -93,7 +96,32 @@ class StoppedVote(Toy):
 
 
 @dataclass
-class SpeculativeBeam(Toy):
+class Guessing(Toy):
+    """A toy that guesses: its guesses take their turns once they are committed."""
+
+    guessed: dict[int, range] = field(default_factory=dict, init=False)
+
+    def speculate(self, branch: Branch, until: Until, count: int = 1, *, first: int = 0) -> int:
+        """Queue a guess; only from ``ask``."""
+        guess = Generate(self._id(), branch, until, count, first, speculative=True)
+        self._queue.append(guess)
+        self.guessed[guess.id] = range(first, first + count)
+        return guess.id
+
+    def commit(self, guess: int) -> None:
+        """A guess was right: its turns come now, after those of all that was asked before."""
+        self._inbox.expect(guess, self.guessed.pop(guess))
+        self._queue.append(Commit((guess,)))
+
+    def forget(self, guesses: Iterable[int]) -> None:
+        """Guesses were wrong."""
+        spans = {guess: self.guessed.pop(guess) for guess in guesses}
+        if spans:
+            self._queue.append(Cancel(tuple((id, i) for id, span in spans.items() for i in span)))
+
+
+@dataclass
+class SpeculativeBeam(Guessing):
     """A step beam that extends branches which look like survivors before all scores are in."""
 
     keep: int = 2
@@ -106,12 +134,11 @@ class SpeculativeBeam(Toy):
         self.scored: dict[int, Branch] = {}
         self.hints: dict[tuple[int, ...], tuple[Branch, float]] = {}
         self.guesses: dict[tuple[int, ...], int] = {}
-        self.waiting = 0
         self._extend(self.root, self.keep * self.branch)
 
     def ask(self, room: Room) -> list[Action]:
         actions = super().ask(room)
-        if actions or not self._inbox:
+        if actions or not self.waiting:
             return actions
         likely = sorted(self.hints.values(), key=lambda pair: -pair[1])[: self.keep]
         for branch, _ in likely[: room.slots]:
@@ -129,11 +156,9 @@ class SpeculativeBeam(Toy):
         super().tell(outcome)
 
     def take(self, outcome: Outcome) -> None:
-        self.waiting -= 1
         if isinstance(outcome.value, Completion):
             child = self.parents[outcome.action].child(outcome.value)
             self.scored[self.score((child,))] = child
-            self.waiting += 1
         elif isinstance(outcome.value, tuple):
             branch = self.scored[outcome.action]
             self.level[branch.key] = (branch, outcome.value[0])
@@ -153,11 +178,10 @@ class SpeculativeBeam(Toy):
         alive = [b for b, _ in ranked if not b.finished and b.depth < self.depth]
         for branch in alive[: self.keep]:
             self._extend(branch, self.branch)
-        self.cancel(self.guesses.values())
+        self.forget(self.guesses.values())
         self.guesses = {}
 
     def _extend(self, branch: Branch, count: int) -> None:
-        self.waiting += count
         guess = self.guesses.pop(branch.key, None)
         if guess is None:
             self.parents[self.generate(branch, STEP, count)] = branch

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequenc
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.strategies.common import job, one, rows
+from tests.strategies.common import PRICE, Priced, job, one, rows
 
 from mull.budget import Budget, Meter, Purpose
 from mull.engines.base import Engine
@@ -24,7 +24,6 @@ from mull.strategies.drive import Solved
 from mull.strategies.needs import Needs, needs_of
 from mull.types import Branch, Completion, Delta, EngineInfo, Request, Scored, ScoreRequest
 from mull.verifiers.base import Verifier
-from mull.verifiers.simulated import SimulatedVerifier
 
 LOOSE = (Purpose.SPECULATIVE, Purpose.CANCELLED)
 
@@ -85,7 +84,7 @@ class Scorer:
 
     def __init__(self, score: Callable[[Branch], float], model: str = "scorer") -> None:
         self.function, self.seen = score, list[Branch]()
-        self.info = EngineInfo("test", model, parameters=3)
+        self.info = EngineInfo("test", model, parameters=3, price=PRICE)
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         self.seen += branches
@@ -222,7 +221,7 @@ def engines_of(judge: Judge = HONEST, solver: Any = None, **options: Any) -> dic
 
 def verifiers_of(score: Callable[[Branch], float] | None = None) -> dict[str, Verifier]:
     """The simulated verifier, or a function, under the names of the shipped ones."""
-    given: Verifier = SimulatedVerifier(parameters=3) if score is None else Scorer(score)
+    given: Verifier = Priced() if score is None else Scorer(score)
     return {"prm": given, "orm": given}
 
 

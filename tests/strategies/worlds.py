@@ -7,6 +7,7 @@ import random
 from collections.abc import Sequence
 
 from hypothesis import strategies as st
+from tests.strategies.common import Priced
 from tests.strategies.test_contract import Driver, ToyTask, World
 
 from mull.budget import Budget, Meter
@@ -15,7 +16,6 @@ from mull.errors import EngineConnectionError
 from mull.rng import derive
 from mull.strategies.base import Result, Start, Strategy
 from mull.types import Branch
-from mull.verifiers.simulated import SimulatedVerifier
 
 BUDGETS = st.one_of(
     st.builds(Budget, samples=st.integers(1, 12)),
@@ -26,7 +26,7 @@ BUDGETS = st.one_of(
 )
 
 
-class Unsure(SimulatedVerifier):
+class Unsure(Priced):
     """The simulated verifier, of which a share of scores is NaN and a share of batches fails.
 
     Which ones follows from the branch alone, so that slots and timing cannot change it.

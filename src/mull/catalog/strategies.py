@@ -32,7 +32,7 @@ BUILTIN: Mapping[str, str] = {
     "self-refine": "mull.strategies.self_refine:SelfRefine",
     "speculative-rejection": "mull.strategies.speculative_rejection:SpeculativeRejection",
     "synthesis": "mull.strategies.synthesis:Synthesis",
-    "token-beam": "mull.strategies.best_of_n:TokenBeamSearch",
+    "token-beam": "mull.strategies.token_beam:TokenBeamSearch",
     "token-dfs": "mull.strategies.token_dfs:TokenDfs",
     "tot": "mull.strategies.tot:Tot",
     "ttft": "mull.strategies.ttft:Ttft",

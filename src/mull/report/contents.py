@@ -296,9 +296,9 @@ def failure_types(studies: Sequence[Study]) -> Table:
         "Failures by type",
         tuple(Column(title) for title in titles),
         rows,
-        "What did not come: ScoreError is a score, NoVerdict a judge's verdict, the others are "
-        "samples or calls. None is taken for an answer or an approval. Problems are summed over "
-        "seeds.",
+        "What did not come: ScoreError is a score, NoVerdict a judge's verdict, Quorum the vote of "
+        "too few samples; the others are samples or calls. None is taken for an answer or an "
+        "approval. Problems are summed over seeds.",
     )
 
 

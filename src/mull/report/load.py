@@ -23,8 +23,8 @@ INDEPENDENT = frozenset({"sample", "vote", "best-of-n"})
 CHAINS = frozenset({"revise", "mixed", "self-refine", "speculative-rejection"})
 """Strategies whose tree is made of samples: no other path stands in for one that did not come."""
 
-NO_SAMPLES = frozenset({"ScoreError", "NoVerdict"})
-"""Failures of what was to be said of a sample: the sample itself came."""
+NO_SAMPLES = frozenset({"ScoreError", "NoVerdict", "Quorum"})
+"""Failures of what was to be said of samples: the samples themselves came, or failed as well."""
 
 
 class Runs:

@@ -13,8 +13,8 @@ from mull.budget import Budget
 from mull.catalog import load_strategy
 from mull.runs.config import Config
 from mull.strategies.base import Strategy
-from mull.strategies.best_of_n import TokenBeamSearch
 from mull.strategies.single import Greedy
+from mull.strategies.token_beam import TokenBeamSearch
 from mull.strategies.token_dfs import TokenDfs
 
 

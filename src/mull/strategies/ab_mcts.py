@@ -158,6 +158,9 @@ class AbMctsSearch(TreeSearch):
         else:
             child.joined += 1
 
+    def extended(self, action: int) -> Branch:
+        return self._making[action][1]
+
     def land(self, node: Node) -> None:
         # What could not be scored counts as the worst, so that nothing is built on it.
         node.worth = node.score or 0.0

@@ -36,6 +36,9 @@ from mull.types import (
     Usage,
 )
 
+POLICY = "policy"
+"""The engine that proposes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Generate:
@@ -52,7 +55,7 @@ class Generate:
     until: Until
     count: int = 1
     first: int = 0
-    engine: str = "policy"
+    engine: str = POLICY
     decoding: Decoding = Sampling()
     purpose: Purpose = Purpose.POLICY
     speculative: bool = False
@@ -214,7 +217,7 @@ class Start:
 
     def tokens_left(self, branch: Branch) -> int:
         """Tokens that a path may still have; 0 or less: none."""
-        return self.limit.max_tokens - sum(step.tokens for step in branch.steps)
+        return self.limit.max_tokens - branch.tokens
 
     def candidate(self, branch: Branch, read: Extraction | None = None) -> Candidate:
         """Read a finished branch: its answer by the task (or as ``read``), and its likelihoods.
@@ -223,14 +226,13 @@ class Start:
         """
         stop = branch.steps[-1].stop if branch.steps else StopReason.END
         read = settled(self.task, read or self.task.extract(self.problem, branch.text), stop)
-        tokens = sum(step.tokens for step in branch.steps)
         known = [step.logprobs for step in branch.steps if step.logprobs is not None]
         scores: dict[str, float] = {}
         if known and len(known) == len(branch.steps):
             total = sum(map(sum, known))
             scores = {"logprob": total, "mean_logprob": total / max(1, sum(map(len, known)))}
         return Candidate(
-            branch.key, branch.said, read.answer, read.unanswered, stop, tokens, scores
+            branch.key, branch.said, read.answer, read.unanswered, stop, branch.tokens, scores
         )
 
     @property
@@ -319,17 +321,13 @@ class Inbox:
     def drop(self, actions: Iterable[int]) -> list[tuple[int, int]]:
         """Forget what actions have left, turns and early arrivals; give the turns forgotten.
 
-        Turns behind them may be due now: ``due`` gives them.
+        Turns behind them may be due now: the ``put`` that is being read gives them, or the next.
         """
         gone = set(actions)
         dropped = [turn for turn in self._turns if turn[0] in gone]
         self._turns = deque(turn for turn in self._turns if turn[0] not in gone)
         self._arrived = {turn: o for turn, o in self._arrived.items() if turn[0] not in gone}
         return dropped
-
-    def due(self) -> Iterator[Outcome]:
-        """Outcomes whose turn has come already (after ``drop`` or a late ``expect``)."""
-        return self._due()
 
     def actions(self) -> set[int]:
         """The actions that have turns left."""
@@ -360,7 +358,6 @@ class OrderedSearch(ABC):
     failures: list[Failure] = field(default_factory=list, init=False)
     _queue: list[Action] = field(default_factory=list, init=False)
     _inbox: Inbox = field(default_factory=Inbox, init=False)
-    _guesses: dict[int, range] = field(default_factory=dict, init=False)
     _refusals: set[int] = field(default_factory=set, init=False)
     _scored: set[int] = field(default_factory=set, init=False)
     _next: int = field(default=0, init=False)
@@ -400,7 +397,12 @@ class OrderedSearch(ABC):
     @property
     def done(self) -> bool:
         self._wake()
-        return not self._queue and (self._stopped or not len(self._inbox))
+        return not self._queue and (self._stopped or not self.waiting)
+
+    @property
+    def waiting(self) -> int:
+        """How many outcomes that were asked for have not taken effect."""
+        return len(self._inbox)
 
     def generate(
         self,
@@ -409,7 +411,7 @@ class OrderedSearch(ABC):
         count: int = 1,
         *,
         first: int = 0,
-        engine: str = "policy",
+        engine: str = POLICY,
         decoding: Decoding | None = None,
         purpose: Purpose = Purpose.POLICY,
         final: bool = False,
@@ -443,30 +445,10 @@ class OrderedSearch(ABC):
         self._inbox.expect(action.id, range(1))
         return action.id
 
-    def speculate(self, branch: Branch, until: Until, count: int = 1, *, first: int = 0) -> int:
-        """Queue a guess; only from ``ask``. Its outcomes take effect if ``commit`` names it."""
-        decoding = self.start.sampling
-        action = Generate(
-            self._id(), branch, until, count, first, decoding=decoding, speculative=True
-        )
-        self._queue.append(action)
-        self._guesses[action.id] = range(first, first + count)
-        return action.id
-
-    def commit(self, action: int) -> None:
-        """A guess was right: its turns come now, after those of all that was asked before."""
-        indices = self._guesses.pop(action)
-        self._inbox.expect(action, indices)
-        if self._refused(action, indices):
-            self._queue.append(Cancel(tuple((action, index) for index in indices)))
-        else:
-            self._queue.append(Commit((action,)))
-
     def cancel(self, actions: Iterable[int]) -> None:
         """Give up actions; what of them has not taken effect never will. Only from ``take``."""
-        gone = tuple(actions)
-        turns = [(id, index) for id in gone for index in self._guesses.pop(id, ())]
-        turns += self._inbox.drop(gone)
+        gone = set(actions)
+        turns = self._inbox.drop(gone)
         unasked = {a.id for a in self._queue if isinstance(a, Work) and a.id in gone}
         self._queue = [a for a in self._queue if not (isinstance(a, Work) and a.id in unasked)]
         never = unasked | self._refusals
@@ -476,7 +458,7 @@ class OrderedSearch(ABC):
 
     def stop(self) -> None:
         """Stop now: what is outstanding is cancelled and no outcome takes effect any more."""
-        self.cancel({*self._guesses, *self._inbox.actions()})
+        self.cancel(self._inbox.actions())
         self._stopped = True
 
     def _refused(self, action: int, indices: Sequence[int]) -> bool:

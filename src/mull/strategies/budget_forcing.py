@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 
 from mull.errors import SpecError
 from mull.strategies.base import Outcome, Result, Search, Start
-from mull.strategies.chains import SampleChains, chains_for, chunk_of, length_of
+from mull.strategies.chains import SampleChains, chains_for, chunk_of
 from mull.strategies.needs import Needs
-from mull.strategies.sample import WINDOW, check_options, samples_of
+from mull.strategies.sample import WINDOW, check_positive, samples_of
 from mull.types import Branch, Completion, Step, StopReason
 
 
@@ -37,7 +37,7 @@ class BudgetForcing:
             )
         if not self.word.strip():
             raise SpecError("budget-forcing(word=…): give a word that is not blank")
-        check_options("budget-forcing", self.flight)
+        check_positive("budget-forcing", flight=self.flight)
 
     @property
     def needs(self) -> Needs:
@@ -86,9 +86,9 @@ class ForcingSearch(SampleChains):
 
     def _goes_on(self, at: int, branch: Branch) -> bool:
         """Ask for more of a sample that ended by itself, if there is room and money for it."""
-        short = self.config.min_tokens is None or length_of(branch) < self.config.min_tokens
+        short = self.config.min_tokens is None or branch.tokens < self.config.min_tokens
         own_end = branch.steps[-1].stop in (StopReason.END, StopReason.STOP)
-        until = chunk_of(self.start.limit, length_of(branch), None)
+        until = chunk_of(self.start.limit, branch.tokens, None)
         if not (short and own_end and self._waits[at] < self.config.waits) or until is None:
             return False
         gap = "" if branch.text.endswith("\n") or not branch.text else "\n"

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from mull.budget import Budget, Purpose
 from mull.strategies.base import (
+    POLICY,
     Action,
     Ended,
     Failure,
@@ -27,22 +28,6 @@ from mull.strategies.sample import FAR, WINDOW
 from mull.types import Branch, Candidate, Completion, Until, Usage
 
 
-def share_of(budget: Budget | None, parts: int) -> Budget | None:
-    """One of ``parts`` equal shares of what work costs; samples and seconds are not shared out.
-
-    >>> share_of(Budget(samples=8, tokens=100), 4)
-    Budget(samples=None, tokens=25, total_tokens=None, flops=None, seconds=None, cost=None)
-    """
-    if budget is None or not budget.metered:
-        return None
-    return Budget(
-        tokens=None if budget.tokens is None else max(1, budget.tokens // parts),
-        total_tokens=None if budget.total_tokens is None else max(1, budget.total_tokens // parts),
-        flops=None if budget.flops is None else budget.flops / parts,
-        cost=None if budget.cost is None else budget.cost / parts,
-    )
-
-
 def chunk_of(limit: Until, tokens: int, chunk: int | None) -> Until | None:
     """When the next chunk ends behind ``tokens`` of a solution; ``None`` if none is left of it.
 
@@ -55,11 +40,6 @@ def chunk_of(limit: Until, tokens: int, chunk: int | None) -> Until | None:
     if left < 1:
         return None
     return replace(limit, max_tokens=left, tokens=chunk if chunk and chunk < left else None)
-
-
-def length_of(branch: Branch) -> int:
-    """Generated tokens of a branch."""
-    return sum(step.tokens for step in branch.steps)
 
 
 @dataclass(slots=True)
@@ -94,7 +74,7 @@ class ChainSearch(ABC):
 
     def __post_init__(self) -> None:
         self.chains = [Chain() for _ in range(self.count)]
-        self._share = share_of(self.start.budget, self.count)
+        self._share = self.start.budget and self.start.budget.share(self.count)
 
     @abstractmethod
     def begin(self) -> None:
@@ -125,7 +105,12 @@ class ChainSearch(ABC):
     @property
     def done(self) -> bool:
         self._wake()
-        return not self._queue and not any(len(chain.inbox) for chain in self.chains)
+        return not self._queue and not self.busy
+
+    @property
+    def busy(self) -> bool:
+        """Whether some chain waits for an outcome."""
+        return any(len(chain.inbox) for chain in self.chains)
 
     @property
     def ended(self) -> Ended:
@@ -141,7 +126,7 @@ class ChainSearch(ABC):
         first: int,
         chains: range,
         *,
-        engine: str = "policy",
+        engine: str = POLICY,
         purpose: Purpose = Purpose.POLICY,
     ) -> None:
         """Children ``first ..`` of ``branch``, one a chain of ``chains``: one request, one prompt.
@@ -162,7 +147,7 @@ class ChainSearch(ABC):
         until: Until,
         first: int = 0,
         *,
-        engine: str = "policy",
+        engine: str = POLICY,
         purpose: Purpose = Purpose.POLICY,
     ) -> bool:
         """Child ``first`` of ``branch`` for chain ``at``; false where its share is spent."""
@@ -249,14 +234,12 @@ class SampleChains(ChainSearch):
 
     n: int
     until: Until
-    _given: int = field(default=0, init=False)
     _sample: list[int] = field(default_factory=list, init=False)
     _cost: list[int] = field(default_factory=list, init=False)
     _in_vain: list[int] = field(default_factory=list, init=False)
 
     def begin_all(self, given: int, end: int) -> None:
         """The first piece of the samples ``given .. end - 1``, as far as there are chains."""
-        self._given = given
         self._sample = [given + at for at in range(self.count)]
         self._cost, self._in_vain = [0] * self.count, [0] * self.count
         self.begin_more(end)

@@ -14,7 +14,7 @@ from mull.errors import SpecError
 from mull.selection import Best, Selection, Selector, Weighted
 from mull.strategies.base import Failure, Start, Value
 from mull.strategies.scored import score_of
-from mull.types import Candidate
+from mull.types import Branch, Candidate, StopReason, Unanswered
 
 Select = Literal["weighted", "best", "majority"]
 SELECTS: tuple[Select, ...] = ("weighted", "best", "majority")
@@ -53,6 +53,22 @@ def path_score(
             "negative: use select=best or majority, which take any number",
         )
     return score
+
+
+def path_candidate(
+    start: Start, branch: Branch, verifier: str, score: float | None, capped: bool
+) -> Candidate:
+    """The candidate of a path that ended, with its score.
+
+    ``capped``: the model had not ended it, its last step or token did.
+    """
+    made = start.candidate(branch)
+    if score is not None:
+        made = replace(made, scores={**made.scores, verifier: score})
+    if capped:
+        missing = made.unanswered and Unanswered.TRUNCATED
+        made = replace(made, stop=StopReason.LENGTH, unanswered=missing)
+    return made
 
 
 def choose(

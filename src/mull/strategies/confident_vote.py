@@ -20,9 +20,9 @@ from mull.selection import (
     majority,
 )
 from mull.strategies.base import Outcome, Result, Search, Start
-from mull.strategies.chains import SampleChains, chains_for, chunk_of, length_of
+from mull.strategies.chains import SampleChains, chains_for, chunk_of
 from mull.strategies.needs import Needs
-from mull.strategies.sample import WINDOW, check_options, samples_of
+from mull.strategies.sample import WINDOW, check_positive, samples_of
 from mull.strategies.scored import ByScore
 from mull.types import Branch, Candidate, Completion, StopReason, Unanswered
 from mull.verifiers.confidence import lowest_mean
@@ -48,9 +48,10 @@ class ConfidentVote:
     """Vote weighted by confidence; unsure samples are given up (DeepConf online; Fu et al. 2025).
 
     Source: arXiv 2508.15260. The confidence of a sample is its lowest over ``window`` tokens in a
-    row. The first ``warm`` samples run to their end; their quantile 1 - ``eta`` is the bar (``eta``
-    = .9 keeps the best 90 %). The others are written ``chunk`` tokens at a time and given up once
-    their confidence is under the bar. Whoever reaches the bar votes with its confidence as weight.
+    row. The first ``warm`` samples (those of them that the budget pays for) run to their end; their
+    quantile 1 - ``eta`` is the bar (``eta`` = .9 keeps the best 90 %). The others are written
+    ``chunk`` tokens at a time and given up once their confidence is under the bar. Whoever reaches
+    the bar votes with its confidence as weight.
 
     Two differences: the paper takes the mean log-probability of the 20 likeliest tokens, this the
     chosen token's, which every engine with log-probabilities gives; and the paper's window is
@@ -71,8 +72,7 @@ class ConfidentVote:
             )
         if not 0.0 < self.eta <= 1.0:
             raise SpecError(f"confident-vote(eta={self.eta}): eta must lie in (0, 1]")
-        check_options("confident-vote", self.window)
-        check_options("confident-vote", self.flight)
+        check_positive("confident-vote", window=self.window, flight=self.flight)
 
     @property
     def needs(self) -> Needs:
@@ -104,7 +104,6 @@ class ConfidentSearch(SampleChains):
     config: ConfidentVote
     _bar: float | None = field(default=None, init=False)
     _warm: int = field(default=0, init=False)
-    _came: int = field(default=0, init=False)
 
     def begin(self) -> None:
         self._warm = min(self.config.warm, self.n)
@@ -116,7 +115,6 @@ class ConfidentSearch(SampleChains):
             scores = {**candidate.scores, SCORE: known}
             self.chains[given % self.count].candidates.append(replace(candidate, scores=scores))
             given += 1
-        self._came = given
         warm = given < self._warm
         if not warm:
             self._raise_bar()
@@ -128,10 +126,9 @@ class ConfidentSearch(SampleChains):
             if not branch.finished and self._goes_on(at, branch):
                 return
             self._land(at, branch)
-        self._came += 1
         if self._bar is None:
             self.begin_next(at, self._warm)
-            if self._came >= self._warm:
+            if not self.busy:  # all came, or the budget leaves no more of them
                 self._raise_bar()
                 self.begin_more(self.n)
         else:
@@ -145,9 +142,9 @@ class ConfidentSearch(SampleChains):
 
     def _goes_on(self, at: int, branch: Branch) -> bool:
         """Ask for the next chunk of a sample that is not under the bar."""
-        until = chunk_of(self.start.limit, length_of(branch), self.config.chunk)
+        until = chunk_of(self.start.limit, branch.tokens, self.config.chunk)
         known = self._confidence(branch)
-        full = length_of(branch) >= self.config.window
+        full = branch.tokens >= self.config.window
         if until is None or (full and known is not None and known < (self._bar or 0.0)):
             return False
         return self.generate(at, branch, until)

@@ -39,7 +39,7 @@ from mull.strategies.base import (
     Strategy,
 )
 from mull.strategies.live import Job, LiveJob
-from mull.strategies.needs import POLICY, check_needs, spec_of
+from mull.strategies.needs import POLICY, check_needs, needs_of, spec_of
 from mull.types import Completion, Delta, EngineInfo, Request, StopReason, Usage
 from mull.verifiers.base import Verifier
 
@@ -123,7 +123,9 @@ async def drive(
     ``on_delta`` gets the pieces of final work from engines that give them. Closing the iterator
     cancels everything in flight. An ``EngineError`` becomes a ``Failure`` in its search; any other
     exception ends the drive with all work cancelled, as does an ``AuthError`` or ``NotFoundError``
-    of an engine that has not answered yet: its key, or its model's name, is wrong.
+    of an engine that has not answered yet: its key, or its model's name, is wrong. So does a
+    limit in FLOPs or money that cannot count what an engine does, or a verifier did
+    (``BudgetError``).
     """
     if not engines:
         raise UsageError("drive needs an engine: give at least {'policy': engine}")
@@ -158,7 +160,7 @@ class _Driver:
         self.on_delta = on_delta
         self.max_active = max_active or 4 * sum(lane.free for lane in self.lanes.values())
         # New problems feed the policy: an idle judge is no reason to open more of them.
-        policy = self.lanes.get("policy")
+        policy = self.lanes.get(POLICY)
         self.entrance = [policy] if policy else list(self.lanes.values())
         self.active: dict[int, LiveJob] = {}
         self.held: dict[tuple[int, int], tuple[_Lane, LiveJob, Generate]] = {}
@@ -251,9 +253,9 @@ class _Driver:
             self.jobs = None
             self.ready.set()
             return False
-        for lane in self.entrance:
-            check_countable(job.start.budget, lane.info)
         self._check(job)
+        for name in needs_of(job.strategy).engines:
+            check_countable(job.start.budget, self.lanes[name].info)
         search = job.strategy.start(job.start)
         ledger = Ledger(self.cost_model) if job.ledger is None else job.ledger
         live = LiveJob(job, search, ledger, self.opened, self.loop.time())
@@ -274,7 +276,7 @@ class _Driver:
 
     def _offer(self) -> bool:
         """Offer the policy's idle slots to the searches in flight, oldest first, for guesses."""
-        lane = self.lanes.get("policy")
+        lane = self.lanes.get(POLICY)
         if lane is None or lane.free <= 0 or lane.queued:
             return False
         guessing = [live for live in self.active.values() if live.job.start.speculate]
@@ -524,6 +526,7 @@ class _Driver:
             live.book(action.id, 0)
             live.scoring -= 1
             usage = meter.total if action.branches else Usage()
+            check_countable(live.job.start.budget, verifier.info, usage)
             self._told(live, Outcome(action.id, 0, failure or tuple(scores[at:end]), usage))
             self._close(live)
             at = end

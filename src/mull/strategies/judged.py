@@ -42,7 +42,7 @@ class GradedSearch(FollowedSearch):
     reader: Callable[[str], float | None] = read_grade
 
     def follow(self, candidate: Candidate, branch: Branch) -> int:
-        view = self.question(branch.problem, candidate.text)
+        view = self.question(branch.problem, branch.text)
         return self.generate(
             Branch(branch.problem, view, (*branch.key, JUDGE_CHILD)),
             Until(self.judge_tokens),
@@ -150,8 +150,8 @@ class KnockoutSearch(SampleSearch):
         self._waiting = [_Match((meet[i], meet[-1 - i])) for i in range(len(meet) // 2)]
 
     def _compare(self, shown: Candidate, other: Candidate) -> int:
-        problem = self.start.problem
-        view = pair_prompt(problem, shown.text, other.text)
+        problem, opening = self.start.problem, self.start.problem.opening
+        view = pair_prompt(problem, opening + shown.text, opening + other.text)
         return self.generate(
             Branch(problem, view, (*shown.key, JUDGE_CHILD, *other.key)),
             Until(self.judge_tokens),

@@ -70,6 +70,9 @@ class JudgedViewSearch(ViewSearch):
         reply = reply_of(outcome.value, read_pair if self.pairwise else read_verdict)
         return reply if isinstance(reply, Failure) else float(reply)
 
+    def _is_reply(self, action: int) -> bool:
+        return action in self._asked_of
+
     def _hear(self, question: Question, outcome: Outcome) -> None:
         reply = self.read(outcome)
         if isinstance(reply, Failure) and reply is not outcome.value:
@@ -122,7 +125,6 @@ class JudgedViewSearch(ViewSearch):
             purpose=Purpose.JUDGE,
         )
         self._asked_of[action] = question
-        self._about[action] = ""
         self._open += 1
 
     def _turn(self, view: View, candidate: int) -> str:

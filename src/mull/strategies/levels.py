@@ -32,11 +32,11 @@ from mull.strategies.base import (
     Work,
     unscored,
 )
-from mull.strategies.choice import Select, choose, path_score
+from mull.strategies.choice import Select, choose, path_candidate, path_score
 from mull.strategies.levels_lane import Lane
 from mull.strategies.levels_rule import Rule
 from mull.strategies.levels_tree import AHEAD, Batch, Node
-from mull.types import GREEDY, Candidate, Completion, StopReason, Unanswered
+from mull.types import GREEDY, Completion
 
 WIDTH = 16
 """Paths side by side where neither the strategy nor the budget says."""
@@ -45,7 +45,8 @@ WIDTH = 16
 def level_width(name: str, n: int | None, budget: Budget | None, times: int = 1) -> int:
     """Paths side by side: the strategy's ``n``, else the budget's samples / ``times``, else 16.
 
-    Raises ``BudgetError`` where the two contradict each other or leave no path.
+    ``times`` is how often the search is repeated. Raises ``BudgetError`` where the two contradict
+    each other, leave no path, or leave samples that no path can use.
     """
     given = budget.samples if budget else None
     if n is not None and n < 1:
@@ -59,6 +60,11 @@ def level_width(name: str, n: int | None, budget: Budget | None, times: int = 1)
         )
     if given < times:
         raise BudgetError(f"{name} needs at least {times} samples; the budget is {given}")
+    if given % times:
+        raise BudgetError(
+            f"{name}(iterations={times}) cannot share {given} samples among its rounds evenly: "
+            f"give a multiple of {times}, or other iterations"
+        )
     return given // times
 
 
@@ -74,11 +80,11 @@ class LevelSearch:
     by ``seed``. Under a ``bounded`` rule a score outside 0..1 is none (``choice.path_score``).
 
     Under a budget in tokens, FLOPs or money a lane asks for no level once its share is spent, nor,
-    where judging is itself a generation (a lookahead, a judge's grade), for more than ``IN_DOUBT``
-    of those at a time. What had finished by then answers; where nothing had, the first lane writes
-    its best path to the end (``owed.py``), and of the others' paths those that they would have
-    extended stand as truncated candidates. Samples that exist already have no steps and take no
-    part.
+    where judging is itself a generation (a lookahead, a judge's grade, the score of a verifier that
+    generates), for more than ``IN_DOUBT`` of those at a time. What had finished by then answers;
+    where nothing had, the first lane writes its best path to the end (``owed.py``), and of the
+    others' paths those that they would have extended stand as truncated candidates. Samples that
+    exist already have no steps and take no part.
     """
 
     start: Start
@@ -140,7 +146,10 @@ class LevelSearch:
             for node, count in lane.ballot().items():
                 votes[node] = votes.get(node, 0) + count
         nodes = sorted((node for node, count in votes.items() if count), key=lambda n: n.key)
-        candidates = tuple(self._candidate(node) for node in nodes)
+        candidates = tuple(
+            path_candidate(self.start, node.there, self.verifier, node.score, node.capped)
+            for node in nodes
+        )
         counts = {node.key: votes[node] for node in nodes}
         ended = Ended.UNFINISHED
         if done:
@@ -231,7 +240,7 @@ class LevelSearch:
     def _wake(self) -> None:
         if self.lanes:
             return
-        budget = _part(self.start.budget, len(self.rules))
+        budget = self.start.budget and self.start.budget.share(len(self.rules))
         first = 0
         for rule in self.rules:
             self.lanes.append(Lane(self, rule, budget, first))
@@ -263,24 +272,3 @@ class LevelSearch:
     def _id(self) -> int:
         self._next += 1
         return self._next - 1
-
-    def _candidate(self, node: Node) -> Candidate:
-        made = self.start.candidate(node.there)
-        if node.score is not None:
-            made = replace(made, scores={**made.scores, self.verifier: node.score})
-        if node.capped:  # the search ended it, at its last step or token
-            missing = made.unanswered and Unanswered.TRUNCATED
-            made = replace(made, stop=StopReason.LENGTH, unanswered=missing)
-        return made
-
-
-def _part(budget: Budget | None, lanes: int) -> Budget | None:
-    """A lane's share of what is metered: lanes do not see each other, so none spends another's."""
-    if budget is None or not budget.metered or lanes == 1:
-        return budget
-    return Budget(
-        tokens=None if budget.tokens is None else -(-budget.tokens // lanes),
-        total_tokens=None if budget.total_tokens is None else -(-budget.total_tokens // lanes),
-        flops=None if budget.flops is None else budget.flops / lanes,
-        cost=None if budget.cost is None else budget.cost / lanes,
-    )

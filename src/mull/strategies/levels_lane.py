@@ -10,7 +10,6 @@ from typing import Protocol
 from mull.budget import Budget
 from mull.rng import derive
 from mull.strategies.base import Ended, Failure, Outcome, Start
-from mull.strategies.chains import length_of
 from mull.strategies.levels_guess import LIKELY, ROOMY, Guess, chances
 from mull.strategies.levels_rule import Level, Rule, Shares, requests, softmax
 from mull.strategies.levels_tree import AHEAD, Batch, Node, Path
@@ -33,7 +32,7 @@ class Desk(Protocol):
     rounds: int
     seed: int
     dear: bool
-    """Whether judging a path is a generation, which a budget in tokens must pay."""
+    """Whether the search judges a path by a generation, which a budget in tokens must pay."""
 
     def step(
         self,
@@ -55,7 +54,11 @@ class Desk(Protocol):
 
 @dataclass(eq=False)
 class Lane:
-    """A subtree under a rule, which begins with n children of the root from index ``first`` on."""
+    """A subtree under a rule, which begins with n children of the root from index ``first`` on.
+
+    Whether its verifier judges by generating is not known until a score that took effect tells;
+    until then a budget in tokens, FLOPs or money is kept as if it did.
+    """
 
     search: Desk
     rule: Rule
@@ -78,6 +81,7 @@ class Lane:
     _settled: int = 0
     _judged: int = 0
     _level_spent: Usage = Usage()
+    _generative: bool | None = None
     _last: Node | None = None
     _news: int = 1
     _plan: list[Guess] = field(default_factory=list)
@@ -121,7 +125,7 @@ class Lane:
         node.capped = over and not node.there.finished
         if node.wanted and not self.search.merge and not self._pays_dear():
             self._want(node)
-        elif self.search.speculate:
+        elif self.search.speculate and not self._may_generate():
             self._judge_ahead(node)
 
     def take_rollout(self, node: Node, rollout: Completion) -> None:
@@ -138,6 +142,8 @@ class Lane:
         """A score came, or did not; ``doubts`` say why, or what of its judges said nothing."""
         node.judged = node.judged + used
         node.score, node.scored = score, True
+        if used.generated or score is not None:
+            node.generated = used.generated > 0
         node.doubts += doubts
         self._news += 1
 
@@ -230,25 +236,42 @@ class Lane:
                 if not node.scored:
                     return False
                 self._level_spent = self._level_spent + node.judged
+                self._learn(node)
             self._judged += 1
         return True
 
     def _refused(self, node: Node) -> bool:
         """Whether the budget is spent before a node is judged, and judging it costs a generation.
 
-        It stays without a score then; nothing is extended any more in any case.
+        It stays without a score then, whatever a guess has brought; nothing is extended any more in
+        any case.
         """
         budget = self.budget
-        if node.settled or budget is None or not self._pays_dear():
+        if node.settled or budget is None or not (self.search.dear or self._generative):
             return False
         if not budget.exhausted(self.spent + self._level_spent):
             return False
         node.settled = node.scored = True
-        node.doubts.append(Failure("BudgetError", f"the budget ({budget}) is spent"))
+        node.score, node.judged, node.generated = None, Usage(), None
+        node.doubts = [Failure("BudgetError", f"the budget ({budget}) is spent")]
         return True
 
     def _pays_dear(self) -> bool:
-        return self.search.dear and self.budget is not None and self.budget.metered
+        """Whether judging is a generation that the budget must pay, or may be one."""
+        return self._may_generate() or (self.search.dear and self._metered)
+
+    def _may_generate(self) -> bool:
+        """Whether the verifier may generate at the expense of the budget."""
+        return self._metered and self._generative is not False
+
+    @property
+    def _metered(self) -> bool:
+        return self.budget is not None and self.budget.metered
+
+    def _learn(self, node: Node) -> None:
+        """What a judged node tells of its verifier: one that has generated once may do so again."""
+        if node.generated is not None and not self._generative:
+            self._generative = node.generated
 
     def _want(self, node: Node) -> None:
         """The node's score is wanted: commit what was asked ahead, else ask."""
@@ -348,7 +371,7 @@ class Lane:
     def _finish(self, counts: dict[Node, int]) -> bool:
         """Write the best path to its end, if that is all that the budget covers: it is owed."""
         best = max(counts, key=lambda node: -math.inf if node.score is None else node.score)
-        if not finish_is_due(self.budget, self.spent, length_of(best.there)):
+        if not finish_is_due(self.budget, self.spent, best.there.tokens):
             return False
         owed = self.search.start.tokens_left(best.there)
         batch = self.search.step(self, best, best.taken, 1, guess=False, owed=owed)
@@ -414,6 +437,7 @@ class Lane:
                 self.failures.append(node.failure)
             if path.same is node:
                 self.spent = self.spent + node.judged
+                self._learn(node)
                 self.failures += node.doubts
 
     def _end(self, stays: list[Path], short: bool) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from mull.errors import SpecError
 from mull.strategies.base import Start
 from mull.strategies.choice import Select, check_select
 from mull.strategies.levels import LevelSearch
 from mull.strategies.levels_rule import Rule
 from mull.strategies.needs import Needs
+from mull.strategies.sample import check_positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +68,6 @@ def check_level_options(name: str, select: str, max_steps: int) -> None:
     """Raise ``SpecError`` for a selection or a number of steps that there is not."""
     check_select(name, select)
     check_positive(name, max_steps=max_steps)
-
-
-def check_positive(name: str, **options: int | None) -> None:
-    """Raise ``SpecError`` for the first option that is given and is not at least 1."""
-    for option, value in options.items():
-        if value is not None and value < 1:
-            raise SpecError(f"{name}({option}={value}): must be at least 1")
 
 
 def level_needs(verifier: str) -> Needs:

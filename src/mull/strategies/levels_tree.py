@@ -19,7 +19,8 @@ class Node:
     """A child that was asked for, wanted or guessed; ``branch`` is there once it came.
 
     ``seen`` is what the verifier is shown: the branch itself, or its rollout. ``used`` and
-    ``failure`` are the generation's, ``judged`` and ``doubts`` those of rollout and score.
+    ``failure`` are the generation's, ``judged`` and ``doubts`` those of rollout and score;
+    ``generated`` says whether its verifier generated to judge it, where that is known.
     ``capped`` paths may go no further. ``early`` are rollout and score asked for as guesses;
     ``settled`` says that they are wanted. ``taken`` children are in use; ``visits`` counts the
     paths that the node stands for.
@@ -42,6 +43,7 @@ class Node:
     doubts: list[Failure] = field(default_factory=list)
     used: Usage = Usage()
     judged: Usage = Usage()
+    generated: bool | None = None
     batches: dict[int, Batch] = field(default_factory=dict)
     children: dict[int, Node] = field(default_factory=dict)
     taken: int = 0

@@ -8,16 +8,18 @@ it cancelled. This file starts no work; ``drive.py`` does.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from mull.budget import Ledger, Meter, Purpose
 from mull.engines.adapt import AdaptingEngine
 from mull.errors import UsageError
 from mull.strategies.base import Adapt, Generate, Score, Search, Start, Strategy, Work
-from mull.strategies.needs import spec_of
+from mull.strategies.needs import POLICY, spec_of
+from mull.strategies.owed import projected
+from mull.types import ThresholdDFS, TokenBeam
 
 Turn = tuple[int, int]
 
@@ -40,16 +42,19 @@ def counts_as_sample(action: Generate) -> bool:
     """Whether an action makes paths of the solution: the policy's own, or a reviser's."""
     if action.purpose is Purpose.JUDGE:
         return False
-    return action.engine == "policy" or action.purpose is Purpose.REVISION
+    return action.engine == POLICY or action.purpose is Purpose.REVISION
 
 
 def cost_in_samples(action: Generate) -> tuple[int, int]:
     """(depth, samples) at which an action counts.
 
-    A rollout of k steps costs k samples more, beside the path whose step it is made to judge.
+    A rollout of k steps costs k samples more, beside the path whose step it is made to judge. A
+    search over tokens costs its width, however few of what it finds are asked for.
     """
     if action.purpose is Purpose.LOOKAHEAD:
         return action.branch.depth - 1, action.count * (action.until.steps or 1)
+    if isinstance(action.decoding, TokenBeam | ThresholdDFS):
+        return action.branch.depth, max(action.count, action.decoding.width)
     return action.branch.depth, action.count
 
 
@@ -124,17 +129,19 @@ class LiveJob:
         the deadline cut off is left out; what the search itself gave up is not.
         """
         samples = dict(self.samples)
-        for id, _ in self.failed | self.absent:
+        missing = Counter(id for id, _ in self.failed | self.absent)
+        for id, turns in missing.items():
             action = self.works[id]
             if id in self.counted and isinstance(action, Generate):
                 depth, count = cost_in_samples(action)
-                samples[depth] -= count // action.count
+                samples[depth] -= count * turns // action.count
         return max(samples.values(), default=0)
 
     def affordable(self) -> bool:
         """Whether the hard limits cover one more guess behind all work that may still be made.
 
-        FLOPs and money of what is not made yet: as a token of this job has cost until now.
+        What is not made yet is taken to cost, with its prompts and scores, as a token of this job
+        has until now (``owed.projected``).
         """
         budget = self.job.start.budget
         if budget is None or not budget.metered:
@@ -145,17 +152,7 @@ class LiveJob:
             if isinstance(action := self.works[id], Generate)
         )
         total = self.ledger.total
-        if not total.generated:
-            return False
-        scale = 1 + worst / total.generated
-        return not budget.exhausted(
-            replace(
-                total,
-                generated=total.generated + worst,
-                flops=total.flops * scale,
-                cost=total.cost * scale,
-            )
-        )
+        return total.generated > 0 and not budget.exhausted(projected(total, worst))
 
     def row(self, id: int, index: int) -> Purpose:
         """The ledger row on which a turn's cost stands."""

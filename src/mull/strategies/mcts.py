@@ -16,7 +16,6 @@ from typing import Literal
 
 from mull.errors import SpecError
 from mull.strategies.base import Outcome, Search, Start
-from mull.strategies.chains import length_of
 from mull.strategies.choice import Select
 from mull.strategies.needs import POLICY, Needs
 from mull.strategies.sample import FAR, samples_of
@@ -47,7 +46,8 @@ class Mcts:
 
     A sample is a path at a depth: at most ``n`` children (or the budget's samples) are asked for at
     any depth, with ``rollout`` at all depths together, and the search ends when every path is at an
-    end or there is no room. ``simulations`` ends it sooner. All ends are candidates for ``select``.
+    end (the model's, or the task's limit of tokens) or there is no room. ``simulations`` ends it
+    sooner. All ends are candidates for ``select``.
     """
 
     n: int | None = None
@@ -84,19 +84,30 @@ class Mcts:
         n = samples_of("mcts", self.n, start.budget) if given else FAR
         branch = self.branch or min(n, BRANCH)
         root = 2 * branch if n == FAR else max(n // 2, min(n, 2 * branch))
-        config = replace(self, n=n, branch=branch, root_branch=self.root_branch or root)
-        return MctsSearch(start, self.verifier, self.select, self.flight, config=config)
+        return MctsSearch(
+            start,
+            self.verifier,
+            self.select,
+            self.flight,
+            config=self,
+            n=n,
+            branch=branch,
+            root_branch=self.root_branch or root,
+        )
 
 
 @dataclass
 class MctsSearch(TreeSearch):
-    """See ``Mcts``. ``config`` holds its parameters, the numbers of branches settled.
+    """See ``Mcts``; ``n``, ``branch`` and ``root_branch`` are its numbers as they were settled.
 
     ``_leaves`` are the nodes of a depth that may be extended, ``_ready`` those that have one of
     them at or below them, so that a walk down never ends where nothing can be done.
     """
 
     config: Mcts
+    n: int
+    branch: int
+    root_branch: int
     started: int = field(default=0, init=False)
     _expanding: dict[int, Node] = field(default_factory=dict, init=False)
     _rolling: dict[int, Node] = field(default_factory=dict, init=False)
@@ -107,9 +118,6 @@ class MctsSearch(TreeSearch):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.n = self.config.n or FAR
-        self.branch = self.config.branch or BRANCH
-        self.root_branch = self.config.root_branch or self.branch
         self._plant(self.root)
 
     def grow(self) -> bool:
@@ -148,7 +156,7 @@ class MctsSearch(TreeSearch):
             self._landed(node)
             return
         child, new = node.adopt(outcome.value, node.branch)
-        self.longest = max(self.longest, length_of(child.branch))
+        self.longest = max(self.longest, child.branch.tokens)
         if new and self.config.prior == "logprob":
             # Bounded below: of two unlikely steps one may still be entered.
             child.weight = math.exp(max(outcome.value.mean_logprob or 0.0, LEAST))
@@ -159,6 +167,9 @@ class MctsSearch(TreeSearch):
             self._back(child)
         else:
             child.joined += 1
+
+    def extended(self, action: int) -> Branch:
+        return (self._rolling.get(action) or self._expanding[action]).branch
 
     def land(self, node: Node) -> None:
         worth = node.score or 0.0
@@ -200,10 +211,8 @@ class MctsSearch(TreeSearch):
 
     def _value(self, child: Node) -> None:
         """Have a new child valued: by its own score, or by that of a rollout."""
-        if not self.config.rollout or child.branch.finished:
+        if not self.config.rollout or self.at_end(child.branch):
             self.judge(child)
-        elif self.start.tokens_left(child.branch) < 1:
-            self._settle(child, 0.0)
         else:
             # A rollout's index is none of the children's, so it draws on its own.
             until = self._until(child.branch, None)
@@ -249,8 +258,8 @@ class MctsSearch(TreeSearch):
     def _plant(self, node: Node) -> None:
         """Let a node be extended, if it can be."""
         branch = node.branch
-        open_end = not branch.finished and branch.depth < self.config.max_steps
-        if open_end and self.start.tokens_left(branch) > 0 and self._room(branch.depth) > 0:
+        open_end = not self.at_end(branch) and branch.depth < self.config.max_steps
+        if open_end and self._room(branch.depth) > 0:
             self._leaves[branch.depth].add(node)
             self._refresh(node)
 

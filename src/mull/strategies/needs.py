@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
 
 from mull.errors import UnsupportedError, UsageError
+from mull.strategies.base import POLICY as POLICY  # noqa: PLC0414  (passed on)
 from mull.strategies.base import Strategy
 from mull.types import EngineInfo, Prompt, Sampling
 
-POLICY = "policy"
 ABILITIES: Mapping[str, str] = {
     "logprobs": "tells log-probabilities",
     "continue_assistant": "goes on with a turn that was begun",

@@ -15,11 +15,31 @@ from mull.budget import Budget
 from mull.types import Usage
 
 
+def projected(spent: Usage, tokens: int) -> Usage:
+    """What is spent once so many more tokens are generated.
+
+    Each costs new prompt tokens (its scores are among them), FLOPs and money as a generated token
+    has until now; so some must have been generated.
+
+    >>> ahead = projected(Usage(prompt=50, cached=10, generated=20, cost=4.0), 10)
+    >>> ahead.generated, ahead.prompt - ahead.cached, ahead.cost
+    (30, 60, 6.0)
+    """
+    scale = 1 + tokens / spent.generated
+    return replace(
+        spent,
+        generated=spent.generated + tokens,
+        prompt=spent.cached + round((spent.prompt - spent.cached) * scale),
+        flops=spent.flops * scale,
+        cost=spent.cost * scale,
+    )
+
+
 def finish_is_due(budget: Budget | None, spent: Usage, tokens: int) -> bool:
     """Whether what is left covers no more than the finish of a path that has ``tokens`` tokens.
 
-    That is taken to be as many again, each of which costs new prompt tokens, FLOPs and money as a
-    generated token has until now. Seconds are the driver's clock, which no search sees.
+    That is taken to be as many again (``projected``). Seconds are the driver's clock, which no
+    search sees.
 
     >>> budget = Budget(tokens=100)
     >>> [finish_is_due(budget, Usage(generated=made), 30) for made in (60, 80, 120)]
@@ -27,12 +47,4 @@ def finish_is_due(budget: Budget | None, spent: Usage, tokens: int) -> bool:
     """
     if budget is None or not budget.metered or not spent.generated:
         return False
-    scale = 1 + tokens / spent.generated
-    ahead = replace(
-        spent,
-        generated=spent.generated + tokens,
-        prompt=spent.cached + round((spent.prompt - spent.cached) * scale),
-        flops=spent.flops * scale,
-        cost=spent.cost * scale,
-    )
-    return budget.exhausted(ahead)
+    return budget.exhausted(projected(spent, tokens))

@@ -16,8 +16,9 @@ from mull.errors import SpecError
 from mull.rng import derive
 from mull.strategies.base import Search, Start
 from mull.strategies.levels import level_width
-from mull.strategies.levels_options import LevelOptions, check_positive
+from mull.strategies.levels_options import LevelOptions
 from mull.strategies.levels_rule import Entry, Level, Shares, softmax
+from mull.strategies.sample import check_positive
 
 Mode = Literal["incremental", "product", "odds"]
 EDGE = 1e-6
@@ -104,10 +105,10 @@ class Particles(LevelOptions):
     """Particle filter of n particles; with ``iterations`` above 1, particle Gibbs.
 
     n x iterations are the budget's samples (n is 16 where nothing is given). Each iteration after
-    the first keeps one particle of the one before, drawn by weight, and grows the others around it;
-    all iterations vote. ``seed`` moves the draws of resampling and of what is kept. Scores must lie
-    in 0..1: another is a ``ScoreError``; in the weights they are kept 1e-6 from the ends. The other
-    options are those of ``LevelOptions``.
+    the first keeps one particle of the one before, drawn by weight, and grows n - 1 others around
+    it, so it draws a sample less than the first; all iterations vote. ``seed`` moves the draws of
+    resampling and of what is kept. Scores must lie in 0..1: another is a ``ScoreError``; in the
+    weights they are kept 1e-6 from the ends. The other options are those of ``LevelOptions``.
     """
 
     n: int | None = None

@@ -45,10 +45,16 @@ def samples_of(name: str, n: int | None, budget: Budget | None) -> int:
     return n or given or FAR
 
 
+def check_positive(name: str, **options: int | None) -> None:
+    """Raise ``SpecError`` for the first option that is given and is not at least 1."""
+    for option, value in options.items():
+        if value is not None and value < 1:
+            raise SpecError(f"{name}({option}={value}): must be at least 1")
+
+
 def check_options(name: str, window: int, quorum: float = 0.0) -> None:
     """Raise ``SpecError`` for a window or a quorum out of range."""
-    if window < 1:
-        raise SpecError(f"{name}(window={window}): window must be at least 1")
+    check_positive(name, window=window)
     if not 0.0 <= quorum <= 1.0:
         raise SpecError(f"{name}(quorum={quorum}): quorum must lie in 0..1")
 
@@ -64,11 +70,12 @@ class SampleSearch(OrderedSearch):
     """Up to ``n`` samples, a stopping rule if given, a selection at any moment.
 
     ``quorum`` is the share of the samples asked for that must come back (failed ones do not): below
-    it there is no answer, rather than a vote of the few in silence. Samples that exist already
-    count where they were drawn as this search draws. Without a number of samples of its own, the
-    search gives up after ``window`` samples in a row that failed or said nothing: they cost nothing
-    that would ever exhaust the budget. Samples are asked for by the ``unit``: the ranks of one
-    threshold search come of one request, and those that it does not have are not missed.
+    it there is no answer, rather than a vote of the few in silence, and a failure ``Quorum`` tells
+    how few came. Samples that exist already count where they were drawn as this search draws.
+    Without a number of samples of its own, the search gives up after ``window`` samples in a row
+    that failed or said nothing: they cost nothing that would ever exhaust the budget. Samples are
+    asked for by the ``unit``: the ranks of one threshold search come of one request, and those that
+    it does not have are not missed.
     """
 
     n: int
@@ -121,8 +128,14 @@ class SampleSearch(OrderedSearch):
             elif isinstance(outcome.value, Failure):
                 failures.append(outcome.value)
         candidates = self._marked(candidates)
-        enough = len(candidates) >= self.quorum * (came - self._empty)
-        selection = self.select(candidates, self.start.same) if enough else NOTHING
+        due = came - self._empty
+        if len(candidates) >= self.quorum * due:
+            selection = self.select(candidates, self.start.same)
+        else:
+            answered = sum(candidate.answer is not None for candidate in candidates)
+            selection = replace(NOTHING, n_answered=answered, left_out=answered)
+            if candidates:  # the failures say it where none came
+                failures.append(Failure("Quorum", f"{len(candidates)} of {due} samples came"))
         return Result((selection,), tuple(candidates), tuple(failures), self.ended)
 
     def _read(self, action: int, completion: Completion) -> tuple[Candidate, Branch]:

@@ -117,6 +117,10 @@ class FollowedSearch(SampleSearch):
         """Whether a score that a candidate came with can be used."""
         return math.isfinite(score)
 
+    def _is_reply(self, action: int) -> bool:
+        """Whether an action asks about a sample, and does not draw one."""
+        return action in self._about
+
     def take(self, outcome: Outcome) -> None:
         text = self._about.get(outcome.action)
         if text is None:
@@ -131,14 +135,14 @@ class FollowedSearch(SampleSearch):
     def result(self) -> Result:
         """The selection so far, by whatever has been read so far."""
         result = super().result()
-        replies = [self.read(o) for o in self._inbox.held() if o.action in self._about]
+        replies = [self.read(o) for o in self._inbox.held() if self._is_reply(o.action)]
         early = tuple(reply for reply in replies if isinstance(reply, Failure))
         failures = (*result.failures, *early)
         ended = end_of(self.ended, failures) if self.done else Ended.UNFINISHED
         return replace(result, failures=failures, ended=ended)
 
     def _early(self) -> list[Outcome]:
-        held = (o for o in self._inbox.held() if o.action not in self._about)
+        held = (o for o in self._inbox.held() if not self._is_reply(o.action))
         return [outcome for outcome in held if not self._void(outcome)]
 
     def _marked(self, candidates: list[Candidate]) -> list[Candidate]:

@@ -10,6 +10,7 @@ from mull.errors import SpecError
 from mull.strategies.attempts_tree import attempts_tree
 from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result, Search, Start
 from mull.strategies.judge import (
+    JUDGE,
     JUDGE_CHILD,
     VERDICT_TOKENS,
     grade_prompt,
@@ -104,10 +105,10 @@ class RefineSearch(OrderedSearch):
 
     def result(self) -> Result:
         """The best attempt so far; one that the judge has not graded counts where none has."""
-        select = ByScore("judge", FirstBest("judge"), self.start.majority)
+        select = ByScore(JUDGE, FirstBest(JUDGE), self.start.majority)
         selection = select(self.candidates, self.start.same)
         ended = self.ended if self.done else Ended.UNFINISHED
-        tree = attempts_tree(self.candidates, "judge", self._lost, self._criticism.items())
+        tree = attempts_tree(self.candidates, JUDGE, self._lost, self._criticism.items())
         return Result((selection,), tuple(self.candidates), tuple(self.failures), ended, tree)
 
     def _attempt(self) -> None:
@@ -125,14 +126,14 @@ class RefineSearch(OrderedSearch):
     def _landed(self, branch: Branch, candidate: Candidate) -> None:
         """An attempt came: have it judged, unless the budget is spent."""
         self.candidates.append(candidate)
-        known = candidate.scores.get("judge", math.nan)
+        known = candidate.scores.get(JUDGE, math.nan)
         budget = self.start.budget
         if budget is not None and budget.exhausted(self.spent):
             self.ended = Ended.BUDGET
         elif math.isfinite(known):
             self._onward(branch, known, "")
         else:
-            view = grade_prompt(branch.problem, candidate.text)
+            view = grade_prompt(branch.problem, branch.text)
             asked = Branch(branch.problem, view, (*branch.key, JUDGE_CHILD))
             action = self.generate(
                 asked,
@@ -151,7 +152,7 @@ class RefineSearch(OrderedSearch):
             self._onward(branch, None, "")
             return
         last = self.candidates[-1]
-        self.candidates[-1] = replace(last, scores={**last.scores, "judge": grade})
+        self.candidates[-1] = replace(last, scores={**last.scores, JUDGE: grade})
         text = outcome.value.text if isinstance(outcome.value, Completion) else ""
         self._onward(branch, grade, without_verdict(text))
 

@@ -18,7 +18,7 @@ from mull.types import GREEDY, Candidate
 
 @dataclass(frozen=True, slots=True)
 class First:
-    """Selects the first sample's answer, none if that sample has none."""
+    """Selects the answer of the first sample that came, none if that one has none."""
 
     def __call__(self, candidates: Sequence[Candidate], same: Same = exact) -> Selection:
         first = min(candidates, key=lambda candidate: candidate.key, default=None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from mull.errors import SpecError
 from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result, Search, Start
-from mull.strategies.chains import chunk_of, length_of
+from mull.strategies.chains import chunk_of
 from mull.strategies.needs import Needs
 from mull.strategies.owed import finish_is_due
 from mull.strategies.sample import FAR, UNSAID, branch_of, samples_of
@@ -189,7 +189,7 @@ class RejectionSearch(OrderedSearch):
             return
         for branch in alive:
             chunk = self.config.chunk if len(racing) > 1 else None
-            until = chunk_of(self.start.limit, length_of(branch), chunk)
+            until = chunk_of(self.start.limit, branch.tokens, chunk)
             if until is not None:
                 self._parents[self.generate(branch, until)] = branch
                 self._waiting += 1
@@ -202,9 +202,9 @@ class RejectionSearch(OrderedSearch):
         """Write the best of the race to its end if nothing ended and it is all that is left."""
         if not self._owes or self._finished:
             return False
-        if not finish_is_due(self.start.budget, self.spent, length_of(best)):
+        if not finish_is_due(self.start.budget, self.spent, best.tokens):
             return False
-        until = chunk_of(self.start.limit, length_of(best), None)
+        until = chunk_of(self.start.limit, best.tokens, None)
         if until is None:
             return False
         self._owes, self.ended = False, Ended.BUDGET

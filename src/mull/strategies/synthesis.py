@@ -11,7 +11,14 @@ from mull.selection import Same, Selection, exact, group
 from mull.strategies.base import Ended, Outcome, Result, Search, Start
 from mull.strategies.judge import mark_for
 from mull.strategies.needs import POLICY, Needs
-from mull.strategies.sample import WINDOW, SampleSearch, check_options, samples_of
+from mull.strategies.sample import (
+    FAR,
+    UNSAID,
+    WINDOW,
+    SampleSearch,
+    check_options,
+    samples_of,
+)
 from mull.strategies.scored import end_of
 from mull.types import Branch, Candidate, Completion, Message, Problem, Prompt
 
@@ -28,7 +35,7 @@ class Synthesis:
 
     ``judge`` names the engine that reads all solutions and writes one more (``policy``: the model
     itself); it is no sample. Where it does not answer, or all samples agree before it is asked, the
-    vote answers.
+    vote answers. Where neither ``n`` nor the budget says how many, it takes 16 samples.
     """
 
     n: int | None = None
@@ -49,9 +56,12 @@ class Synthesis:
         return Needs(engines=tuple(dict.fromkeys((POLICY, self.judge))))
 
     def start(self, start: Start) -> Search:
+        n = samples_of("synthesis", self.n, start.budget)
+        # Samples are read once they are there: without an end of their own they would leave
+        # nothing of the budget to read them with.
         return SynthesisSearch(
             start,
-            samples_of("synthesis", self.n, start.budget),
+            UNSAID if n == FAR else n,
             start.majority,
             start.sampling,
             window=self.window,
@@ -123,7 +133,7 @@ class SynthesisSearch(SampleSearch):
         if len(group(answered, self.start.same)) < 2:
             return  # nothing to weigh
         problem = self.start.problem
-        view = synthesis_prompt(problem, [c.text for c in self.candidates])
+        view = synthesis_prompt(problem, [problem.opening + c.text for c in self.candidates])
         self._parent = Branch(problem, view, (KEY,))
         self._action = self.generate(
             self._parent, self.start.limit, engine=self.judge, purpose=Purpose.JUDGE

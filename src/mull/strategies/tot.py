@@ -25,9 +25,10 @@ from mull.strategies.judge import (
 )
 from mull.strategies.levels import LevelSearch
 from mull.strategies.levels_lane import Lane
-from mull.strategies.levels_options import check_level_options, check_positive, level_needs
+from mull.strategies.levels_options import check_level_options, level_needs
 from mull.strategies.levels_tree import Node
 from mull.strategies.needs import POLICY, Needs
+from mull.strategies.sample import check_positive
 from mull.types import GREEDY, Branch, Problem, Prompt, Until, Usage
 
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from mull.errors import SpecError
 from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result
-from mull.strategies.choice import Select, check_select, choose, path_score
+from mull.strategies.choice import Select, check_select, choose, path_candidate, path_score
 from mull.strategies.owed import finish_is_due
 from mull.types import Branch, Candidate, Completion, Fate, TreeNode
 
@@ -115,6 +115,10 @@ class TreeSearch(OrderedSearch):
         """A completion, or its failure."""
 
     @abstractmethod
+    def extended(self, action: int) -> Branch:
+        """The branch of which a generation in flight asks for children."""
+
+    @abstractmethod
     def land(self, node: Node) -> None:
         """A node has its score, or will have none: ``node.score`` is ``None`` then."""
 
@@ -130,13 +134,14 @@ class TreeSearch(OrderedSearch):
         self._go_on()
 
     def take(self, outcome: Outcome) -> None:
-        if isinstance(outcome.value, Completion) and outcome.value.stop.finished:
-            self._owes = False
+        if isinstance(outcome.value, Completion):
+            child = self.extended(outcome.action).child(outcome.value)
+            self._owes = self._owes and not self.at_end(child)
         node = self._scoring.pop(outcome.action, None)
         if node is None:
             self.came(outcome)
         else:
-            read = path_score(self.verifier, outcome.value, self.select, bounded=True)
+            read = self._read(outcome)
             if not isinstance(read, Failure):
                 node.score = read
             elif read is not outcome.value:  # a failed outcome is in the list already
@@ -146,19 +151,24 @@ class TreeSearch(OrderedSearch):
         self._go_on()
 
     def result(self) -> Result:
-        """The choice among the ends so far, and the tree."""
-        nodes = sorted(self.root.walk(), key=lambda node: node.branch.key)
-        ends = [node for node in nodes if node.branch.finished]
-        candidates = [self._candidate(node) for node in ends]
+        """The choice among the ends so far, and the tree; what came before its turn counts too."""
+        early, scores, failures = self._early()
+        nodes = sorted([*self.root.walk(), *early], key=lambda node: node.branch.key)
+        ends = [node for node in nodes if self.at_end(node.branch)]
+        candidates = [self._candidate(node, scores.get(node, node.score)) for node in ends]
         votes = {node.branch.key: node.copies for node in ends}
         chosen = choose(self.select, self.verifier, candidates, votes, self.start)
         return Result(
             (chosen,),
             tuple(candidates),
-            tuple(self.failures),
+            (*self.failures, *failures),
             self.ended if self._over() else Ended.UNFINISHED,
             self._record(nodes),
         )
+
+    def at_end(self, branch: Branch) -> bool:
+        """Whether nothing will follow: the model ended, or the task's limit leaves no token."""
+        return branch.finished or self.start.tokens_left(branch) < 1
 
     def judge(self, node: Node) -> None:
         """Ask for a node's score."""
@@ -180,15 +190,34 @@ class TreeSearch(OrderedSearch):
         if not self.flying:
             self.ended = Ended.BUDGET if spent and not self.complete() else Ended.COMPLETE
 
+    def _read(self, outcome: Outcome) -> float | Failure:
+        return path_score(self.verifier, outcome.value, self.select, bounded=True)
+
+    def _early(self) -> tuple[list[Node], dict[Node, float], list[Failure]]:
+        """What came before its turn: the solutions that ended, each a node of its own; the scores
+        of nodes; the failures."""
+        ends: list[Node] = []
+        scores: dict[Node, float] = {}
+        failures: list[Failure] = []
+        for outcome in self._inbox.held():
+            node, value = self._scoring.get(outcome.action), outcome.value
+            read = value if node is None else self._read(outcome)
+            if isinstance(read, Failure):
+                failures.append(read)
+            elif node is not None and isinstance(read, float):
+                scores[node] = read
+            elif isinstance(value, Completion):
+                child = self.extended(outcome.action).child(value)
+                ends += [Node(child)] if self.at_end(child) else []
+        return ends, scores, failures
+
     def _over(self) -> bool:
         """``done``, without waking a search that was not begun."""
-        return self._begun and not self._queue and (self._stopped or not len(self._inbox))
+        return self._begun and not self._queue and (self._stopped or not self.waiting)
 
-    def _candidate(self, node: Node) -> Candidate:
-        made = self.start.candidate(node.branch)
-        if node.score is None:
-            return made
-        return replace(made, scores={**made.scores, self.verifier: node.score})
+    def _candidate(self, node: Node, score: float | None) -> Candidate:
+        capped = not node.branch.finished
+        return path_candidate(self.start, node.branch, self.verifier, score, capped)
 
     def _record(self, nodes: Sequence[Node]) -> tuple[TreeNode, ...]:
         made = [
@@ -200,7 +229,7 @@ class TreeSearch(OrderedSearch):
         return tuple(sorted([*made, *lost], key=lambda node: node.key))
 
     def _fate(self, node: Node) -> Fate:
-        if node.branch.finished:
+        if self.at_end(node.branch):
             return Fate.FINISHED
         if node.children or node.asked:
             return Fate.KEPT
