@@ -29,6 +29,7 @@ KINDS = [
 ]
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 @settings(max_examples=25, deadline=None)
 @given(world=st.integers(0, 50), slots=SLOTS, schedule=SEEDS, tokens=st.integers(0, 200))

@@ -110,8 +110,12 @@ class Guessing(Toy):
 
     def commit(self, guess: int) -> None:
         """A guess was right: its turns come now, after those of all that was asked before."""
-        self._inbox.expect(guess, self.guessed.pop(guess))
-        self._queue.append(Commit((guess,)))
+        span = self.guessed.pop(guess)
+        self._inbox.expect(guess, span)
+        if self._refused(guess, span):
+            self._queue.append(Cancel(tuple((guess, index) for index in span)))
+        else:
+            self._queue.append(Commit((guess,)))
 
     def forget(self, guesses: Iterable[int]) -> None:
         """Guesses were wrong."""
