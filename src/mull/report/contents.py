@@ -54,13 +54,18 @@ def means(line: Series, resamples: int) -> dict[str, Interval]:
 def brief(studies: Sequence[Study]) -> Table:
     """The strategies side by side, narrow enough for a terminal: what all share is said below."""
     full = cells(studies)
-    heads = tuple(full.columns[i] for i in (0, 2, 3, 5, 7, 8, 9))
     labels, ending = _parted([study.line.label for study in studies])
+    shared = [ending] if ending else []
+    shown = [2, 3, 5, 7, 8, 9]
+    if len({row[2] for row in full.rows}) == 1:
+        shown.remove(2)
+        shared.append(f"{full.rows[0][2]:,} problems")
+    heads = tuple(full.columns[i] for i in (0, *shown))
     rows = tuple(
-        (label, row[2], row[3], _point(row[5]), *row[7:10])
+        (label, *(_point(row[i]) if i == 5 else row[i] for i in shown))
         for label, row in zip(labels, full.rows, strict=True)
     )
-    note = f"{f'{ending}. ' if ending else ''}Samples, tokens and FLOPs are those of a problem."
+    note = f"{f'{BETWEEN.join(shared)}. ' if shared else ''}Costs are means a problem."
     return Table("brief", full.title, heads, rows, note)
 
 

@@ -207,6 +207,7 @@ def terminal(table: Table) -> RichTable:
         title=Text(safe_terminal(table.title), style="bold"),
         caption=Text(safe_terminal(table.note)) if table.note else None,
         box=box.SIMPLE_HEAD,
+        pad_edge=False,
         title_justify="left",
         caption_justify="left",
     )
