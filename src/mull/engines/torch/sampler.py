@@ -149,9 +149,7 @@ def _largest(weights: Tensor, width: int) -> tuple[Tensor, Tensor]:
     if width < weights.shape[1]:
         # Which of equals it takes, and in which order, is topk's own affair: see to both.
         kept, ids = torch.topk(weights, width, dim=-1)
-        least = kept[:, -1:]
-        if bool(((weights >= least).sum(-1) > width).any()):
-            ids = _first_of_equals(weights, least, width)
+        _take_first_of_equals(weights, kept[:, -1:], ids)
         ids = ids.sort(dim=-1).values
         kept, order = weights.gather(1, ids).sort(dim=-1, descending=True, stable=True)
         return kept, ids.gather(1, order)
@@ -159,9 +157,18 @@ def _largest(weights: Tensor, width: int) -> tuple[Tensor, Tensor]:
     return kept, ids
 
 
-def _first_of_equals(weights: Tensor, least: Tensor, width: int) -> Tensor:
-    """Ids [rows, width] of the weights above ``least`` [rows, 1] and the first of those equal."""
-    above, equal = weights > least, ~(weights < least) & ~(weights > least)  # NaN: equal to any
-    room = width - above.sum(-1, keepdim=True)
-    chosen = above | (equal & (equal.cumsum(-1) <= room))
-    return chosen.nonzero()[:, 1].view(len(weights), width)
+def _take_first_of_equals(weights: Tensor, least: Tensor, ids: Tensor) -> None:
+    """Where more than fit are no less than ``least`` [rows, 1], write to ``ids`` [rows, width]
+    those above it and the first of its equals.
+    """
+    width = ids.shape[1]
+    reach = weights >= least
+    crowded = reach.sum(-1) > width
+    if not bool(crowded.any()):
+        return
+    row, token = (reach & crowded[:, None]).nonzero(as_tuple=True)
+    equal = weights[row, token] == least[row, 0]
+    ends = torch.bincount(row[equal], minlength=len(ids)).cumsum(0)
+    place = equal.cumsum(0) - (ends - ends.diff(prepend=ends.new_zeros(1)))[row]
+    room = width - torch.bincount(row[~equal], minlength=len(ids))
+    ids[crowded] = token[~equal | (place <= room[row])].view(-1, width)
