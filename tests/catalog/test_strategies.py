@@ -81,7 +81,7 @@ def test_the_spec_of_a_strategy_makes_it_again(spec: str) -> None:
             "votes",
             r"unknown strategy 'votes'; valid: ab-mcts, .*, weighted-vote\. Did you mean 'vote'",
         ),
-        ("vote(m=8)", "unknown parameter of vote 'm'; valid: confidence, n, quorum, stop, window"),
+        ("vote(m=8)", "unknown parameter of vote 'm'; valid: confidence, flight, n, quorum, stop"),
         ("greedy(n=8)", "unknown parameter of greedy 'n'; valid: none"),
         ("vote(n=8.5)", r"vote\(n=8.5\): expected a whole number or none"),
         ("vote(n=true)", r"vote\(n=True\): expected a whole number or none"),

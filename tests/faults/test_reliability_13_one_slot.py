@@ -60,14 +60,14 @@ def drawn_job(draw: random.Random, number: int) -> Job:
         strategy: Any = Toy(draw.choice(TOYS))
         limits = {unit: limit for unit, limit in limits.items() if unit in ("tokens", "seconds")}
     else:
-        window = draw.randint(1, 8)
+        flight = draw.randint(1, 8)
         spec = draw.choice(
             [
-                f"sample(window={window})",
-                f"vote(window={window}, quorum={draw.choice([0.0, 0.5, 1.0])})",
-                f"vote(stop=beta, window={window})",
-                f"vote(stop=dirichlet, window={window})",
-                f"best-of-n(window={window})",
+                f"sample(flight={flight})",
+                f"vote(flight={flight}, quorum={draw.choice([0.0, 0.5, 1.0])})",
+                f"vote(stop=beta, flight={flight})",
+                f"vote(stop=dirichlet, flight={flight})",
+                f"best-of-n(flight={flight})",
                 "greedy",
             ]
         )

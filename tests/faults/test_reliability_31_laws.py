@@ -82,7 +82,7 @@ def test_every_selection_is_under_the_laws_above_or_its_own() -> None:
     assert set(SELECTORS) == {"majority", "weighted", "best", "borda", "filter-vote", "per-field"}
 
 
-SPECS = ["vote", "vote(stop=beta)", "vote(stop=dirichlet, window=2)", "best-of-n", "sample"]
+SPECS = ["vote", "vote(stop=beta)", "vote(stop=dirichlet, flight=2)", "best-of-n", "sample"]
 
 
 @FEW
@@ -116,22 +116,22 @@ def test_a_budget_of_n_samples_asks_for_at_most_n_and_ends(
 @given(
     spec=st.sampled_from(SPECS),
     limit=st.integers(1, 1500),
-    window=st.integers(1, 9),
+    flight=st.integers(1, 9),
     slots=st.integers(1, 8),
     seed=st.integers(0, 2**16),
 )
 def test_a_token_budget_is_overrun_by_what_was_in_flight_at_most(
-    spec: str, limit: int, window: int, slots: int, seed: int
+    spec: str, limit: int, flight: int, slots: int, seed: int
 ) -> None:
     name, _, rest = spec.rstrip(")").partition("(")
-    options = [part for part in rest.split(", ") if part and not part.startswith("window")]
-    strategy = load_strategy(f"{name}({', '.join([*options, f'window={window}'])})")
+    options = [part for part in rest.split(", ") if part and not part.startswith("flight")]
+    strategy = load_strategy(f"{name}({', '.join([*options, f'flight={flight}'])})")
     engine = SimulatedEngine(StepModel(), latency=Latency(token_ms=1), slots=slots)
     solved = one(job(strategy, Budget(tokens=limit), success=0.4, seed=seed), engine)
     lengths = [c.tokens for c in solved.result.candidates]
     assert sum(lengths) == engine.stats.generated == solved.ledger.total.generated
-    assert sum(lengths[:-window]) < limit
-    assert engine.stats.max_in_flight <= min(window, slots)
+    assert sum(lengths[:-flight]) < limit
+    assert engine.stats.max_in_flight <= min(flight, slots)
     if solved.result.ended is Ended.BUDGET:
         assert sum(lengths) >= limit
     else:

@@ -29,7 +29,7 @@ PROBLEMS, CHAINS, LENGTH, WINDOW = 12, 2, 4, 2
 def revised(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     """Chains of two lengths: the shorter ones begin the longer ones."""
     folder = tmp_path_factory.mktemp("chains")
-    spec = f"revise(chains={CHAINS}, window={WINDOW}, select=majority)"
+    spec = f"revise(chains={CHAINS}, history={WINDOW}, select=majority)"
     config = make_config(
         {
             "name": "chains",

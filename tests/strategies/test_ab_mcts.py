@@ -134,7 +134,7 @@ def test_it_goes_deeper_where_revisions_help_and_wider_where_they_do_not() -> No
 
 
 def test_a_revision_sees_the_last_attempts_of_its_line_and_no_line_is_too_long() -> None:
-    kind = AbMcts(n=40, depth=3, attempts=1, reviser="policy", flight=1)
+    kind = AbMcts(n=40, depth=3, history=1, reviser="policy", flight=1)
     search = kind.start(Start(problem(), TASK))
     while not search.done:
         for action in search.ask(Room(1)):
@@ -214,7 +214,7 @@ def test_a_verifier_that_never_scores_leaves_the_plain_majority() -> None:
 
 
 @pytest.mark.parametrize(
-    "bad", [{"flight": 0}, {"depth": 0}, {"attempts": 0}, {"posterior": "t"}, {"select": "last"}]
+    "bad", [{"flight": 0}, {"depth": 0}, {"history": 0}, {"posterior": "t"}, {"select": "last"}]
 )
 def test_bad_options_are_refused(bad: dict[str, object]) -> None:
     with pytest.raises(SpecError, match="ab-mcts"):

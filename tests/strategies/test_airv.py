@@ -193,7 +193,7 @@ def test_a_budget_of_samples_gives_the_views() -> None:
 
 def test_a_metered_budget_ends_it_in_time() -> None:
     limits = Budget(tokens=40)
-    solved = solve(Airv(window=1), 2, limits)
+    solved = solve(Airv(flight=1), 2, limits)
     assert solved.result.ended is Ended.BUDGET
     *before, last = [c.tokens for c in solved.result.candidates]
     assert sum(before) < 40 <= sum(before) + last
@@ -296,13 +296,13 @@ class Noted(Likely):
             yield completion
 
 
-@pytest.mark.parametrize("window", [3, 4, 8])
-def test_a_threshold_search_is_asked_whole_whatever_the_budget(window: int) -> None:
+@pytest.mark.parametrize("flight", [3, 4, 8])
+def test_a_threshold_search_is_asked_whole_whatever_the_budget(flight: int) -> None:
     engine = Noted(ARC, asked(0), 32, "77\n77")
-    solved = solve(Airv(threshold=0.3, window=window), 0, Budget(tokens=60), engine=engine)
+    solved = solve(Airv(threshold=0.3, flight=flight), 0, Budget(tokens=60), engine=engine)
     assert solved.result.ended is Ended.BUDGET
     assert set(engine.requests) == {(0, 3)}
-    assert len(engine.requests) <= 10 + window // 3
+    assert len(engine.requests) <= 10 + flight // 3
 
 
 def test_searches_that_find_nothing_cost_something_and_go_on() -> None:
@@ -335,7 +335,7 @@ def test_a_task_that_cannot_show_a_problem_otherwise_is_refused() -> None:
         {"threshold": 0.1, "temperature": 0.5},
         {"temperature": -1.0},
         {"temperature": math.inf},
-        {"window": 0},
+        {"flight": 0},
         {"quorum": 1.5},
     ],
 )
@@ -398,7 +398,7 @@ def outcome(engine: SimulatedEngine, action: Generate | Score, index: int, fails
 @given(seed=st.integers(0, 9), order=st.integers(0, 2**32), fails=st.sampled_from([0.0, 0.3, 1.0]))
 @settings(max_examples=15)
 def test_any_order_gives_the_same_result(rank: Any, seed: int, order: int, fails: float) -> None:
-    strategy = Airv(n=8, rank=rank, window=3)
+    strategy = Airv(n=8, rank=rank, flight=3)
     chance = random.Random(order)
     assert told_in(chance, strategy, seed, fails) == told_in(chance, strategy, seed, fails)
     if fails == 1.0:

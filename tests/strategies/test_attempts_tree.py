@@ -21,10 +21,10 @@ from mull.types import Branch, Fate, TreeNode
 
 SPECS = {
     "revise": "orm",
-    "revise(chains=3, window=2)": "orm",
+    "revise(chains=3, history=2)": "orm",
     "revise(chains=4, select=majority, first=reviser)": "orm",
     "mixed(ratio=0.75)": "orm",
-    "self-refine(judge=judge, window=3, approve=1)": "judge",
+    "self-refine(judge=judge, history=3, approve=1)": "judge",
     "speculative-rejection(chunk=20)": "prm",
     "speculative-rejection(alpha=0.25, chunk=7)": "prm",
 }
@@ -135,7 +135,7 @@ def test_an_attempt_hangs_below_the_latest_one_that_it_saw() -> None:
     engines = engines_of()
     engines["reviser"] = SimulatedEngine(StepModel(), faults=Faults(rates={Fault.EMPTY: 0.3}))
     result = solve(
-        load_strategy("revise(chains=3, length=7, window=2)"),
+        load_strategy("revise(chains=3, length=7, history=2)"),
         engines=engines,
         verifiers={"orm": scorer},
     ).result

@@ -11,8 +11,8 @@ from tests.strategies.common import TASK, problem
 
 from mull.budget import Budget
 from mull.strategies.base import Ended, Failure, Generate, Outcome, Room, Score, Start
-from mull.strategies.chains import ChainSearch, SampleChains, chains_for
-from mull.strategies.sample import FAR
+from mull.strategies.chains import ChainSearch, SampleChains
+from mull.strategies.number import FAR
 from mull.types import Branch, Completion, StopReason, Usage
 
 
@@ -100,13 +100,6 @@ def test_shares_add_up(tokens: int, flops: float, parts: int) -> None:
     assert share.tokens * parts <= max(tokens, parts)
     assert share.flops == pytest.approx(flops / parts)
     assert share.cost == pytest.approx(2.0 / parts)
-
-
-@given(n=st.integers(1, 100) | st.just(FAR), flight=st.integers(1, 20))
-def test_all_side_by_side_unless_only_cost_limits_them(n: int, flight: int) -> None:
-    assert chains_for(n, Budget(tokens=5), flight) == min(n, flight)
-    if n != FAR:
-        assert chains_for(n, None, flight) == chains_for(n, Budget(samples=n), flight) == n
 
 
 @dataclass

@@ -121,7 +121,7 @@ VOTES = (
     "revise(n=3, chains=3)",
     "revise(n=3, chains=3, select=majority)",
     "mixed(n=3, ratio=0.34, select=majority)",
-    "self-refine(n=3, judge=judge, window=3)",
+    "self-refine(n=3, judge=judge, history=3)",
     "beam(keep=1, branch=3, finished=bank, select=majority)",
     "dvts(trees=3, branch=1)",
     "rebase(n=3)",

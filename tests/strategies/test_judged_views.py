@@ -173,7 +173,7 @@ def test_no_question_is_asked_once_the_budget_is_spent(rank: JudgedRank, share: 
     policy = solve(Airv(n=8)).ledger.total.generated
     limit = round(share * policy)
     judge = Knowing(asked(1))
-    solved = solve(Airv(rank=rank, window=2), judge, budget=Budget(samples=8, tokens=limit))
+    solved = solve(Airv(rank=rank, flight=2), judge, budget=Budget(samples=8, tokens=limit))
     assert solved.result.ended is Ended.BUDGET
     dearest = max(c.tokens for c in solved.result.candidates)
     assert solved.ledger.total.generated <= limit + 2 * max(dearest, 40)

@@ -34,12 +34,12 @@ SPECS = [
     "greedy",
     "sample",
     "vote",
-    "vote(window=3)",
+    "vote(flight=3)",
     "vote(stop=beta)",
-    "vote(stop=beta, confidence=0.8, window=2)",
+    "vote(stop=beta, confidence=0.8, flight=2)",
     "vote(stop=dirichlet)",
     "best-of-n",
-    "best-of-n(score=logprob, window=5)",
+    "best-of-n(score=logprob, flight=5)",
     "token-beam(width=6)",
     "token-dfs(threshold=0.2)",
 ]
@@ -147,9 +147,9 @@ def test_any_order_gives_the_same_result(
     assert asked == asked_again == set(range(len(asked)))
     if budget.samples is not None:
         assert len(asked) <= budget.samples
-    window = getattr(strategy, "window", samples_for(spec))
+    flight = getattr(strategy, "flight", samples_for(spec))
     if budget.tokens is not None and not spec.startswith("token-"):
-        spent = sum(c.tokens for c in first.candidates[:-window])
+        spent = sum(c.tokens for c in first.candidates[:-flight])
         assert spent < budget.tokens, "overrun by more than what was in flight"
 
 

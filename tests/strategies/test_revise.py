@@ -51,7 +51,7 @@ def test_chains_of_one_attempt_are_the_vote(select: str) -> None:
 def test_every_chain_makes_its_attempts_and_each_sees_the_last_few() -> None:
     scorer = Scorer(lambda branch: 0.5)
     solved = solve(
-        Revise(chains=3, length=7, window=2), Budget(samples=21), verifiers={"orm": scorer}
+        Revise(chains=3, length=7, history=2), Budget(samples=21), verifiers={"orm": scorer}
     )
     assert solved.samples == len(solved.result.candidates) == 21
     chains = chains_of(solved.result.candidates, 3)
@@ -243,8 +243,8 @@ def test_numbers_that_contradict_each_other_are_refused() -> None:
 
 def test_bad_options_are_refused() -> None:
     for kind in (Revise, Mixed):
-        with pytest.raises(SpecError, match="window must"):
-            kind(window=0)
+        with pytest.raises(SpecError, match="history must"):
+            kind(history=0)
         with pytest.raises(SpecError, match="verifier or majority"):
             kind(select="last")  # type: ignore[arg-type]
         with pytest.raises(SpecError, match="needs a verifier"):

@@ -1,12 +1,10 @@
-"""How many samples: from n, from the budget, or as many as it can pay; never more."""
+"""Samples side by side: no more than asked for, none after the budget is spent."""
 
 from __future__ import annotations
 
 import math
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tests.strategies.common import TASK, job, one, problem, rows, run
 
 from mull.budget import Budget, Purpose
@@ -14,37 +12,11 @@ from mull.catalog import load_strategy
 from mull.engines.simulated import Echo, Fault, Faults, Latency, SimulatedEngine, StepModel
 from mull.errors import BudgetError, SpecError
 from mull.strategies.base import Ended, Failure, Generate, Outcome, Room, Start
-from mull.strategies.sample import FAR, WINDOW, samples_of
+from mull.strategies.number import FLIGHT
 from mull.strategies.vote import Vote
 from mull.types import Completion, StopReason, Usage
 
 TAKES_N = ["sample", "vote", "best-of-n"]
-
-
-@given(n=st.none() | st.integers(-3, 40), given=st.none() | st.integers(1, 40))
-def test_n_and_the_budget_agree_or_the_call_is_refused(n: int | None, given: int | None) -> None:
-    budget = Budget(samples=given) if given else None
-    bad = (n is not None and n < 1) or (n and given and n != given) or (n is None and not given)
-    if bad:
-        with pytest.raises(BudgetError):
-            samples_of("vote", n, budget)
-    else:
-        assert samples_of("vote", n, budget) == (n or given)
-
-
-@pytest.mark.parametrize("unit", ["tokens", "total_tokens", "flops", "seconds", "cost"])
-def test_other_units_alone_set_no_number_of_their_own(unit: str) -> None:
-    assert samples_of("vote", None, Budget(**{unit: 5})) == FAR
-    assert samples_of("vote", 7, Budget(**{unit: 5})) == 7
-
-
-def test_the_message_names_both_numbers_and_what_to_do() -> None:
-    with pytest.raises(BudgetError, match=r"vote\(n=8\) contradicts the budget of 16 samples: giv"):
-        samples_of("vote", 8, Budget(samples=16))
-    with pytest.raises(BudgetError, match="give best-of-n\\(n=…\\) or a budget"):
-        samples_of("best-of-n", None, None)
-    with pytest.raises(BudgetError, match="at most"):
-        samples_of("vote", None, Budget(samples=10**12))
 
 
 @pytest.mark.parametrize("name", TAKES_N)
@@ -55,8 +27,8 @@ def test_n_zero_is_refused_whatever_the_budget(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TAKES_N)
-@pytest.mark.parametrize("bad", ["window=0", "window=-1", "quorum=1.5", "quorum=-1", "quorum=nan"])
-def test_windows_and_quorums_out_of_range_are_refused(name: str, bad: str) -> None:
+@pytest.mark.parametrize("bad", ["flight=0", "flight=-1", "quorum=1.5", "quorum=-1", "quorum=nan"])
+def test_flights_and_quorums_out_of_range_are_refused(name: str, bad: str) -> None:
     with pytest.raises(SpecError, match=bad.partition("=")[0]):
         load_strategy(f"{name}({bad})")
 
@@ -73,18 +45,18 @@ def test_samples_alone_are_asked_for_at_once() -> None:
 
 
 @pytest.mark.parametrize("budget", [Budget(tokens=10**6), Budget(seconds=9), Budget(cost=9)])
-def test_under_other_limits_a_window_is_in_flight(budget: Budget) -> None:
-    search = Vote(window=5).start(Start(problem(), TASK, budget))
+def test_under_other_limits_so_many_are_in_flight(budget: Budget) -> None:
+    search = Vote(flight=5).start(Start(problem(), TASK, budget))
     assert asked(search) == [(0, 5)]
     done = Completion(0, "answer 1", StopReason.END, Usage(generated=8))
     search.tell(Outcome(0, 0, done, done.usage))
     assert asked(search) == [(5, 1)]
-    assert Vote().window == WINDOW
+    assert Vote().flight == FLIGHT
 
 
 def test_a_sample_out_of_turn_starts_nothing() -> None:
     """What is asked next depends on what took effect, in order, not on what came."""
-    search = Vote(window=3).start(Start(problem(), TASK, Budget(tokens=100)))
+    search = Vote(flight=3).start(Start(problem(), TASK, Budget(tokens=100)))
     assert asked(search) == [(0, 3)]
     done = Completion(2, "answer 1", StopReason.END, Usage(generated=8))
     search.tell(Outcome(0, 2, done, done.usage))
@@ -110,7 +82,7 @@ def test_before_the_end_the_result_counts_what_came_out_of_turn() -> None:
 @pytest.mark.parametrize("tokens", [50, 120, 333])
 def test_a_token_budget_is_overrun_by_what_was_in_flight_at_most(tokens: int) -> None:
     engine = SimulatedEngine(StepModel(), latency=Latency(token_ms=1), slots=3)
-    solved = one(job(Vote(window=4), Budget(tokens=tokens)), engine)
+    solved = one(job(Vote(flight=4), Budget(tokens=tokens)), engine)
     lengths = [c.tokens for c in solved.result.candidates]
     assert solved.result.ended is Ended.BUDGET
     assert sum(lengths) == solved.ledger.total.generated >= tokens
@@ -186,6 +158,6 @@ def test_an_engine_that_only_fails_is_given_up(budget: Budget) -> None:
     engine = SimulatedEngine(
         Echo(), latency=Latency(request_ms=1), faults=faults, price=(0.0, 0.0, 1.0)
     )
-    result = one(job(Vote(window=5), budget), engine).result
+    result = one(job(Vote(flight=5), budget), engine).result
     assert (result.answer, result.ended) == (None, Ended.COMPLETE)
-    assert 5 <= len(result.failures) < 10
+    assert FLIGHT <= len(result.failures) < FLIGHT + 5

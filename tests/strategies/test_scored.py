@@ -69,7 +69,7 @@ def test_scores_and_weights() -> None:
 
 def test_a_score_is_asked_for_as_its_sample_takes_effect() -> None:
     """Verification overlaps generation: the verifier is not kept for the end."""
-    strategy = WeightedVote(window=2)
+    strategy = WeightedVote(flight=2)
     scorer = Scorer(constant)
     seen: list[int] = []
 

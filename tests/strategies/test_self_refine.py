@@ -76,7 +76,7 @@ def test_the_best_grade_answers_and_not_the_last() -> None:
 
 
 def test_the_next_attempt_sees_the_criticism_and_no_verdict() -> None:
-    strategy = SelfRefine(n=3, judge="judge", window=1)
+    strategy = SelfRefine(n=3, judge="judge", history=1)
     grades = ["Step one is off.\n[[2]]", "Still off.\n[[2]]", "[[3]]"]
     _, asked, judged = attempts(TEXTS, grades, strategy)
     first, second, third = (request.prompt.plain for request in asked)
@@ -160,7 +160,7 @@ def test_a_spent_budget_ends_it_with_the_best_so_far() -> None:
 @pytest.mark.parametrize(
     ("bad", "match"),
     [
-        ({"window": 0}, "at least 1"),
+        ({"history": 0}, "at least 1"),
         ({"judge_tokens": 0}, "at least 1"),
         ({"approve": 0.0}, "approve must lie"),
         ({"approve": float("nan")}, "approve must lie"),

@@ -128,7 +128,7 @@ def test_a_synthesis_keeps_why_it_has_no_answer() -> None:
 def test_bad_options_and_a_missing_engine_are_refused() -> None:
     with pytest.raises(SpecError, match="engine's name"):
         Synthesis(judge="")
-    with pytest.raises(SpecError, match="window"):
-        Synthesis(window=0)
+    with pytest.raises(SpecError, match="flight"):
+        Synthesis(flight=0)
     with pytest.raises(UsageError, match="needs engine 'judge'"):
         one(job(Synthesis(n=2, judge="judge")), engines_of()["policy"])

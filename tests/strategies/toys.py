@@ -58,21 +58,21 @@ class Toy(OrderedSearch):
 
 @dataclass
 class StoppedVote(Toy):
-    """Vote of ``n``, ``window`` in flight; stops when P(p1 > p2) >= .95 (Aggarwal et al. 2023).
+    """Vote of ``n``, ``flight`` in flight; stops when P(p1 > p2) >= .95 (Aggarwal et al. 2023).
 
     Each sample is an action of its own: ``Cancel`` names whole actions, and those that took effect
     must not be among them.
     """
 
     n: int = 30
-    window: int = 6
+    flight: int = 6
 
     def begin(self) -> None:
         self.candidates.extend(self.start.candidates)
         self.asked = len(self.candidates)
         first = self.asked
-        self.generate(self.root, self.start.limit, self.window, first=first)
-        self.asked += self.window
+        self.generate(self.root, self.start.limit, self.flight, first=first)
+        self.asked += self.flight
 
     def take(self, outcome: Outcome) -> None:
         if isinstance(outcome.value, Completion):

@@ -60,7 +60,7 @@ def load_strategy(spec: str | Strategy) -> Strategy:
     """A strategy from its spec string, a ``file.py`` that defines ``strategy``, or itself.
 
     >>> load_strategy("vote(n=8, stop=beta)")
-    Vote(n=8, stop='beta', confidence=0.95, window=8, quorum=0.5)
+    Vote(n=8, stop='beta', confidence=0.95, flight=8, quorum=0.5)
     """
     if not isinstance(spec, str):
         if not callable(getattr(spec, "start", None)):

@@ -82,7 +82,7 @@ class _Cell:
         for at, key in enumerate(sorted(answered, key=lambda key: (len(key), key))):
             # A revision's key is that of the attempt before it, -1, and its own child index.
             before = [answered[key[:end]] for end, index in enumerate(key) if index == -1]
-            history = tuple(Attempt(c.text) for c in before[-self.strategy.window :])
+            history = tuple(Attempt(c.text) for c in before[-self.strategy.history :])
             made = self._completion(problem, answered[key], history)
             sample = self.recorded.graded(problem, at, made, history)
             chains.setdefault(key[0], []).append(sample)

@@ -22,7 +22,7 @@ from mull.report.gallery import COPY, FAILED, NO_INVERSE, TOO_LONG
 from mull.selection import Majority, Selector, exact
 from mull.strategies.airv import Airv
 from mull.strategies.base import Start, Strategy
-from mull.strategies.sample import FAR
+from mull.strategies.number import FAR
 from mull.strategies.single import Sample as Sampled
 from mull.strategies.ttft import Ttft
 from mull.strategies.vote import Vote

@@ -19,11 +19,11 @@ from mull.rng import derive
 from mull.strategies.base import Outcome, Search, Start
 from mull.strategies.choice import Select
 from mull.strategies.needs import POLICY, Needs
-from mull.strategies.sample import FAR, WINDOW, samples_of
+from mull.strategies.number import FLIGHT, Patience, samples_of
 from mull.strategies.tree import Node, TreeSearch, check_tree
 from mull.types import Branch, Completion
 
-FLIGHT = 4
+SIDE_BY_SIDE = 4  # solutions written at a time, where nothing else is said
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class AbMcts:
     A score must lie in 0..1; another is a ``ScoreError``.
 
     ``n`` counts all solutions, fresh and revised. Revisions come from the engine ``reviser`` (the
-    ``policy`` may be its own) and see the last ``attempts`` solutions of their line, which has at
+    ``policy`` may be its own) and see the last ``history`` solutions of their line, which has at
     most ``depth``. ``flight`` solutions are written at a time (default 4, at most n / 4: what is in
     flight cannot be refined). Draws follow from the problem, ``seed`` and the solution's number.
     """
@@ -49,13 +49,13 @@ class AbMcts:
     posterior: Literal["gaussian", "beta"] = "gaussian"
     flight: int | None = None
     depth: int = 8
-    attempts: int = 4
+    history: int = 4
     select: Select = "best"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_tree("ab-mcts", FLIGHT if self.flight is None else self.flight, self.select)
-        for name in ("depth", "attempts"):
+        check_tree("ab-mcts", SIDE_BY_SIDE if self.flight is None else self.flight, self.select)
+        for name in ("depth", "history"):
             if getattr(self, name) < 1:
                 raise SpecError(f"ab-mcts({name}={getattr(self, name)}): must be at least 1")
         if self.posterior not in ("gaussian", "beta"):
@@ -69,7 +69,7 @@ class AbMcts:
 
     def start(self, start: Start) -> Search:
         n = samples_of("ab-mcts", self.n, start.budget)
-        flight = self.flight or min(FLIGHT, max(1, n // 4))
+        flight = self.flight or min(SIDE_BY_SIDE, max(1, n // 4))
         return AbMctsSearch(start, self.verifier, self.select, flight, config=self, n=n)
 
 
@@ -104,19 +104,19 @@ class _Arms:
 
 @dataclass
 class AbMctsSearch(TreeSearch):
-    """See ``AbMcts``. Under a budget without a number of samples it gives up after ``WINDOW``
-    solutions in a row that failed or said nothing."""
+    """See ``AbMcts``. Without a number of samples it gives up by its ``Patience``."""
 
     config: AbMcts
     n: int
     asked: int = field(default=0, init=False)
-    _in_vain: int = field(default=0, init=False)
+    _patience: Patience = field(init=False)
     _arms: dict[Node, _Arms] = field(default_factory=dict, init=False)
     _making: dict[int, tuple[Node, Branch]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._arms[self.root] = _Arms()
+        self._patience = Patience(self.n, max(FLIGHT, self.flight))
 
     def grow(self) -> bool:
         if self.complete():
@@ -140,11 +140,11 @@ class AbMctsSearch(TreeSearch):
         return True
 
     def complete(self) -> bool:
-        return self.asked >= self.n or (self.n == FAR and self._in_vain >= max(WINDOW, self.flight))
+        return self.asked >= self.n or self._patience.over
 
     def came(self, outcome: Outcome) -> None:
         node, branch = self._making.pop(outcome.action)
-        self._in_vain = 0 if outcome.usage.generated else self._in_vain + 1
+        self._patience.saw(outcome.said)
         if not isinstance(outcome.value, Completion):
             node.lost.append((*branch.key, outcome.index))
             self._over_at(node)
@@ -187,7 +187,7 @@ class AbMctsSearch(TreeSearch):
         if node is self.root:
             return node.branch
         again = node.branch.revision()
-        return replace(again, history=again.history[-self.config.attempts :])
+        return replace(again, history=again.history[-self.config.history :])
 
     def _line(self, node: Node) -> int:
         """How many solutions stand in a line down to a node, itself included."""

@@ -18,7 +18,8 @@ from mull.strategies.base import Search, Start
 from mull.strategies.judge import JUDGE
 from mull.strategies.judged_views import JudgedViewSearch
 from mull.strategies.needs import POLICY, Needs
-from mull.strategies.sample import FAR, UNSAID, WINDOW, check_options, samples_of
+from mull.strategies.number import FAR, FLIGHT, UNSAID, samples_of
+from mull.strategies.sample import check_options
 from mull.strategies.scored import ByScore, FirstBest
 from mull.strategies.view_search import ViewSearch
 from mull.tasks.base import ViewedTask
@@ -61,11 +62,11 @@ class Airv:
     questions: int | None = None
     temperature: float | None = None
     seed: int = 0
-    window: int = WINDOW
+    flight: int = FLIGHT
     quorum: float = 0.0
 
     def __post_init__(self) -> None:
-        check_options("airv", self.window, self.quorum)
+        check_options("airv", self.flight, self.quorum)
         if self.rank not in get_args(Rank):
             raise SpecError(f"airv(rank={self.rank!r}): rank is {', '.join(get_args(Rank))}")
         if self.rank not in QUESTIONS and (self.judge is not None or self.questions is not None):
@@ -142,7 +143,7 @@ class Airv:
         fresh = replace(start, candidates=())
         apart = isinstance(decoding, Sampling) and self.keep == "all"
         options: dict[str, Any] = {
-            "window": max(self.window, self.width),
+            "flight": max(self.flight, self.width),
             "quorum": self.quorum,
             "unit": 1 if apart else self.width,
             "task": start.task,

@@ -147,6 +147,11 @@ class Outcome:
     value: Value
     usage: Usage = Usage()
 
+    @property
+    def said(self) -> bool:
+        """Whether it is a completion of at least one token."""
+        return isinstance(self.value, Completion) and self.value.usage.generated > 0
+
 
 @dataclass(frozen=True, slots=True)
 class Room:

@@ -14,7 +14,7 @@ from mull.strategies.base import Search, Start
 from mull.strategies.levels import WIDTH
 from mull.strategies.levels_options import LevelOptions
 from mull.strategies.levels_rule import Level, Shares, ranked
-from mull.strategies.sample import check_positive
+from mull.strategies.number import check_positive
 
 Finished = Literal["compete", "bank", "reserve"]
 BRANCH = 4

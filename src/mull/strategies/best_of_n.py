@@ -11,14 +11,8 @@ from mull.strategies.base import Failure, Result, Search, Start
 from mull.strategies.judge import JUDGE, VERDICT_TOKENS
 from mull.strategies.judged import GradedSearch, KnockoutSearch
 from mull.strategies.needs import POLICY, Needs
-from mull.strategies.sample import (
-    FAR,
-    UNSAID,
-    WINDOW,
-    SampleSearch,
-    check_options,
-    samples_of,
-)
+from mull.strategies.number import FAR, FLIGHT, UNSAID, samples_of
+from mull.strategies.sample import SampleSearch, check_options
 from mull.strategies.scored import ByScore, FirstBest, ScoredSearch
 
 
@@ -42,7 +36,7 @@ class BestOfN:
     n: int | None = None
     score: Literal["mean_logprob", "logprob"] | None = None
     verifier: str | None = None
-    window: int = WINDOW
+    flight: int = FLIGHT
     quorum: float = 0.5
     judge: str | None = None
     compare: Literal["grade", "pairs"] | None = None
@@ -55,7 +49,7 @@ class BestOfN:
         if len([by for by in (self.score, self.verifier, self.judge) if by is not None]) > 1:
             raise SpecError("best-of-n ranks by a score, a verifier or a judge: give one of them")
         self._check_judge()
-        check_options("best-of-n", self.window, self.quorum)
+        check_options("best-of-n", self.flight, self.quorum)
 
     def _check_judge(self) -> None:
         if self.judge == "":
@@ -85,22 +79,22 @@ class BestOfN:
 
     def start(self, start: Start) -> Search:
         n = samples_of("best-of-n", self.n, start.budget)
-        how, window, quorum = start.sampling, self.window, self.quorum
+        how, flight, quorum = start.sampling, self.flight, self.quorum
         if self.judge is not None:
             return self._judged(start, n, self.judge)
         if self.verifier is None:
             score = self.score or "mean_logprob"
             by_likelihood = ByScore(score, Best(score), start.majority)
             return LikelihoodSearch(
-                start, n, by_likelihood, how, window=window, quorum=quorum, ranked_by=score
+                start, n, by_likelihood, how, flight=flight, quorum=quorum, ranked_by=score
             )
         by_score = ByScore(self.verifier, FirstBest(self.verifier), start.majority)
         return ScoredSearch(
-            start, n, by_score, how, window=window, quorum=quorum, mark=self.verifier
+            start, n, by_score, how, flight=flight, quorum=quorum, mark=self.verifier
         )
 
     def _judged(self, start: Start, n: int, judge: str) -> Search:
-        window, quorum, room = self.window, self.quorum, self.judge_tokens or VERDICT_TOKENS
+        flight, quorum, room = self.flight, self.quorum, self.judge_tokens or VERDICT_TOKENS
         if self.compare == "pairs":
             # Samples are compared once they are there: without an end of their own they would
             # leave nothing of the budget to compare them with.
@@ -109,7 +103,7 @@ class BestOfN:
                 UNSAID if n == FAR else n,
                 start.majority,
                 start.sampling,
-                window=window,
+                flight=flight,
                 quorum=quorum,
                 judge=judge,
                 judge_tokens=room,
@@ -119,7 +113,7 @@ class BestOfN:
             n,
             ByScore(JUDGE, FirstBest(JUDGE), start.majority),
             start.sampling,
-            window=window,
+            flight=flight,
             quorum=quorum,
             mark=JUDGE,
             judge=judge,

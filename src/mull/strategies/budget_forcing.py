@@ -6,9 +6,9 @@ from dataclasses import dataclass, field, replace
 
 from mull.errors import SpecError
 from mull.strategies.base import Outcome, Result, Search, Start
-from mull.strategies.chains import SampleChains, chains_for, chunk_of
+from mull.strategies.chains import SampleChains, chunk_of
 from mull.strategies.needs import Needs
-from mull.strategies.sample import WINDOW, check_positive, samples_of
+from mull.strategies.number import FLIGHT, chains_for, check_positive, samples_of
 from mull.types import Branch, Completion, Step, StopReason
 
 
@@ -27,7 +27,7 @@ class BudgetForcing:
     waits: int = 1
     min_tokens: int | None = None
     word: str = "Wait"
-    flight: int = WINDOW
+    flight: int = FLIGHT
 
     def __post_init__(self) -> None:
         if self.waits < 1 or (self.min_tokens is not None and self.min_tokens < 1):

@@ -24,7 +24,7 @@ from mull.strategies.base import (
     Start,
     unscored,
 )
-from mull.strategies.sample import FAR, WINDOW
+from mull.strategies.number import Patience
 from mull.types import Branch, Candidate, Completion, Until, Usage
 
 
@@ -229,19 +229,20 @@ class SampleChains(ChainSearch):
 
     Chain ``at`` makes the samples ``at``, ``at + count``, … behind those that exist already. A
     subclass says what follows a piece in ``take``, and calls ``begin_next`` behind a sample. A
-    chain without an end of its own gives up after ``WINDOW`` samples in a row that cost nothing.
+    chain without an end of its own gives up by its ``Patience``.
     """
 
     n: int
     until: Until
     _sample: list[int] = field(default_factory=list, init=False)
     _cost: list[int] = field(default_factory=list, init=False)
-    _in_vain: list[int] = field(default_factory=list, init=False)
+    _patience: list[Patience] = field(default_factory=list, init=False)
 
     def begin_all(self, given: int, end: int) -> None:
         """The first piece of the samples ``given .. end - 1``, as far as there are chains."""
         self._sample = [given + at for at in range(self.count)]
-        self._cost, self._in_vain = [0] * self.count, [0] * self.count
+        self._cost = [0] * self.count
+        self._patience = [Patience(self.n) for _ in range(self.count)]
         self.begin_more(end)
 
     def begin_more(self, end: int) -> None:
@@ -260,20 +261,11 @@ class SampleChains(ChainSearch):
     def begin_next(self, at: int, end: int) -> None:
         """The next sample of chain ``at``, if it comes before ``end``."""
         spent = self.chains[at].spent.generated
-        self._in_vain[at] = 0 if spent > self._cost[at] else self._in_vain[at] + 1
+        self._patience[at].saw(spent > self._cost[at])
         self._cost[at] = spent
         self._sample[at] += self.count
-        if self._sample[at] < end and not (self.n == FAR and self._in_vain[at] >= WINDOW):
+        if self._sample[at] < end and not self._patience[at].over:
             self._begin(at)
 
     def _begin(self, at: int) -> None:
         self.generate(at, Branch.root(self.start.problem), self.until, self._sample[at])
-
-
-def chains_for(n: int, budget: Budget | None, flight: int) -> int:
-    """How many samples run side by side: all, or ``flight`` where only cost limits them.
-
-    >>> chains_for(16, Budget(samples=16), 8), chains_for(16, Budget(tokens=900), 8)
-    (16, 8)
-    """
-    return min(n, flight) if n == FAR or (budget is not None and budget.metered) else n

@@ -20,9 +20,9 @@ from mull.selection import (
     majority,
 )
 from mull.strategies.base import Outcome, Result, Search, Start
-from mull.strategies.chains import SampleChains, chains_for, chunk_of
+from mull.strategies.chains import SampleChains, chunk_of
 from mull.strategies.needs import Needs
-from mull.strategies.sample import WINDOW, check_positive, samples_of
+from mull.strategies.number import FLIGHT, chains_for, check_positive, samples_of
 from mull.strategies.scored import ByScore
 from mull.types import Branch, Candidate, Completion, StopReason, Unanswered
 from mull.verifiers.confidence import lowest_mean
@@ -63,7 +63,7 @@ class ConfidentVote:
     eta: float = 0.9
     window: int = 64
     chunk: int = 64
-    flight: int = WINDOW
+    flight: int = FLIGHT
 
     def __post_init__(self) -> None:
         if self.warm < 1 or self.chunk < 1:

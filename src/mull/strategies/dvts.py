@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from mull.strategies.base import Search, Start
 from mull.strategies.beam import BeamRule, beam_size
 from mull.strategies.levels_options import LevelOptions
-from mull.strategies.sample import check_positive
+from mull.strategies.number import check_positive
 
 
 @dataclass(frozen=True, slots=True)

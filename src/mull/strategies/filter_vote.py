@@ -11,7 +11,8 @@ from mull.strategies.base import Search, Start
 from mull.strategies.judge import JUDGE, VERDICT_TOKENS, read_verdict, verdict_prompt
 from mull.strategies.judged import GradedSearch
 from mull.strategies.needs import POLICY, Needs
-from mull.strategies.sample import WINDOW, check_options, samples_of
+from mull.strategies.number import FLIGHT, samples_of
+from mull.strategies.sample import check_options
 from mull.types import Candidate
 
 
@@ -46,7 +47,7 @@ class FilterVote:
     judge: str = JUDGE
     votes: int = 1
     judge_tokens: int = VERDICT_TOKENS
-    window: int = WINDOW
+    flight: int = FLIGHT
     quorum: float = 0.5
 
     def __post_init__(self) -> None:
@@ -55,7 +56,7 @@ class FilterVote:
                 f"filter-vote(votes={self.votes}, judge_tokens={self.judge_tokens}): both must be "
                 "at least 1"
             )
-        check_options("filter-vote", self.window, self.quorum)
+        check_options("filter-vote", self.flight, self.quorum)
 
     @property
     def needs(self) -> Needs:
@@ -68,7 +69,7 @@ class FilterVote:
             samples_of("filter-vote", self.n, start.budget),
             Approved(JUDGE, start.majority),
             start.sampling,
-            window=self.window,
+            flight=self.flight,
             quorum=self.quorum,
             mark=JUDGE,
             judge=self.judge,

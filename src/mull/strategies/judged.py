@@ -81,7 +81,7 @@ class KnockoutSearch(SampleSearch):
     of an odd number the first waits. A match is asked in both orders. Where the judge contradicts
     itself or says nothing in one of them, there is no verdict and the entrant with more votes goes
     on, of equals the first; so it does where both are said to be equal. Under a budget that only
-    outcomes tell, about ``window`` questions are in flight.
+    outcomes tell, about ``flight`` questions are in flight.
     """
 
     judge: str = JUDGE
@@ -134,7 +134,7 @@ class KnockoutSearch(SampleSearch):
             self._pair()
         budget = self.start.budget
         metered = budget is not None and budget.metered
-        while self._waiting and not (metered and len(self._open) >= self.window):
+        while self._waiting and not (metered and len(self._open) >= self.flight):
             match = self._waiting.pop(0)
             first, second = (self.candidates[e.members[0]] for e in match.entrants)
             for shown in ((first, second), (second, first)):

@@ -37,7 +37,7 @@ class JudgedViewSearch(ViewSearch):
     """When all samples came, each distinct answer is verified, or plays matches (``pairwise``).
 
     ``questions`` bounds the verdicts on an answer, or is its matches a round. Every question shows
-    the problem in a fresh view, at most ``window`` are in flight, and none is asked once the budget
+    the problem in a fresh view, at most ``flight`` at a time, and none is asked once the budget
     is spent: what is known then ranks. The score is the share of verdicts that say right, or the
     place in the matches, 0, -1 … (no probability); answers without a rival have none.
     """
@@ -85,7 +85,7 @@ class JudgedViewSearch(ViewSearch):
             self._contest.tell(question, None if known is None else winners.get(known))
 
     def _question(self) -> None:
-        """Ask on, as far as window and budget go."""
+        """Ask on, as far as flight and budget go."""
         if self.ended is Ended.UNFINISHED or not self.enough:
             return
         if self._contest is None:
@@ -100,7 +100,7 @@ class JudgedViewSearch(ViewSearch):
             )
         budget = self.start.budget
         self._pending.extend(self._contest.ask())
-        while self._pending and self._open < self.window:
+        while self._pending and self._open < self.flight:
             if budget is not None and budget.exhausted(self.spent):
                 self.ended = Ended.BUDGET
                 return

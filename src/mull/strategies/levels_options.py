@@ -10,7 +10,7 @@ from mull.strategies.choice import Select, check_select
 from mull.strategies.levels import LevelSearch
 from mull.strategies.levels_rule import Rule
 from mull.strategies.needs import Needs
-from mull.strategies.sample import check_positive
+from mull.strategies.number import check_positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,7 @@ from mull.errors import SpecError
 from mull.strategies.base import Outcome, Search, Start
 from mull.strategies.choice import Select
 from mull.strategies.needs import POLICY, Needs
-from mull.strategies.sample import FAR, samples_of
+from mull.strategies.number import FAR, samples_of
 from mull.strategies.tree import Node, TreeSearch, check_tree
 from mull.types import Branch, Completion, Until
 

@@ -25,7 +25,8 @@ from mull.strategies.attempts_tree import attempts_tree
 from mull.strategies.base import Failure, Outcome, Result, Search, Start
 from mull.strategies.chains import ChainSearch
 from mull.strategies.needs import POLICY, Needs
-from mull.strategies.sample import FAR, UNSAID, WINDOW, branch_of, samples_of
+from mull.strategies.number import FAR, UNSAID, Patience, samples_of
+from mull.strategies.sample import branch_of
 from mull.strategies.scored import ByScore, score_of, with_score
 from mull.types import Branch, Candidate, Completion
 
@@ -95,7 +96,7 @@ class Revise:
     """``chains`` chains of ``length`` revisions each; the best of all attempts (Snell et al. 2024).
 
     ``n`` = chains · length. The first attempt of a chain is made by ``first`` (``policy``, or the
-    ``reviser`` itself), each later one by the ``reviser`` engine, which sees the last ``window``
+    ``reviser`` itself), each later one by the ``reviser`` engine, which sees the last ``history``
     attempts of its chain, if they had an answer. ``select`` is ``verifier`` (its weighted vote in
     each chain, then among the chains' winners) or ``majority`` of all attempts, which asks no
     verifier.
@@ -106,7 +107,7 @@ class Revise:
     length: int | None = None
     reviser: str = "reviser"
     verifier: str | None = VERIFIER
-    window: int = 4
+    history: int = 4
     select: Literal["verifier", "majority"] = "verifier"
     first: Literal["policy", "reviser"] = "policy"
 
@@ -155,7 +156,7 @@ class Mixed:
     ratio: float = 1.0
     reviser: str = "reviser"
     verifier: str | None = VERIFIER
-    window: int = 4
+    history: int = 4
     select: Literal["verifier", "majority"] = "verifier"
     first: Literal["policy", "reviser"] = "policy"
 
@@ -178,7 +179,7 @@ class Mixed:
             length,
             self.reviser,
             self.verifier,
-            self.window,
+            self.history,
             self.select,
             self.first,
         )
@@ -203,8 +204,8 @@ class Mixed:
 
 
 def _check(name: str, config: Revise | Mixed) -> None:
-    if config.window < 1:
-        raise SpecError(f"{name}(window={config.window}): window must be at least 1")
+    if config.history < 1:
+        raise SpecError(f"{name}(history={config.history}): history must be at least 1")
     if config.select not in ("verifier", "majority"):
         raise SpecError(f"{name}(select={config.select!r}): select is verifier or majority")
     if config.first not in ("policy", "reviser"):
@@ -232,8 +233,7 @@ class RevisionSearch(ChainSearch):
     """``count`` chains of up to ``length`` attempts, scored as they come.
 
     An attempt that failed or has no answer is no history: the next one is drawn from where it was.
-    A chain without a length of its own gives up after ``WINDOW`` attempts in a row that cost
-    nothing: they would never exhaust a budget.
+    A chain without a length of its own gives up by its ``Patience``.
     """
 
     length: int
@@ -241,7 +241,7 @@ class RevisionSearch(ChainSearch):
     _heads: list[Branch] = field(default_factory=list, init=False)
     _tries: list[int] = field(default_factory=list, init=False)
     _attempts: list[int] = field(default_factory=list, init=False)
-    _in_vain: list[int] = field(default_factory=list, init=False)
+    _patience: list[Patience] = field(default_factory=list, init=False)
     _about: dict[int, tuple[int, ...]] = field(default_factory=dict, init=False)
     _scores: dict[tuple[int, ...], float] = field(default_factory=dict, init=False)
     _lost: list[tuple[int, ...]] = field(default_factory=list, init=False)
@@ -249,7 +249,8 @@ class RevisionSearch(ChainSearch):
     def begin(self) -> None:
         root = Branch.root(self.start.problem)
         self._heads = [root] * self.count
-        self._tries, self._attempts, self._in_vain = ([0] * self.count for _ in range(3))
+        self._tries, self._attempts = [0] * self.count, [0] * self.count
+        self._patience = [Patience(self.length) for _ in range(self.count)]
         given = self.start.candidates[: self.count] if self.config.first == "policy" else ()
         # The other chains' first attempts are one request; it is asked before any revision.
         engine, purpose = self._author(root)
@@ -266,7 +267,7 @@ class RevisionSearch(ChainSearch):
             elif reading is not outcome.value:
                 self.chains[at].failures.append(reading)
             return
-        self._in_vain[at] = 0 if outcome.usage.generated else self._in_vain[at] + 1
+        self._patience[at].saw(outcome.said)
         if isinstance(outcome.value, Completion):
             branch = self.child(outcome)
             self._attempted(at, branch, self.start.candidate(branch))
@@ -315,10 +316,9 @@ class RevisionSearch(ChainSearch):
             self.chains[at].candidates.append(candidate)
             if candidate.answer is not None:
                 revision = branch.revision()
-                history = revision.history[-self.config.window :]
+                history = revision.history[-self.config.history :]
                 self._heads[at], self._tries[at] = replace(revision, history=history), 0
-        over = self.length == FAR and self._in_vain[at] >= WINDOW
-        if self._attempts[at] < self.length and not over:
+        if self._attempts[at] < self.length and not self._patience[at].over:
             head = self._heads[at]
             # Children of the root are shared out among the chains; those of a revision are its own.
             child = self._tries[at] if head.history else at + self.count * self._tries[at]

@@ -2,7 +2,7 @@
 
 How many samples run side by side is a parameter of the algorithm. A plain vote asks for all its
 samples at once. Under a limit that only the outcomes tell (tokens, FLOPs, money, or time alone)
-``window`` samples are in flight, and the next starts only while what took effect leaves room. Under
+``flight`` samples are in flight, and the next starts only while what took effect leaves room. Under
 a stopping rule just as many are in flight as must come before the rule could fire, so nothing asked
 for is wasted.
 """
@@ -12,49 +12,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from mull.budget import Budget
-from mull.errors import BudgetError, SpecError
+from mull.errors import SpecError
 from mull.selection import NOTHING, Selector
 from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result
+from mull.strategies.number import FAR, FLIGHT, Patience, check_positive
 from mull.strategies.stopping import StopRule, samples_needed
 from mull.types import Branch, Candidate, Completion, Decoding, Problem, Step, StopReason
 
-WINDOW = 8
-UNSAID = 16  # samples of a strategy that must know how many, where n and the budget do not say
-FAR = 1 << 20  # "no limit of its own": the budget's other units end the search
 
-
-def samples_of(name: str, n: int | None, budget: Budget | None) -> int:
-    """How many samples a strategy takes: its ``n``, else the budget's, else as many as it can pay.
-
-    Raises ``BudgetError`` where the two contradict each other, or neither says anything.
-    """
-    given = budget.samples if budget else None
-    if n is not None and n < 1:
-        raise BudgetError(f"{name}(n={n}): n must be at least 1")
-    if n is not None and given is not None and n != given:
-        raise BudgetError(
-            f"{name}(n={n}) contradicts the budget of {given} samples: give one of the two"
-        )
-    if max(n or 0, given or 0) > FAR:
-        raise BudgetError(f"{name} takes at most {FAR} samples of a problem, not {n or given}")
-    if budget is None and n is None:
-        raise BudgetError(
-            f"{name} does not know how many samples to take: give {name}(n=…) or a budget"
-        )
-    return n or given or FAR
-
-
-def check_positive(name: str, **options: int | None) -> None:
-    """Raise ``SpecError`` for the first option that is given and is not at least 1."""
-    for option, value in options.items():
-        if value is not None and value < 1:
-            raise SpecError(f"{name}({option}={value}): must be at least 1")
-
-
-def check_options(name: str, window: int, quorum: float = 0.0) -> None:
-    """Raise ``SpecError`` for a window or a quorum out of range."""
-    check_positive(name, window=window)
+def check_options(name: str, flight: int, quorum: float = 0.0) -> None:
+    """Raise ``SpecError`` for a flight or a quorum out of range."""
+    check_positive(name, flight=flight)
     if not 0.0 <= quorum <= 1.0:
         raise SpecError(f"{name}(quorum={quorum}): quorum must lie in 0..1")
 
@@ -72,26 +40,27 @@ class SampleSearch(OrderedSearch):
     ``quorum`` is the share of the samples asked for that must come back (failed ones do not): below
     it there is no answer, rather than a vote of the few in silence, and a failure ``Quorum`` tells
     how few came. Samples that exist already count where they were drawn as this search draws.
-    Without a number of samples of its own, the search gives up after ``window`` samples in a row
-    that failed or said nothing: they cost nothing that would ever exhaust the budget. Samples are
-    asked for by the ``unit``: the ranks of one threshold search come of one request, and those that
-    it does not have are not missed.
+    Samples are asked for by the ``unit``: the ranks of one threshold search come of one request,
+    and those that it does not have are not missed.
     """
 
     n: int
     select: Selector
     decoding: Decoding
     rule: StopRule | None = None
-    window: int = WINDOW
+    flight: int = FLIGHT
     quorum: float = 0.0
     unit: int = 1
     candidates: list[Candidate] = field(default_factory=list, init=False)
     ended: Ended = field(default=Ended.UNFINISHED, init=False)
     _asked: int = field(default=0, init=False)
     _came: int = field(default=0, init=False)
-    _in_vain: int = field(default=0, init=False)
+    _patience: Patience = field(init=False)
     _empty: int = field(default=0, init=False)
     _votes: list[tuple[str, int]] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        self._patience = Patience(self.n, max(FLIGHT, self.flight))
 
     def begin(self) -> None:
         if self.decoding == self.start.sampling:
@@ -103,10 +72,8 @@ class SampleSearch(OrderedSearch):
 
     def take(self, outcome: Outcome) -> None:
         self._came += 1
-        self._in_vain += 1
+        self._patience.saw(outcome.said)
         if isinstance(outcome.value, Completion):
-            if outcome.value.usage.generated:
-                self._in_vain = 0
             if self._void(outcome):
                 self._empty += 1
             else:
@@ -190,7 +157,7 @@ class SampleSearch(OrderedSearch):
         elif self.start.budget is not None and self.start.budget.exhausted(self.spent):
             if self._came >= self._asked:
                 self.ended = Ended.BUDGET
-        elif self.n == FAR and self._in_vain >= self.window:
+        elif self._patience.over:
             if self._came >= self._asked:
                 self.ended = Ended.COMPLETE
         elif self._asked < self.n:
@@ -200,7 +167,7 @@ class SampleSearch(OrderedSearch):
         budget, in_flight = self.start.budget, self._asked - self._came
         most = self.n - self._asked
         if self.n == FAR or (budget is not None and budget.metered):
-            most = min(most, self.window - in_flight)
+            most = min(most, self.flight - in_flight)
         if self.rule is not None:
             most = min(most, samples_needed(self.rule, counts, in_flight + most) - in_flight)
         most -= most % self.unit

@@ -19,7 +19,8 @@ from mull.strategies.judge import (
     without_verdict,
 )
 from mull.strategies.needs import POLICY, Needs
-from mull.strategies.sample import FAR, WINDOW, branch_of, samples_of
+from mull.strategies.number import Patience, samples_of
+from mull.strategies.sample import branch_of
 from mull.strategies.scored import ByScore, FirstBest
 from mull.types import GREEDY, Branch, Candidate, Completion, Until
 
@@ -30,22 +31,22 @@ class SelfRefine:
 
     Source: arXiv 2303.17651. ``n`` attempts at most. After each one ``judge`` (``policy``: the
     model itself) criticises and grades it; at a grade of ``approve`` (0..1) the search stops. The
-    next attempt sees the last ``window`` attempts with their criticism. The best grade answers, the
-    first of equals: never just the last attempt. A judge without a verdict approves nothing, and
-    where it never gives one the majority answers. A verdict is no sample; it takes at most
+    next attempt sees the last ``history`` attempts with their criticism. The best grade answers,
+    the first of equals: never just the last attempt. A judge without a verdict approves nothing,
+    and where it never gives one the majority answers. A verdict is no sample; it takes at most
     ``judge_tokens``.
     """
 
     n: int | None = None
     judge: str = POLICY
     approve: float = 0.95
-    window: int = 1
+    history: int = 1
     judge_tokens: int = VERDICT_TOKENS
 
     def __post_init__(self) -> None:
-        if self.window < 1 or self.judge_tokens < 1:
+        if self.history < 1 or self.judge_tokens < 1:
             raise SpecError(
-                f"self-refine(window={self.window}, judge_tokens={self.judge_tokens}): both must "
+                f"self-refine(history={self.history}, judge_tokens={self.judge_tokens}): both must "
                 "be at least 1"
             )
         if not 0.0 < self.approve <= 1.0:
@@ -65,9 +66,8 @@ class RefineSearch(OrderedSearch):
     """One chain: what is asked next depends on what the judge said of the attempt before.
 
     A failed attempt is drawn again; an attempt without an answer is judged like any other, and so
-    told what is missing. Without a number of its own the chain gives up after ``WINDOW`` attempts
-    in a row that cost nothing. In the tree a criticism stands between two attempts: it is why the
-    second differs from the first.
+    told what is missing. Without a number of its own the chain gives up by its ``Patience``. In the
+    tree a criticism stands between two attempts: it is why the second differs from the first.
     """
 
     n: int
@@ -77,12 +77,13 @@ class RefineSearch(OrderedSearch):
     _head: Branch = field(init=False)
     _tries: int = field(default=0, init=False)
     _attempts: int = field(default=0, init=False)
-    _in_vain: int = field(default=0, init=False)
+    _patience: Patience = field(init=False)
     _judged: dict[int, Branch] = field(default_factory=dict, init=False)
     _lost: list[tuple[int, ...]] = field(default_factory=list, init=False)
     _criticism: dict[tuple[int, ...], str] = field(default_factory=dict, init=False)
 
     def begin(self) -> None:
+        self._patience = Patience(self.n)
         self._head = Branch.root(self.start.problem)
         for candidate in self.start.candidates[:1]:
             self._attempts += 1
@@ -94,13 +95,13 @@ class RefineSearch(OrderedSearch):
         judged = self._judged.get(outcome.action)
         if judged is not None:
             self._heard(judged, outcome)
-        elif isinstance(outcome.value, Completion):
-            self._in_vain = 0 if outcome.usage.generated else self._in_vain + 1
+            return
+        self._patience.saw(outcome.said)
+        if isinstance(outcome.value, Completion):
             branch = self._head.child(outcome.value)
             self._landed(branch, self.start.candidate(branch))
         else:
             self._lost.append((*self._head.key, outcome.index))
-            self._in_vain += 1
             self._attempt()
 
     def result(self) -> Result:
@@ -113,7 +114,7 @@ class RefineSearch(OrderedSearch):
 
     def _attempt(self) -> None:
         budget = self.start.budget
-        if self._attempts >= self.n or (self.n == FAR and self._in_vain >= WINDOW):
+        if self._attempts >= self.n or self._patience.over:
             return
         if budget is not None and budget.exhausted(self.spent):
             self.ended = Ended.BUDGET
@@ -163,7 +164,7 @@ class RefineSearch(OrderedSearch):
             return
         feedback = f"{criticism}\n\nSolve the problem again with this in mind." if criticism else ""
         revision = branch.revision(feedback)
-        self._head = replace(revision, history=revision.history[-self.config.window :])
+        self._head = replace(revision, history=revision.history[-self.config.history :])
         self._tries = 0
         self._attempt()
         if criticism and self._tries:  # an attempt was asked for that sees it

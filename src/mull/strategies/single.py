@@ -12,7 +12,8 @@ from mull.errors import BudgetError
 from mull.selection import NOTHING, Majority, Same, Selection, exact
 from mull.strategies.base import Search, Start
 from mull.strategies.needs import Needs
-from mull.strategies.sample import WINDOW, SampleSearch, check_options, samples_of
+from mull.strategies.number import FLIGHT, samples_of
+from mull.strategies.sample import SampleSearch, check_options
 from mull.types import GREEDY, Candidate
 
 
@@ -51,12 +52,12 @@ class Sample:
     """
 
     n: int | None = None
-    window: int = WINDOW
+    flight: int = FLIGHT
 
     def __post_init__(self) -> None:
-        check_options("sample", self.window)
+        check_options("sample", self.flight)
 
     def start(self, start: Start) -> Search:
         n = 1 if self.n is None and start.budget is None else self.n
         n = samples_of("sample", n, start.budget)
-        return SampleSearch(start, n, First(), start.sampling, window=self.window)
+        return SampleSearch(start, n, First(), start.sampling, flight=self.flight)

@@ -10,8 +10,9 @@ from mull.errors import SpecError
 from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result, Search, Start
 from mull.strategies.chains import chunk_of
 from mull.strategies.needs import Needs
+from mull.strategies.number import FAR, UNSAID, samples_of
 from mull.strategies.owed import finish_is_due
-from mull.strategies.sample import FAR, UNSAID, branch_of, samples_of
+from mull.strategies.sample import branch_of
 from mull.strategies.scored import ByScore, FirstBest, score_of
 from mull.types import Branch, Candidate, Completion, Fate, TreeNode
 

@@ -11,14 +11,8 @@ from mull.selection import Same, Selection, exact, group
 from mull.strategies.base import Ended, Outcome, Result, Search, Start
 from mull.strategies.judge import mark_for
 from mull.strategies.needs import POLICY, Needs
-from mull.strategies.sample import (
-    FAR,
-    UNSAID,
-    WINDOW,
-    SampleSearch,
-    check_options,
-    samples_of,
-)
+from mull.strategies.number import FAR, FLIGHT, UNSAID, samples_of
+from mull.strategies.sample import SampleSearch, check_options
 from mull.strategies.scored import end_of
 from mull.types import Branch, Candidate, Completion, Message, Problem, Prompt
 
@@ -40,7 +34,7 @@ class Synthesis:
 
     n: int | None = None
     judge: str = POLICY
-    window: int = WINDOW
+    flight: int = FLIGHT
     quorum: float = 0.5
 
     def __post_init__(self) -> None:
@@ -48,7 +42,7 @@ class Synthesis:
             raise SpecError(
                 "synthesis(judge=…): give an engine's name, policy for the model itself"
             )
-        check_options("synthesis", self.window, self.quorum)
+        check_options("synthesis", self.flight, self.quorum)
 
     @property
     def needs(self) -> Needs:
@@ -64,7 +58,7 @@ class Synthesis:
             UNSAID if n == FAR else n,
             start.majority,
             start.sampling,
-            window=self.window,
+            flight=self.flight,
             quorum=self.quorum,
             judge=self.judge,
         )

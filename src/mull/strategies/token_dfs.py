@@ -8,7 +8,8 @@ from mull.errors import BudgetError, SpecError
 from mull.selection import Best
 from mull.strategies.base import Search, Start
 from mull.strategies.needs import Needs
-from mull.strategies.sample import FAR, SampleSearch
+from mull.strategies.number import FAR
+from mull.strategies.sample import SampleSearch
 from mull.types import ThresholdDFS
 
 
@@ -54,7 +55,7 @@ class TokenDfs:
                 "each solution that can be so likely; give that budget, or another threshold"
             )
         n = self.best_of or self.samples
-        # One request brings all solutions: a window would cut the search into several.
+        # One request brings all solutions: a flight would cut the search into several.
         return SampleSearch(
-            start, n, Best("logprob"), ThresholdDFS(self.threshold), window=n, unit=n
+            start, n, Best("logprob"), ThresholdDFS(self.threshold), flight=n, unit=n
         )

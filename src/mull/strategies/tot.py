@@ -28,7 +28,7 @@ from mull.strategies.levels_lane import Lane
 from mull.strategies.levels_options import check_level_options, level_needs
 from mull.strategies.levels_tree import Node
 from mull.strategies.needs import POLICY, Needs
-from mull.strategies.sample import check_positive
+from mull.strategies.number import check_positive
 from mull.types import GREEDY, Branch, Problem, Prompt, Until, Usage
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from mull.strategies.base import Failure, Outcome
-from mull.strategies.sample import FAR
+from mull.strategies.number import FAR
 from mull.strategies.scored import ScoredSearch
 from mull.tasks.base import SAME, View, ViewedTask
 from mull.types import Branch, Candidate, Completion, Step, StopReason, TokenBeam

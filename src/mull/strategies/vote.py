@@ -7,7 +7,8 @@ from typing import Literal
 
 from mull.errors import SpecError
 from mull.strategies.base import Search, Start
-from mull.strategies.sample import WINDOW, SampleSearch, check_options, samples_of
+from mull.strategies.number import FLIGHT, samples_of
+from mull.strategies.sample import SampleSearch, check_options
 from mull.strategies.stopping import Beta, Dirichlet, StopRule
 
 CONFIDENCE = 0.95
@@ -18,7 +19,7 @@ class Vote:
     """Majority vote (self-consistency; Wang et al. 2022, arXiv 2203.11171).
 
     ``stop`` ends the vote early by the ``beta`` or ``dirichlet`` rule at ``confidence``
-    (Aggarwal et al. 2023, arXiv 2305.11860). ``window`` samples are in flight under a budget in
+    (Aggarwal et al. 2023, arXiv 2305.11860). ``flight`` samples are in flight under a budget in
     tokens, FLOPs or money, or in seconds alone. Below ``quorum`` (share of the samples that came
     back) no answer.
     Answers of a task with fields (``json``) are voted field by field.
@@ -27,7 +28,7 @@ class Vote:
     n: int | None = None
     stop: Literal["beta", "dirichlet"] | None = None
     confidence: float = CONFIDENCE
-    window: int = WINDOW
+    flight: int = FLIGHT
     quorum: float = 0.5
 
     def __post_init__(self) -> None:
@@ -40,11 +41,11 @@ class Vote:
                 f"vote(confidence={self.confidence}): only a stopping rule asks for it; add "
                 "stop=beta or stop=dirichlet, or leave it out"
             )
-        check_options("vote", self.window, self.quorum)
+        check_options("vote", self.flight, self.quorum)
 
     def start(self, start: Start) -> Search:
         rule: StopRule | None = None
         if self.stop is not None:
             rule = Beta(self.confidence) if self.stop == "beta" else Dirichlet(self.confidence)
         n, select = samples_of("vote", self.n, start.budget), start.majority
-        return SampleSearch(start, n, select, start.sampling, rule, self.window, self.quorum)
+        return SampleSearch(start, n, select, start.sampling, rule, self.flight, self.quorum)

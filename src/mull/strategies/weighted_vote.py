@@ -9,7 +9,8 @@ from mull.errors import SpecError
 from mull.selection import TRANSFORMS, Borda, Selector, Weighted
 from mull.strategies.base import Search, Start
 from mull.strategies.needs import Needs
-from mull.strategies.sample import WINDOW, check_options, samples_of
+from mull.strategies.number import FLIGHT, samples_of
+from mull.strategies.sample import check_options
 from mull.strategies.scored import ByScore, ScoredSearch
 
 
@@ -34,7 +35,7 @@ class WeightedVote:
     n: int | None = None
     verifier: str = "prm"
     transform: Literal["identity", "exp", "sigmoid", "logit"] = "identity"
-    window: int = WINDOW
+    flight: int = FLIGHT
     quorum: float = 0.5
     rule: Literal["sum", "borda"] = "sum"
     power: float | None = None
@@ -56,7 +57,7 @@ class WeightedVote:
         if self.rule == "sum" and self.power is not None:
             raise SpecError(f"weighted-vote(power={self.power:g}): a power needs rule=borda")
         _ = self.select
-        check_options("weighted-vote", self.window, self.quorum)
+        check_options("weighted-vote", self.flight, self.quorum)
 
     @property
     def select(self) -> Selector:
@@ -76,7 +77,7 @@ class WeightedVote:
             samples_of("weighted-vote", self.n, start.budget),
             ByScore(self.verifier, self.select, start.majority),
             start.sampling,
-            window=self.window,
+            flight=self.flight,
             quorum=self.quorum,
             mark=self.verifier,
             transform=self.transform if self.rule == "sum" else None,
