@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mull.errors import InputError, SpecError
+from mull.grades import Unanswered
 from mull.selection import (
     EDGE,
     SELECTORS,
@@ -35,7 +36,7 @@ from mull.selection import (
     vote_fields,
     weighted,
 )
-from mull.types import Candidate, Unanswered
+from mull.types import Candidate
 
 
 def candidate(key: int, answer: str | None, **scores: float) -> Candidate:

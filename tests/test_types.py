@@ -12,14 +12,12 @@ from hypothesis import strategies as st
 from tests.strategies.common import TASK
 
 from mull import types
+from mull.grades import Extraction, Grade, GradeOutcome, Unanswered
 from mull.strategies.base import Start
 from mull.types import (
     Attempt,
     Branch,
     Completion,
-    Extraction,
-    Grade,
-    GradeOutcome,
     Message,
     Problem,
     Prompt,
@@ -28,7 +26,6 @@ from mull.types import (
     StopReason,
     ThresholdDFS,
     TokenBeam,
-    Unanswered,
     Until,
     Usage,
 )

@@ -1,4 +1,4 @@
-"""What travels: the values that pass from room to room. Passes on ``grades`` and ``trees`` too.
+"""What travels: the values that pass from room to room.
 
 A problem becomes a branch, a branch a request, a request completions, a finished branch a
 candidate. Nothing here knows an engine, a task or a strategy.
@@ -12,12 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Literal
 
-from mull.grades import Extraction as Extraction  # noqa: PLC0414  (passed on)
-from mull.grades import Grade as Grade  # noqa: PLC0414
-from mull.grades import GradeOutcome as GradeOutcome  # noqa: PLC0414
-from mull.grades import Unanswered as Unanswered  # noqa: PLC0414
-from mull.trees import Fate as Fate  # noqa: PLC0414
-from mull.trees import TreeNode as TreeNode  # noqa: PLC0414
+from mull.grades import Unanswered
 
 Json = None | bool | int | float | str | list[Any] | dict[str, Any]
 Role = Literal["system", "user", "assistant"]

@@ -19,10 +19,11 @@ from mull.budget import Budget, Meter
 from mull.catalog import load_strategy
 from mull.engines.simulated import Fault, Faults, SimulatedEngine, StepModel
 from mull.engines.simulated.content import Piece
+from mull.grades import Unanswered
 from mull.selection import majority
 from mull.strategies.drive import Solved
 from mull.strategies.needs import needs_of
-from mull.types import Branch, Request, StopReason, Unanswered
+from mull.types import Branch, Request, StopReason
 
 TREES = (
     "beam",

@@ -15,7 +15,7 @@ import mull
 from mull.budget import Budget, Purpose
 from mull.catalog import load_strategy
 from mull.engines.simulated import Fault, Faults, Latency, SimulatedEngine, StepModel
-from mull.types import Unanswered
+from mull.grades import Unanswered
 
 N = 12
 ERRORS = {

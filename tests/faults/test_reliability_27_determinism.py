@@ -22,19 +22,10 @@ from tests.runs.world import Steps, engine, exported, small
 from mull.budget import Meter
 from mull.engines.base import Engine
 from mull.engines.simulated import Fault, Faults
+from mull.grades import Extraction
 from mull.runs.run import run
 from mull.store import canonical
-from mull.types import (
-    Completion,
-    Delta,
-    EngineInfo,
-    Extraction,
-    Problem,
-    Request,
-    Scored,
-    ScoreRequest,
-    Until,
-)
+from mull.types import Completion, Delta, EngineInfo, Problem, Request, Scored, ScoreRequest, Until
 
 CONFIG = {
     "problems": 5,

@@ -19,13 +19,14 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
+from mull.grades import GradeOutcome
 from mull.tasks.choice import Choice
 from mull.tasks.gsm8k import Gsm8k
 from mull.tasks.json_object import JsonObject
 from mull.tasks.maths import judge
 from mull.tasks.maths.task import Math
 from mull.tasks.text import Text, normalise
-from mull.types import GradeOutcome, Problem, Prompt
+from mull.types import Problem, Prompt
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 HONEST = {GradeOutcome.GRADER_TIMEOUT, GradeOutcome.GRADER_ERROR, GradeOutcome.UNANSWERED}

@@ -15,9 +15,10 @@ from tests.runs.world import Steps, engine, small
 
 from mull.engines.simulated import Fault, Faults
 from mull.errors import GradeError, InputError, StoreError
+from mull.grades import Grade
 from mull.report.cells import CellRow, load, packed, rows_of, save, unpacked
 from mull.runs import Records, run
-from mull.types import Grade, Problem
+from mull.types import Problem
 
 SEARCHES = ["sample", "vote", "beam", "rebase", "revise(chains=2, verifier=prm)"]
 

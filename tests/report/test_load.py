@@ -17,7 +17,7 @@ from mull.report.trees import Grove
 from mull.runs.records import Records
 from mull.runs.run import Progress, run
 from mull.store.schema import FILE
-from mull.types import Fate
+from mull.trees import Fate
 
 
 def made(directory: Path, faults: Faults | None = None, slots: int = 8, **fields: object) -> Path:

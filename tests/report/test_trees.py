@@ -19,7 +19,7 @@ from tests.report.invented import run
 from mull.report import Cell, ProblemResult, write_report
 from mull.report.data import Sample
 from mull.report.trees import Grove, depths, draw, isotonic, parents_of, place, tone
-from mull.types import Fate, TreeNode
+from mull.trees import Fate, TreeNode
 
 pytestmark = pytest.mark.timeout(30)
 KEYS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4).map(tuple), unique=True)

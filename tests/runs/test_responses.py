@@ -12,10 +12,11 @@ import pytest
 
 from mull.catalog import load_task
 from mull.errors import GradeError, InputError, SandboxTimeoutError
+from mull.grades import Grade, GradeOutcome, Unanswered
 from mull.runs.responses import grade_responses, select_responses
 from mull.selection import Best, FilterVote, Majority, Weighted
 from mull.tasks.text import Text
-from mull.types import Grade, GradeOutcome, Problem, Unanswered
+from mull.types import Problem
 
 ROW = {"problem": "2 + 2?", "answer": "4"}
 

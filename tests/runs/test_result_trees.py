@@ -19,7 +19,7 @@ from mull.report.trees import parents_of
 from mull.runs import Records, run
 from mull.runs.result import ResultRecord, kept_tree, record_of
 from mull.strategies.drive import Solved
-from mull.types import Fate, TreeNode
+from mull.trees import Fate, TreeNode
 from mull.verifiers.simulated import SimulatedVerifier
 
 NODES = st.lists(

@@ -22,10 +22,11 @@ from mull.errors import (
     StoreError,
     UsageError,
 )
+from mull.grades import Extraction, Grade, GradeOutcome
 from mull.runs import Config, Progress, Records, Summary, estimate, prepare, run
 from mull.runs.result import ResultRecord
 from mull.store import Reader, Store
-from mull.types import Extraction, Grade, GradeOutcome, Problem, Usage
+from mull.types import Problem, Usage
 
 
 def go(config: Config, directory: Path, source: Any = None, **more: Any) -> Summary:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mull.engines.simulated import Faults, Latency, SimulatedEngine, StepModel, levels
+from mull.grades import Extraction, Grade, GradeOutcome, Unanswered
 from mull.runs.config import Config, make_config
 from mull.runs.records import Records
-from mull.types import Extraction, Grade, GradeOutcome, Problem, Prompt, Unanswered, Until
+from mull.types import Problem, Prompt, Until
 
 UNTIL = Until(max_tokens=400)
 

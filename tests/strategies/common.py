@@ -10,21 +10,10 @@ from typing import Any
 from mull.budget import Budget, Purpose
 from mull.engines.base import Engine
 from mull.engines.simulated import SimulatedEngine, run_virtual, simulated_problem
+from mull.grades import Extraction, Grade, GradeOutcome, Unanswered
 from mull.strategies.base import Search, Start, Strategy
 from mull.strategies.drive import Job, Solved, drive
-from mull.types import (
-    Candidate,
-    EngineInfo,
-    Extraction,
-    Grade,
-    GradeOutcome,
-    Problem,
-    Prompt,
-    Sampling,
-    Unanswered,
-    Until,
-    Usage,
-)
+from mull.types import Candidate, EngineInfo, Problem, Prompt, Sampling, Until, Usage
 from mull.verifiers.simulated import SimulatedVerifier
 
 

@@ -19,7 +19,8 @@ from mull.engines.simulated import Fault, Faults, Latency, SimulatedEngine, Step
 from mull.errors import BudgetError, SpecError, UsageError
 from mull.strategies.ab_mcts import AbMcts, draw
 from mull.strategies.base import Ended, Failure, Generate, Outcome, Room, Score, Start
-from mull.types import Completion, Fate, StopReason, Usage
+from mull.trees import Fate
+from mull.types import Completion, StopReason, Usage
 from mull.verifiers.simulated import SimulatedVerifier
 
 KINDS = [

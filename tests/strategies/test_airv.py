@@ -19,6 +19,7 @@ from mull.budget import Budget, Ledger, Meter, Purpose
 from mull.engines.base import check_supported
 from mull.engines.simulated import SimulatedEngine, run_virtual
 from mull.errors import BudgetError, SpecError, UnsupportedError
+from mull.grades import Unanswered
 from mull.selection import group, majority
 from mull.strategies.airv import Airv
 from mull.strategies.base import (
@@ -50,7 +51,6 @@ from mull.types import (
     ScoreRequest,
     StopReason,
     ThresholdDFS,
-    Unanswered,
 )
 from mull.verifiers.views import own_views
 

@@ -17,7 +17,8 @@ from mull.budget import Budget
 from mull.catalog import load_strategy
 from mull.engines.simulated import Fault, Faults, Script, SimulatedEngine, StepModel
 from mull.strategies.base import Result, Search, Start
-from mull.types import Branch, Fate, TreeNode
+from mull.trees import Fate, TreeNode
+from mull.types import Branch
 
 SPECS = {
     "revise": "orm",

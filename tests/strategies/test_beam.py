@@ -20,7 +20,8 @@ from mull.strategies.base import Strategy
 from mull.strategies.beam import Beam, BeamRule, Finished, Lookahead, beam_size
 from mull.strategies.drive import Solved
 from mull.strategies.levels_rule import Entry, Level
-from mull.types import Fate, Request
+from mull.trees import Fate
+from mull.types import Request
 from mull.verifiers.simulated import SimulatedVerifier
 
 PAID = (

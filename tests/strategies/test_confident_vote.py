@@ -15,10 +15,11 @@ from mull.budget import Budget, Purpose
 from mull.engines.base import Engine
 from mull.engines.simulated import Latency, Script, SimulatedEngine, StepModel
 from mull.errors import SpecError
+from mull.grades import Unanswered
 from mull.strategies.base import Ended
 from mull.strategies.confident_vote import ConfidentVote, confidence
 from mull.strategies.vote import Vote
-from mull.types import StopReason, Unanswered
+from mull.types import StopReason
 
 LOGPROBS = st.lists(st.floats(-20.0, 0.0), min_size=1, max_size=30)
 

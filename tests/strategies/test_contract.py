@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tests.strategies.toys import JudgedVote, Lanes, Mcts, Revisions, SpeculativeBeam, StoppedVote
 
 from mull.budget import Ledger, Meter, Purpose
+from mull.grades import Extraction, Grade, GradeOutcome, Unanswered
 from mull.rng import derive
 from mull.strategies.base import (
     Action,
@@ -39,13 +40,9 @@ from mull.types import (
     Candidate,
     Completion,
     EngineInfo,
-    Extraction,
-    Grade,
-    GradeOutcome,
     Problem,
     Prompt,
     StopReason,
-    Unanswered,
     Until,
     Usage,
 )

@@ -15,7 +15,7 @@ from mull.strategies.base import Ended, Generate, Outcome, Room, Score, Start, S
 from mull.strategies.beam import Beam
 from mull.strategies.drive import Solved
 from mull.strategies.dvts import Dvts
-from mull.types import Fate
+from mull.trees import Fate
 from mull.verifiers.simulated import SimulatedVerifier
 
 

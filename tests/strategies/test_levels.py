@@ -31,22 +31,15 @@ from mull.budget import Budget, Meter, Purpose
 from mull.catalog import load_strategy
 from mull.engines.simulated import Fault, Faults, Latency, Script, SimulatedEngine, StepModel
 from mull.errors import BudgetError, EngineConnectionError, SpecError
+from mull.grades import Unanswered
 from mull.strategies.base import Ended, Failure, Generate, Result, Room, Start
 from mull.strategies.drive import Job as DriveJob
 from mull.strategies.drive import Solved
 from mull.strategies.levels import LevelSearch
 from mull.strategies.levels_lane import IN_DOUBT
 from mull.strategies.levels_rule import LOWEST, requests, softmax
-from mull.types import (
-    Branch,
-    Completion,
-    EngineInfo,
-    Fate,
-    StopReason,
-    Unanswered,
-    Until,
-    Usage,
-)
+from mull.trees import Fate
+from mull.types import Branch, Completion, EngineInfo, StopReason, Until, Usage
 from mull.verifiers.simulated import SimulatedVerifier
 
 SPECS = [

@@ -16,9 +16,11 @@ from mull.budget import Budget
 from mull.catalog import load_strategy
 from mull.engines.simulated import Latency, SimulatedEngine, StepModel
 from mull.errors import BudgetError, SpecError, UsageError
+from mull.grades import Unanswered
 from mull.strategies.base import Ended, Generate, Outcome, Room, Start
 from mull.strategies.mcts import Mcts, MctsSearch
-from mull.types import Completion, Fate, StopReason, Unanswered, Until, Usage
+from mull.trees import Fate
+from mull.types import Completion, StopReason, Until, Usage
 from mull.verifiers.simulated import SimulatedVerifier
 
 KINDS = [

@@ -13,7 +13,7 @@ from mull.engines.simulated import SimulatedEngine, StepModel
 from mull.strategies.drive import Solved
 from mull.strategies.levels_rule import LOWEST, Entry, Level, ranked
 from mull.strategies.rebase import RebaseRule, Rounding, by_remainder
-from mull.types import Fate
+from mull.trees import Fate
 from mull.verifiers.simulated import SimulatedVerifier
 
 SCORES = st.integers(0, 100).map(lambda s: s / 100) | st.just(LOWEST)

@@ -18,7 +18,8 @@ from mull.strategies.best_of_n import BestOfN
 from mull.strategies.chains import chunk_of
 from mull.strategies.drive import Job
 from mull.strategies.speculative_rejection import SpeculativeRejection
-from mull.types import Branch, Fate, StopReason, Until
+from mull.trees import Fate
+from mull.types import Branch, StopReason, Until
 
 LETTERS = "abcdefghijklmnop"
 

@@ -10,11 +10,12 @@ from tests.strategies.whole import engines_of, rows, solve
 from mull.budget import Budget, Purpose
 from mull.engines.simulated import Fault, Faults, Script, SimulatedEngine
 from mull.errors import SpecError, UsageError
+from mull.grades import Unanswered
 from mull.strategies.base import Start
 from mull.strategies.drive import Job
 from mull.strategies.synthesis import KEY, Synthesis, synthesis_prompt
 from mull.strategies.vote import Vote
-from mull.types import Message, Problem, Prompt, Unanswered
+from mull.types import Message, Problem, Prompt
 
 TEXTS = ["so answer 1", "so answer 2", "so answer 1", "no idea"]
 

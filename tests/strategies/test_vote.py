@@ -10,11 +10,12 @@ from tests.strategies.common import TASK, Plain, idle, job, one, rows, run
 from mull.budget import Budget, Purpose
 from mull.engines.simulated import Latency, Script, SimulatedEngine, StepModel
 from mull.errors import SpecError
+from mull.grades import Extraction
 from mull.strategies.base import Ended, Start
 from mull.strategies.drive import Job
 from mull.strategies.stopping import Beta, Dirichlet
 from mull.strategies.vote import Vote
-from mull.types import Extraction, Problem, Prompt
+from mull.types import Problem, Prompt
 
 
 def test_the_answer_is_what_most_say() -> None:

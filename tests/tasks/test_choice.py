@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from mull.errors import InputError
+from mull.grades import GradeOutcome, Unanswered
 from mull.tasks.base import FileTask
 from mull.tasks.choice import Choice, options_in
-from mull.types import GradeOutcome, Problem, Unanswered
+from mull.types import Problem
 
 TASK = Choice()
 ASKED = TASK.problem("Which is blue?\nA) a tomato\nB) the sky\nC) grass\nD) A minor")

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mull.errors import ConfigError, InputError
+from mull.grades import Unanswered
 from mull.tasks import countdown_search as search
 from mull.tasks.base import GeneratedTask, ProcessTask
 from mull.tasks.countdown import (
@@ -21,7 +22,6 @@ from mull.tasks.countdown import (
     render,
     solution,
 )
-from mull.types import Unanswered
 
 TASK = CountdownTask()
 states = st.lists(st.integers(1, 10), min_size=2, max_size=4).map(tuple)

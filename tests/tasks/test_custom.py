@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from mull.errors import ConfigError, GradeError, InputError, SpecError
+from mull.grades import GradeOutcome, Unanswered
 from mull.tasks import BUILTIN
 from mull.tasks.base import FileTask, GeneratedTask, Task
 from mull.tasks.custom import load_custom
-from mull.types import GradeOutcome, Unanswered
 
 ROMAN = """
 import re

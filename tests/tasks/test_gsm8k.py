@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from mull.errors import InputError
+from mull.grades import GradeOutcome, Unanswered
 from mull.tasks.base import FileTask
 from mull.tasks.gsm8k import Gsm8k
 from mull.tasks.maths.normal import number_text, read_number
-from mull.types import GradeOutcome, Problem, Prompt, Unanswered
+from mull.types import Problem, Prompt
 
 pytestmark = pytest.mark.timeout(60)
 TASK = Gsm8k()

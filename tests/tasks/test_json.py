@@ -11,10 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mull.errors import InputError
+from mull.grades import GradeOutcome, Unanswered
 from mull.selection import vote_fields
 from mull.tasks.base import FileTask
 from mull.tasks.json_object import JsonObject, canonical
-from mull.types import Candidate, GradeOutcome, Problem, Prompt, Unanswered
+from mull.types import Candidate, Problem, Prompt
 
 TASK = JsonObject()
 ASKED = TASK.problem("Who wrote Faust?")

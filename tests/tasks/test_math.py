@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 
 from mull.errors import SandboxTimeoutError
+from mull.grades import GradeOutcome, Unanswered
 from mull.tasks.base import FileTask
 from mull.tasks.maths import judge
 from mull.tasks.maths.normal import normal, number_text, read_number, refusal
 from mull.tasks.maths.task import Math
-from mull.types import GradeOutcome, Problem, Prompt, Unanswered
+from mull.types import Problem, Prompt
 
 pytestmark = pytest.mark.timeout(120)
 TASK = Math()

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mull.grades import GradeOutcome, Unanswered
 from mull.tasks.base import FileTask
 from mull.tasks.text import Text, normalise
-from mull.types import GradeOutcome, Problem, Prompt, Unanswered
+from mull.types import Problem, Prompt
 
 TASK = Text()
 ASKED = TASK.problem("Which tower?")

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mull.errors import ConfigError, InputError
+from mull.grades import GradeOutcome, Unanswered
 from mull.tasks import words, words_graph
 from mull.tasks.base import GeneratedTask, ProcessTask
 from mull.tasks.words import WordsTask, first_error, parse, render, solution, step
-from mull.types import GradeOutcome, Unanswered
 
 stories = st.builds(
     words_graph.draw,

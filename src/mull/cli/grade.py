@@ -14,9 +14,9 @@ from rich.table import Table
 
 from mull.catalog import load_task
 from mull.cli import options
+from mull.grades import GradeOutcome
 from mull.metrics import mean_interval
 from mull.runs.responses import Response, grade_responses
-from mull.types import GradeOutcome
 
 RESAMPLES = 2_000
 

@@ -17,9 +17,10 @@ import typer
 from mull.budget import Budget
 from mull.catalog.spec import value_of
 from mull.errors import InputError, UsageError
+from mull.grades import Grade
 from mull.report.tables import safe_terminal
 from mull.runs.result import BROKEN
-from mull.types import Grade, Sampling
+from mull.types import Sampling
 
 MAX_PROMPT_BYTES = 1 << 20
 T = TypeVar("T")

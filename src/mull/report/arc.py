@@ -16,6 +16,7 @@ from typing import Any
 from mull.budget import Budget
 from mull.catalog import load_strategy, load_task
 from mull.errors import MullError
+from mull.grades import Unanswered
 from mull.report import gallery
 from mull.report.data import Cell, ProblemResult, Run, Sample
 from mull.report.gallery import COPY, FAILED, NO_INVERSE, TOO_LONG
@@ -32,7 +33,7 @@ from mull.tasks.arc.predictions import Attempts, Prediction
 from mull.tasks.arc.submission import Submission, SubmissionScore, complete, score
 from mull.tasks.arc.task import ArcTask, puzzle_of
 from mull.tasks.base import SAME
-from mull.types import Candidate, Problem, Prompt, Unanswered
+from mull.types import Candidate, Problem, Prompt
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import Any
 
 from mull.runs.cells import exact
 from mull.store.store import Waste
-from mull.types import EMPTY, TreeNode, Usage
+from mull.trees import TreeNode
+from mull.types import EMPTY, Usage
 
 BETWEEN = " · "
 """Between the parts of a label."""

@@ -10,12 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
+from mull.grades import GradeOutcome, Unanswered
 from mull.report import data
 from mull.runs.cells import Cell
 from mull.runs.records import ProblemRecord, Records, Session
 from mull.runs.result import GradedCandidate, ResultRecord
 from mull.store.store import Waste
-from mull.types import EngineInfo, GradeOutcome, Unanswered, Usage
+from mull.types import EngineInfo, Usage
 
 INDEPENDENT = frozenset({"sample", "vote", "best-of-n"})
 """Strategies whose candidates are independent samples of one distribution."""

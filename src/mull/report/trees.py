@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from mull.report.data import BETWEEN, Cell, ProblemResult, Sample
 from mull.runs.result import kept_tree
-from mull.types import Fate, TreeNode
+from mull.trees import Fate, TreeNode
 
 CELLS = 6
 """Cells whose trees are drawn; of each at most three problems."""

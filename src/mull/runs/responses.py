@@ -8,11 +8,12 @@ from functools import partial
 from typing import Any
 
 from mull.errors import InputError
+from mull.grades import Extraction, Grade, Unanswered
 from mull.runs.result import grade_answer
 from mull.selection import Selection, Selector
 from mull.tasks.base import Task
 from mull.tasks.files import Row, problem_of, read_rows
-from mull.types import Candidate, Extraction, Grade, Problem, Unanswered
+from mull.types import Candidate, Problem
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,11 +16,13 @@ from typing import Any
 
 from mull.budget import Ledger
 from mull.errors import GradeError, SandboxError, SandboxTimeoutError
+from mull.grades import Grade, GradeOutcome
 from mull.selection import group
 from mull.store import canonical, usage_of
 from mull.strategies.base import Result
 from mull.tasks.base import Task
-from mull.types import EMPTY, Candidate, Fate, Grade, GradeOutcome, Problem, TreeNode, Usage
+from mull.trees import Fate, TreeNode
+from mull.types import EMPTY, Candidate, Problem, Usage
 
 UsageOf = Callable[[Candidate], Usage | None]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from mull.types import Candidate, Fate, TreeNode
+from mull.trees import Fate, TreeNode
+from mull.types import Candidate
 
 Key = tuple[int, ...]
 

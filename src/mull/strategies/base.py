@@ -20,18 +20,18 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 from mull.budget import Budget, Purpose
 from mull.engines.adapt import AdaptRecipe, Parts
+from mull.grades import Extraction
 from mull.selection import Majority, PerField, Selection, Selector
 from mull.tasks.base import FieldsTask, Task, settled
+from mull.trees import TreeNode
 from mull.types import (
     Branch,
     Candidate,
     Completion,
     Decoding,
-    Extraction,
     Problem,
     Sampling,
     StopReason,
-    TreeNode,
     Until,
     Usage,
 )

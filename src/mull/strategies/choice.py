@@ -11,10 +11,11 @@ from dataclasses import replace
 from typing import Literal
 
 from mull.errors import SpecError
+from mull.grades import Unanswered
 from mull.selection import Best, Selection, Selector, Weighted
 from mull.strategies.base import Failure, Start, Value
 from mull.strategies.scored import score_of
-from mull.types import Branch, Candidate, StopReason, Unanswered
+from mull.types import Branch, Candidate, StopReason
 
 Select = Literal["weighted", "best", "majority"]
 SELECTS: tuple[Select, ...] = ("weighted", "best", "majority")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from mull.errors import SpecError
+from mull.grades import Unanswered
 from mull.selection import (
     Same,
     Selection,
@@ -24,7 +25,7 @@ from mull.strategies.chains import SampleChains, chunk_of
 from mull.strategies.needs import Needs
 from mull.strategies.number import FLIGHT, chains_for, check_positive, samples_of
 from mull.strategies.scored import ByScore
-from mull.types import Branch, Candidate, Completion, StopReason, Unanswered
+from mull.types import Branch, Candidate, Completion, StopReason
 from mull.verifiers.confidence import lowest_mean
 
 SCORE = "confidence"

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from mull.strategies.base import Failure
 from mull.strategies.levels_rule import LOWEST, Entry
-from mull.types import Branch, Fate, TreeNode, Usage
+from mull.trees import Fate, TreeNode
+from mull.types import Branch, Usage
 
 Key = tuple[int, ...]
 AHEAD = 1 << 20

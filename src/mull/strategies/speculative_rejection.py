@@ -14,7 +14,8 @@ from mull.strategies.number import FAR, UNSAID, samples_of
 from mull.strategies.owed import finish_is_due
 from mull.strategies.sample import branch_of
 from mull.strategies.scored import ByScore, FirstBest, score_of
-from mull.types import Branch, Candidate, Completion, Fate, TreeNode
+from mull.trees import Fate, TreeNode
+from mull.types import Branch, Candidate, Completion
 
 Key = tuple[int, ...]
 

@@ -15,7 +15,8 @@ from mull.errors import SpecError
 from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result
 from mull.strategies.choice import Select, check_select, choose, path_candidate, path_score
 from mull.strategies.owed import finish_is_due
-from mull.types import Branch, Candidate, Completion, Fate, TreeNode
+from mull.trees import Fate, TreeNode
+from mull.types import Branch, Candidate, Completion
 
 
 @dataclass(slots=True, eq=False)

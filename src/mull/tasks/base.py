@@ -10,16 +10,8 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from mull.engines.adapt import Parts
-from mull.types import (
-    Extraction,
-    Grade,
-    GradeOutcome,
-    Problem,
-    Prompt,
-    StopReason,
-    Unanswered,
-    Until,
-)
+from mull.grades import Extraction, Grade, GradeOutcome, Unanswered
+from mull.types import Problem, Prompt, StopReason, Until
 
 
 @runtime_checkable

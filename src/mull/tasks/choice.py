@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
+from mull.grades import Extraction, Grade, Unanswered
 from mull.tasks.base import graded
 from mull.tasks.files import QUESTIONS, Row, load_problems, question
 from mull.tasks.maths.extract import boxed, marked, visible
 from mull.tasks.text import as_it_stands, normalise
-from mull.types import Extraction, Grade, Message, Problem, Prompt, Unanswered, Until
+from mull.types import Message, Problem, Prompt, Until
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 _OPTION = re.compile(

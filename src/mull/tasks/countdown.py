@@ -33,6 +33,7 @@ from fractions import Fraction
 from typing import Final, get_args
 
 from mull.errors import ConfigError, InputError
+from mull.grades import Extraction, Grade, GradeOutcome, Unanswered
 from mull.syntax import parse_expression
 from mull.tasks.countdown_search import (
     MAX_LEVEL,
@@ -43,7 +44,7 @@ from mull.tasks.countdown_search import (
     draw,
     solver,
 )
-from mull.types import Extraction, Grade, GradeOutcome, Problem, Prompt, Unanswered, Until
+from mull.types import Problem, Prompt, Until
 
 # Evaluation has the four levels in equal shares.  Training has more of the easy ones: the last move
 # of every solution is an easy puzzle, so what is learned there is used everywhere.

@@ -33,19 +33,11 @@ from typing import Any, Final, cast
 import numpy as np
 
 from mull.errors import ConfigError, GradeError, InputError, MullError, SpecError
+from mull.grades import Extraction, Grade, GradeOutcome, Unanswered
 from mull.tasks import BUILTIN
 from mull.tasks.base import Task
 from mull.tasks.files import QUESTIONS, Row, load_problems, problem_of
-from mull.types import (
-    Extraction,
-    Grade,
-    GradeOutcome,
-    Message,
-    Problem,
-    Prompt,
-    Unanswered,
-    Until,
-)
+from mull.types import Message, Problem, Prompt, Until
 
 HOOKS: Final[Mapping[str, int]] = {"extract": 1, "same": 2, "grade": 2, "prompt": 1, "problems": 0}
 """What a file may define, and with how many parameters."""

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mull.grades import Extraction, Grade
 from mull.tasks.files import QUESTIONS, Row, gold_text, load_problems, question
 from mull.tasks.maths.extract import CALCULATION, find_number
 from mull.tasks.maths.judge import SECONDS, grade, same
-from mull.types import Extraction, Grade, Message, Problem, Prompt, Until
+from mull.types import Message, Problem, Prompt, Until
 
 
 @dataclass(frozen=True, slots=True)

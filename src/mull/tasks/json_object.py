@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar, Final
 
+from mull.grades import Extraction, Grade, GradeOutcome, Unanswered
 from mull.tasks.files import QUESTIONS, Row, load_problems, question, unique
 from mull.tasks.maths.extract import visible
 from mull.tasks.text import as_it_stands, normalise
-from mull.types import Extraction, Grade, GradeOutcome, Json, Problem, Unanswered, Until
+from mull.types import Json, Problem, Until
 
 MAX_DEPTH: Final = 64
 TRIES: Final = 16

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
+from mull.grades import Extraction, Grade, Unanswered
 from mull.tasks.base import graded
 from mull.tasks.files import QUESTIONS, Row, gold_text, load_problems, question
 from mull.tasks.maths.extract import boxed, marked, visible
-from mull.types import Extraction, Grade, Message, Problem, Prompt, Unanswered, Until
+from mull.types import Message, Problem, Prompt, Until
 
 _ARTICLES = re.compile(r"\b(?:a|an|the)\b(?!#)")
 _LETTER = r"[^\W\d_]"

@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from typing import Final, get_args
 
 from mull.errors import ConfigError, InputError
+from mull.grades import Extraction, Grade, Unanswered
 from mull.tasks.base import graded
 from mull.tasks.words_graph import (
     MAX_LEVEL,
@@ -43,7 +44,7 @@ from mull.tasks.words_graph import (
     compute,
     draw,
 )
-from mull.types import Extraction, Grade, Problem, Prompt, Unanswered, Until
+from mull.types import Problem, Prompt, Until
 
 LEVELS: Final = tuple(range(1, MAX_LEVEL + 1))
 _NUMBER: Final = r"([0-9]{1,4})"

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mull.errors import SpecError
+from mull.grades import Unanswered
 from mull.tasks.arc import encode
 from mull.tasks.arc.encode import (
     Block,
@@ -31,7 +32,6 @@ from mull.tasks.arc.encode import (
 )
 from mull.tasks.arc.encoder_spec import DEFAULT, parse_encoder
 from mull.tasks.arc.grids import Grid
-from mull.types import Unanswered
 
 SPECS = [
     DEFAULT,

@@ -14,12 +14,13 @@ from tests.tasks.arc.world import random_puzzle
 
 from mull.catalog import load_task
 from mull.errors import ConfigError, InputError, SpecError
+from mull.grades import Extraction, GradeOutcome, Unanswered
 from mull.runs.prepare import problem_from_json, problem_to_json
 from mull.tasks.arc.encode import Unreadable
 from mull.tasks.arc.grids import Pair, Puzzle, as_json, as_text
 from mull.tasks.arc.task import LEVELS, ArcTask, puzzle_of
 from mull.tasks.base import SAME, FileTask, View, ViewedTask, settled
-from mull.types import Branch, Extraction, GradeOutcome, Problem, StopReason, Unanswered
+from mull.types import Branch, Problem, StopReason
 
 BEST = "GridShapeEncoder(RowNumberEncoder(MinimalGridEncoder()))"
 FORMATS = ["marked", "architects", BEST, "MinimalGridEncoder()"]

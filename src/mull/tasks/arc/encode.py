@@ -17,8 +17,8 @@ from enum import StrEnum
 from typing import Final, Protocol, runtime_checkable
 
 from mull.errors import SpecError
+from mull.grades import Unanswered
 from mull.tasks.arc.grids import COLOURS, Grid
-from mull.types import Unanswered
 
 FENCE: Final = "```"
 OPENING: Final = "```grid"

@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 
 from mull.engines.adapt import Parts
 from mull.errors import ConfigError, InputError
+from mull.grades import Extraction, Grade, Unanswered
 from mull.tasks.arc import augment
 from mull.tasks.arc.adapt import lessons
 from mull.tasks.arc.data import load
@@ -21,7 +22,7 @@ from mull.tasks.arc.grids import puzzle_of as checked
 from mull.tasks.arc.prompts import Layout
 from mull.tasks.arc.writing import Writing, writing
 from mull.tasks.base import SAME, View, graded
-from mull.types import Extraction, Grade, Problem, Prompt, Unanswered, Until
+from mull.types import Problem, Prompt, Until
 
 LEVELS: Final = (5, 10, 15, 20, MAX_SIDE)
 """Levels of difficulty 1 to 5: the longest side of any grid that the problem shows."""

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from fractions import Fraction
 from typing import Final
 
+from mull.grades import Extraction, Unanswered
 from mull.tasks.maths.normal import MAX_DIGITS, number_text, read_number, refusal, strip_delimiters
-from mull.types import Extraction, Unanswered
 
 SPAN: Final = 4000
 """Characters read after a marker."""

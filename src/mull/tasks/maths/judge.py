@@ -15,9 +15,9 @@ from functools import cache, lru_cache
 from typing import Any, Final
 
 from mull.errors import MissingExtraError, SandboxError, SandboxTimeoutError
+from mull.grades import Grade, GradeOutcome
 from mull.sandbox import Pool
 from mull.tasks.maths.normal import normal, read_number, refusal, same_number
-from mull.types import Grade, GradeOutcome
 
 SECONDS: Final = 1.5
 """Wall time that one comparison may take in its worker."""

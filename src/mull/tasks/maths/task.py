@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from mull.grades import Extraction, Grade
 from mull.tasks.files import QUESTIONS, Row, gold_text, load_problems, question
 from mull.tasks.maths.extract import canonical, find_answer
 from mull.tasks.maths.judge import SECONDS, grade, same
-from mull.types import Extraction, Grade, Message, Problem, Prompt, Until
+from mull.types import Message, Problem, Prompt, Until
 
 _LEVEL = re.compile(r"(?:[Ll]evel\s?)?(\d{1,3})")
 
