@@ -104,6 +104,43 @@ def test_nothing_seen_is_no_certainty() -> None:
     assert one.low < 0 < one.value < one.high
 
 
+@pytest.mark.parametrize("method", ["percentile", "bca"])
+def test_problems_that_were_met_twice_count_once(method: str) -> None:
+    """Every problem twice, with the same outcome: the interval is that of the different ones."""
+    once = np.random.default_rng(5).beta(0.5, 0.5, 80)
+    twice = np.concatenate([once, once])
+    labels = [*range(80), *range(80)]
+    alone = Bootstrap(once, seed=1).interval(method=method)
+    for together in (
+        Bootstrap(twice, seed=1, clusters=labels).interval(method=method),
+        Bootstrap(twice, seed=2, clusters=[str(label) for label in labels]).interval(method=method),
+    ):
+        assert together.value == pytest.approx(alone.value)
+        assert together.high - together.low == pytest.approx(alone.high - alone.low, rel=0.05)
+    apart = Bootstrap(twice, seed=1).interval(method=method)
+    assert apart.high - apart.low < 0.8 * (alone.high - alone.low)
+
+
+def test_different_problems_in_clusters_of_their_own_change_nothing() -> None:
+    values = np.random.default_rng(5).random((50, 2))
+    plain = Bootstrap(values, resamples=100)
+    assert np.array_equal(plain.means, Bootstrap(values, 100, clusters=range(50, 0, -1)).means)
+    with pytest.raises(ValueError, match="a label a problem"):
+        Bootstrap(values, 100, clusters=[1, 2])
+
+
+def test_clusters_of_unequal_size_weigh_as_many_as_they_are() -> None:
+    """Nine of ten problems are one problem: hardly anything is known."""
+    boot = Bootstrap([1.0] * 9 + [0.0], clusters=["a"] * 9 + ["b"])
+    found = boot.interval()
+    assert (found.value, found.low, found.high) == (0.9, 0.0, 1.0)
+    assert boot.mean().n == 10
+    rare = Bootstrap(np.ones(100), clusters=[i // 10 for i in range(100)]).mean()
+    assert (rare.low, rare.n) == (pytest.approx(wilson(10, 10).low), 100)
+    same = Bootstrap(np.zeros((100, 2)), clusters=[i // 10 for i in range(100)]).difference(0, 1)
+    assert same.high == pytest.approx(Bootstrap(np.zeros((10, 2))).difference(0, 1).high)
+
+
 def test_a_ratio_is_of_means_and_undefined_over_nothing() -> None:
     interval = ratio_interval([1, 0, 0, 1], [1, 1, 0, 1], resamples=500)
     assert interval.value == pytest.approx(2 / 3)

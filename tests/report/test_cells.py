@@ -16,7 +16,7 @@ from tests.runs.world import Steps, engine, small
 from mull.engines.simulated import Fault, Faults
 from mull.errors import GradeError, InputError, StoreError
 from mull.grades import Grade
-from mull.report.cells import CellRow, load, packed, rows_of, save, unpacked
+from mull.report.cells import PROMPTS, CellRow, load, packed, rows_of, save, unpacked
 from mull.runs import Records, run
 from mull.types import Problem
 
@@ -45,6 +45,20 @@ def test_the_order_of_saving_changes_no_byte(tmp_path: Path) -> None:
             save([each], tmp_path / name)
     one, other = (next((tmp_path / name).iterdir()).read_bytes() for name in "ab")
     assert one == other
+
+
+def test_what_the_problems_asked_is_kept_once_beside_the_rows(tmp_path: Path) -> None:
+    prompts = tuple(f"{at:016x}" for at in range(40))
+    rows = [row("vote", n, prompts=prompts) for n in (1, 4)]
+    (path,) = save(rows, tmp_path)
+    save([row("beam", digest="d1")], tmp_path)  # of a run that did not say
+    assert prompts[7] not in path.read_text()
+    assert load(path)[1:] == rows
+    assert [len(set(each.labels)) for each in load(tmp_path)] == [40, 40, 40]
+    assert [each.prompts for each in load(tmp_path)] == [(), prompts, prompts]
+    (tmp_path / PROMPTS).write_text("[]")
+    with pytest.raises(InputError, match=r"prompts\.json: no digests"):
+        load(tmp_path)
 
 
 def test_tasks_and_policies_have_files_of_their_own(tmp_path: Path) -> None:
@@ -92,6 +106,8 @@ def test_a_run_gives_a_row_for_each_cell_that_its_records_bear_out(tmp_path: Pat
             assert found.correct.tolist() == [float(r.correct is True) for r in results]
             spent = sum(r.total.flops for r in results) / len(results)
             assert found.flops + found.guesses_flops == pytest.approx(spent)
+        asked = [sorted(problem.text.split()) for problem in records.problems()]
+    assert all(len(set(each.labels)) == len(set(map(str, asked))) for each in rows.values())
     beam, vote, chain = rows["beam", 8], rows["vote", 8], rows[SEARCHES[-1], 8]
     assert beam.models["prm"].startswith("simulated:simulated-verifier@")
     assert set(vote.models) == {"policy"}

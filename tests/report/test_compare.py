@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.report.rows import bits, row
 
-from mull.metrics import wilson
+from mull.metrics import Interval, wilson
 from mull.report.cells import CellRow
 from mull.report.compare import (
     accuracy,
@@ -95,6 +95,32 @@ def test_policies_on_the_same_problems_do_not_count_as_more_problems() -> None:
     assert accuracy(three) == accuracy(one)
 
 
+def test_problems_met_again_in_another_set_count_once() -> None:
+    """Two sets of the same puzzles, solved alike, are no surer than one."""
+    right, prompts = bits(3, 0.5), tuple(f"{at:016x}" for at in range(40))
+
+    def rows(name: str, values: list[bool], *known: tuple[str, ...]) -> list[CellRow]:
+        sets = zip(("d0", "d1"), known, strict=True)
+        return [row(name, 4, values, digest=digest, prompts=p) for digest, p in sets]
+
+    other, fresh = bits(4, 0.3), tuple(f"{at:016x}" for at in range(40, 80))
+    one = accuracy(rows("vote", right, prompts, prompts))
+    assert one.n == 80
+    assert _width(one) == pytest.approx(_width(accuracy([row("vote", 4, right)])), rel=0.05)
+    assert _width(accuracy(rows("vote", right, prompts, fresh))) < 0.8 * _width(one)
+    again, apart = (
+        difference(rows("vote", right, prompts, p), rows("beam", other, prompts, p))
+        for p in (prompts, fresh)
+    )
+    assert again is not None and apart is not None
+    assert again.value == apart.value
+    assert _width(apart) < 0.8 * _width(again)
+
+
+def _width(found: Interval) -> float:
+    return found.high - found.low
+
+
 def test_only_units_that_both_have_are_compared() -> None:
     a = [row("beam", 4, [True] * 40), row("beam", 4, [False] * 40, digest="d1")]
     b = [row("vote", 4, [False] * 40), row("vote", 4, [False] * 40, digest="d2")]
@@ -128,7 +154,7 @@ def test_costs_count_a_set_of_problems_once_as_accuracies_do() -> None:
 def test_an_interaction_is_the_difference_of_two_differences() -> None:
     cells = [column([row("vote", n, bits(n, 0.5))]) for n in range(1, 5)]
     found = contrast(list(zip((1, -1, -1, 1), cells, strict=True)))
-    means = table(cells).mean(axis=0)
+    means = table(cells).values.mean(axis=0)
     assert found is not None
     assert found.value == pytest.approx(means[0] - means[1] - means[2] + means[3])
 

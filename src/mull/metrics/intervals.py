@@ -1,7 +1,8 @@
 """How sure a number is: Wilson intervals and bootstraps over problems.
 
-The unit is the problem: samples of one problem are not independent, so problems are resampled.
-Every column of one ``Bootstrap`` sees the same resamples, which pairs comparisons for free.
+The unit is the problem: samples of one problem are not independent, so problems are resampled, and
+problems that are equal are drawn together. Every column of one ``Bootstrap`` sees the same
+resamples, which pairs comparisons for free.
 """
 
 from __future__ import annotations
@@ -79,15 +80,23 @@ def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
 class Bootstrap:
     """Means of columns over resampled problems; every statistic of the means gets an interval.
 
-    ``values`` has shape [problems] or [problems, columns]. Vectorised, seeded; memory is bounded
-    whatever the number of resamples.
+    ``values`` has shape [problems] or [problems, columns]. ``clusters`` has a label a problem:
+    those of one label (an equal problem, met again) are drawn together, for what they tell is
+    hardly more than one of them does. Vectorised, seeded; memory is bounded whatever the number of
+    resamples.
 
     >>> boot = Bootstrap([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0], [1.0, 0.0]], seed=1)
     >>> boot.interval(lambda m: m[:, 0] - m[:, 1]).value
     0.5
     """
 
-    def __init__(self, values: ArrayLike, resamples: int = RESAMPLES, seed: int = 0) -> None:
+    def __init__(
+        self,
+        values: ArrayLike,
+        resamples: int = RESAMPLES,
+        seed: int = 0,
+        clusters: ArrayLike | None = None,
+    ) -> None:
         table = np.asarray(values, dtype=np.float64)
         self.values: Floats = table[:, None] if table.ndim == 1 else table
         if self.values.ndim != 2 or resamples < 1:
@@ -96,19 +105,24 @@ class Bootstrap:
             raise ValueError("a bootstrap needs finite values; leave out the problems without one")
         self.n = len(self.values)
         self.centre: Floats = self.values.mean(axis=0, keepdims=True) if self.n else self.values
+        at = _numbered(self.n, clusters)
+        self.sizes: Floats = np.bincount(at).astype(np.float64)
+        self.sums: Floats = np.zeros((len(self.sizes), self.values.shape[1]))
+        np.add.at(self.sums, at, self.values)
         self.means: Floats = self._resample(resamples, seed)
 
     def _resample(self, resamples: int, seed: int) -> Floats:
         means = np.empty((resamples, self.values.shape[1]))
         rng = np.random.default_rng([seed, self.n])
-        at_once = max(1, _CELLS // max(self.n, 1))
-        for start in range(0, resamples if self.n else 0, at_once):
+        drawn = len(self.sizes)
+        at_once = max(1, _CELLS // max(drawn, 1))
+        for start in range(0, resamples if drawn else 0, at_once):
             rows = min(at_once, resamples - start)
-            picks = rng.integers(0, self.n, (rows, self.n), dtype=np.int32)
-            # Counting how often each problem was drawn turns the resampled mean into a product.
-            picks += (np.arange(rows, dtype=np.int32) * self.n)[:, None]
-            counts = np.bincount(picks.ravel(), minlength=rows * self.n).reshape(rows, self.n)
-            means[start : start + rows] = counts @ self.values / self.n
+            picks = rng.integers(0, drawn, (rows, drawn), dtype=np.int32)
+            # Counting how often each cluster was drawn turns the resampled mean into a product.
+            picks += (np.arange(rows, dtype=np.int32) * drawn)[:, None]
+            counts = np.bincount(picks.ravel(), minlength=rows * drawn).reshape(rows, drawn)
+            means[start : start + rows] = counts @ self.sums / (counts @ self.sizes)[:, None]
         return means
 
     def interval(
@@ -145,9 +159,9 @@ class Bootstrap:
         """
         values = self.values[:, column]
         if self.n and values.min() >= 0.0 and values.max() <= 1.0:
-            right = float(values.sum())
-            if min(right, self.n - right) < EDGE:
-                return wilson(min(max(right, 0.0), float(self.n)), self.n, level)
+            share, drawn = float(values.mean()), len(self.sizes)
+            if min(share, 1.0 - share) * drawn < EDGE:
+                return replace(wilson(share * drawn, drawn, level), n=self.n)
         return self.interval(lambda means: means[:, column], level, method)
 
     def difference(
@@ -164,8 +178,9 @@ class Bootstrap:
         """
         apart = self.values[:, a] - self.values[:, b]
         if self.n and np.count_nonzero(apart) < EDGE and np.abs(apart).max() <= 1.0:
-            gained = wilson(float(apart.clip(min=0.0).sum()), self.n, level)
-            lost = wilson(float(-apart.clip(max=0.0).sum()), self.n, level)
+            drawn = len(self.sizes)
+            gained = wilson(float(apart.clip(min=0.0).mean()) * drawn, drawn, level)
+            lost = wilson(float(-apart.clip(max=0.0).mean()) * drawn, drawn, level)
             value = gained.value - lost.value
             low = value - math.hypot(gained.value - gained.low, lost.high - lost.value)
             high = value + math.hypot(gained.high - gained.value, lost.value - lost.low)
@@ -177,16 +192,26 @@ class Bootstrap:
     ) -> Floats:
         normal = NormalDist()
         below = (np.sum(drawn < value) + 0.5 * np.sum(drawn == value)) / len(drawn)
-        if self.n < 2 or not 0 < below < 1:
+        if len(self.sizes) < 2 or not 0 < below < 1:
             return tails
         bias = normal.inv_cdf(float(below))
-        left_out = (self.values.sum(axis=0) - self.values) / (self.n - 1)
+        left_out = (self.values.sum(axis=0) - self.sums) / (self.n - self.sizes)[:, None]
         jackknife = statistic(left_out)
         spread = jackknife.mean() - jackknife
         scale = float(np.sum(spread**2)) ** 1.5
         skew = float(np.sum(spread**3)) / (6 * scale) if scale > 0 else 0.0
         z = [normal.inv_cdf(float(tail)) + bias for tail in tails]
         return np.array([normal.cdf(bias + x / (1 - skew * x)) for x in z])
+
+
+def _numbered(n: int, labels: ArrayLike | None) -> NDArray[np.intp]:
+    """Labels as 0, 1 … by their first use; without labels each of ``n`` has its own."""
+    if labels is None:
+        return np.arange(n)
+    _, first, at = np.unique(np.asarray(labels), return_index=True, return_inverse=True)
+    if at.shape != (n,):
+        raise ValueError(f"clusters must have a label a problem, {n}, not {at.shape}")
+    return np.argsort(np.argsort(first))[at]
 
 
 def mean_interval(

@@ -2,15 +2,18 @@
 
 A row keeps which problems were right (a bit each), so that cells from different sittings are still
 compared problem by problem; the raw samples stay with whoever ran them. It names the weights that
-wrote and scored, so that rows of an older verifier are never taken for a newer one's.
+wrote and scored, so that rows of an older verifier are never taken for a newer one's. What the
+problems asked is kept once for all rows of a set, as digests, which tell problems met again.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,7 +26,7 @@ from mull.catalog import load_strategy
 from mull.errors import InputError, SpecError
 from mull.fileio import safe_name, write_atomic
 from mull.runs.cells import Cell
-from mull.runs.records import Records
+from mull.runs.records import ProblemRecord, Records
 from mull.runs.result import ResultRecord
 from mull.strategies.base import Strategy
 from mull.strategies.needs import POLICY, needs_of
@@ -34,6 +37,8 @@ from mull.verifiers.steps import pieces
 Floats = NDArray[np.float64]
 GUESSES = Purpose.SPECULATIVE.value
 VERIFYING = (Purpose.VERIFIER.value, Purpose.JUDGE.value)
+PROMPTS = "prompts.json"
+"""The file beside the rows that has the digests of each set's prompts, by the set's digest."""
 SEPARATOR = "\n"
 """What ends a step when the steps of a winner are counted."""
 FEW = 2
@@ -50,7 +55,8 @@ class CellRow:
     (``policy``, ``reviser``, ``prm``): ``kind:model@revision``; rows of before that was kept have
     none. ``winner_*`` are means over the problems with an answer, of the candidate that stands for
     it; ``short_winners`` is the share of them with ``FEW`` steps or fewer. ``turns`` has the bits
-    of attempt 1, 2 … of the first chain, where a strategy revises.
+    of attempt 1, 2 … of the first chain, where a strategy revises. ``prompts`` are digests of the
+    problems' prompts (``digest_of``), where they are known; they are kept beside the rows.
     """
 
     task: str
@@ -75,6 +81,7 @@ class CellRow:
     winner_steps: float | None = None
     short_winners: float | None = None
     turns: tuple[str, ...] = ()
+    prompts: tuple[str, ...] = ()
 
     @property
     def correct(self) -> Floats:
@@ -86,6 +93,11 @@ class CellRow:
         """Right or wrong at each turn of the first chain, [turns, problems]."""
         bits = [unpacked(turn, self.problems) for turn in self.turns]
         return np.array(bits).reshape(len(bits), self.problems)
+
+    @property
+    def labels(self) -> NDArray[np.str_]:
+        """A label a problem, equal where the prompts' words are; all differ if unknown."""
+        return np.array(self.prompts or [f"{self.digest}/{at}" for at in range(self.problems)])
 
     @property
     def flops(self) -> float:
@@ -130,14 +142,26 @@ def rows_of(directory: str | Path) -> Iterator[CellRow]:
     every problem.
     """
     with Records(directory) as records:
-        levels = [str(problem.level).replace(",", ";") for problem in records.problems()]
+        problems = list(records.problems())
         for cell in records.cells:
             strategy = _strategy(cell.strategy)
             n = _samples(cell, strategy)
             results = [] if n is None else list(records.results(cell))
-            if n is not None and len(results) == len(levels) > 0:
+            if n is not None and len(results) == len(problems) > 0:
                 _check(directory, cell, results)
-                yield _row(records, cell, strategy, n, results, ",".join(levels))
+                yield _row(records, cell, strategy, n, results, problems)
+
+
+def digest_of(prompt: str) -> str:
+    """64 bits, as hex, of the words and numbers of a prompt, in whatever order they stand.
+
+    A puzzle whose parts are told in another order is hardly another puzzle.
+
+    >>> digest_of("Make 8 from 2 3 4.") == digest_of("Make 8 from 4 2 3.")
+    True
+    """
+    words = " ".join(sorted(re.findall(r"\w+", prompt)))
+    return hashlib.sha256(words.encode()).hexdigest()[:16]
 
 
 def _samples(cell: Cell, strategy: Strategy | None) -> int | None:
@@ -170,7 +194,7 @@ def _row(
     strategy: Strategy | None,
     n: int,
     results: Sequence[ResultRecord],
-    levels: str,
+    problems: Sequence[ProblemRecord],
 ) -> CellRow:
     config, count = records.config, len(results)
     spent = [row for result in results for row in result.spent]
@@ -188,7 +212,7 @@ def _row(
         digest=str(config["problems_digest"])[:16],
         verifiers=dict(config.get("verifiers") or {}),
         right=packed(result.correct is True for result in results),
-        levels=levels,
+        levels=",".join(str(problem.level).replace(",", ";") for problem in problems),
         policy_flops=flops["policy"] / count,
         verifier_flops=flops["verifier"] / count,
         guesses_flops=flops["guesses"] / count,
@@ -197,6 +221,7 @@ def _row(
         config_hash=records.config_hash[:16],
         models=_models(config, strategy),
         turns=_turns(strategy, n, results),
+        prompts=tuple(digest_of(problem.text) for problem in problems),
         **_winners(strategy, results),
     )
 
@@ -264,6 +289,7 @@ def save(rows: Sequence[CellRow], folder: str | Path) -> list[Path]:
 
     One file ``<task>-<policy>.jsonl`` each, in the order of the rows' keys. Returns the files.
     """
+    _save_prompts(rows, Path(folder))
     paths: list[Path] = []
     for task, policy in sorted({(row.task, row.policy) for row in rows}):
         path = Path(folder) / f"{safe_name(f'{task}-{policy}')}.jsonl"
@@ -271,9 +297,39 @@ def save(rows: Sequence[CellRow], folder: str | Path) -> list[Path]:
         known.update({row.key: row for row in rows if (row.task, row.policy) == (task, policy)})
         path.parent.mkdir(parents=True, exist_ok=True)
         ordered = sorted(known.values(), key=lambda row: row.key)
-        write_atomic(path, "".join(json.dumps(asdict(row)) + "\n" for row in ordered))
+        write_atomic(path, "".join(map(_line, ordered)))
         paths.append(path)
     return paths
+
+
+def _line(row: CellRow) -> str:
+    plain = asdict(row)
+    del plain["prompts"]
+    return json.dumps(plain) + "\n"
+
+
+def _save_prompts(rows: Sequence[CellRow], folder: Path) -> None:
+    """What the problems of the rows asked, added to what the folder knows."""
+    known = _load_prompts(folder)
+    known.update({row.digest: row.prompts for row in rows if row.prompts})
+    if known:
+        folder.mkdir(parents=True, exist_ok=True)
+        lines = [f"{json.dumps(digest)}: {json.dumps(known[digest])}" for digest in sorted(known)]
+        write_atomic(folder / PROMPTS, "{\n" + ",\n".join(lines) + "\n}\n")
+
+
+def _load_prompts(folder: Path) -> dict[str, tuple[str, ...]]:
+    path = folder / PROMPTS
+    if not path.exists():
+        return {}
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        return {digest: tuple(map(str, prompts)) for digest, prompts in read.items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: no digests of prompts by set of problems ({error}); remove it, and make the "
+            "rows again from the runs"
+        ) from error
 
 
 def load(path: str | Path) -> list[CellRow]:
@@ -286,8 +342,10 @@ def load(path: str | Path) -> list[CellRow]:
         return [row for each in sorted(source.glob("*.jsonl")) for row in load(each)]
     if not source.exists():
         return []
+    prompts = _load_prompts(source.parent)
     lines = source.read_text(encoding="utf-8").splitlines()
-    return [_read(line, f"{source}:{number}") for number, line in enumerate(lines, 1)]
+    rows = [_read(line, f"{source}:{number}") for number, line in enumerate(lines, 1)]
+    return [replace(row, prompts=prompts.get(row.digest, ())) for row in rows]
 
 
 def _read(line: str, place: str) -> CellRow:

@@ -2,25 +2,27 @@
 
 Everything is paired within a *unit*, one policy, seed and set of problems, and only rows that the
 same weights wrote and scored are set side by side. The problem is what is resampled: the units of
-one set of problems are averaged first.
+one set of problems are averaged first, and problems whose prompts have the same words are drawn
+together.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 from statistics import fmean
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mull.metrics import Bootstrap, Interval, by_level, mean_interval
+from mull.metrics import Bootstrap, Interval, by_level
 from mull.report.cells import CellRow
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Labels = NDArray[np.str_]
 Unit = tuple[str, int, str]
 BINS = 5
 RATES = ("checker", "simulated")
@@ -29,10 +31,14 @@ RATES = ("checker", "simulated")
 
 @dataclass(frozen=True)
 class Measured:
-    """One number a problem in one unit, the problems' bins, and the models behind it."""
+    """One number a problem in one unit, the problems' bins and labels, the models behind it.
+
+    Problems whose prompts have the same words have equal labels.
+    """
 
     values: Floats
     bins: Ints
+    labels: Labels
     models: tuple[Mapping[str, str], ...]
 
 
@@ -50,7 +56,7 @@ def column(rows: Sequence[CellRow], turn: int | None = None) -> Column:
             raise ValueError(f"two rows of {row.unit}: give one strategy at one number of samples")
         if turn is None or turn <= len(row.turns):
             values = row.correct if turn is None else row.by_turn[turn - 1]
-            found[row.unit] = Measured(values, fifths(row.levels), (row.models,))
+            found[row.unit] = Measured(values, fifths(row.levels), row.labels, (row.models,))
     return found
 
 
@@ -74,7 +80,8 @@ def at_flops(rows: Sequence[CellRow], anchors: Sequence[CellRow]) -> Column:
             wide = math.log(high.flops / low.flops) if high.flops > low.flops else 1.0
             share = math.log(anchor.flops / low.flops) / wide if anchor.flops > low.flops else 0.0
             values = (1 - share) * low.correct + share * high.correct
-            found[anchor.unit] = Measured(values, fifths(low.levels), (low.models, high.models))
+            models = low.models, high.models
+            found[anchor.unit] = Measured(values, fifths(low.levels), low.labels, models)
     return found
 
 
@@ -145,14 +152,30 @@ def fifths(levels: str) -> Ints:
     return np.where(at < 0, -1, (2 * at + 1) * BINS // max(1, 2 * len(names))).astype(np.int64)
 
 
-def table(columns: Sequence[Column], bins: Collection[int] | None = None) -> Floats:
-    """The columns on the problems of the units that all have, [problems, columns].
+@dataclass(frozen=True)
+class Table:
+    """Columns on shared problems, [problems, columns], and a label a problem."""
+
+    values: Floats
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def bootstrap(self, values: Floats | None = None) -> Bootstrap:
+        """Resamples of the columns, or of other ``values`` on the same problems."""
+        return Bootstrap(self.values if values is None else values, clusters=self.labels)
+
+
+def table(columns: Sequence[Column], bins: Collection[int] | None = None) -> Table:
+    """The columns on the problems of the units that all have.
 
     Units in which the columns' models do not agree are left out. Units of the same problems are
     averaged. ``bins`` keeps the problems of some bins.
     """
     blocks: dict[str, list[Floats]] = {}
     kept: dict[str, NDArray[np.bool_]] = {}
+    labels: dict[str, Labels] = {}
     shared = set.intersection(*(set(each) for each in columns)) if columns else set()
     for unit in sorted(shared):
         cells = [each[unit] for each in columns]
@@ -160,8 +183,14 @@ def table(columns: Sequence[Column], bins: Collection[int] | None = None) -> Flo
         if all(agree(a, b) for a, b in combinations(models, 2)):
             blocks.setdefault(unit[2], []).append(np.column_stack([c.values for c in cells]))
             kept[unit[2]] = np.isin(cells[0].bins, sorted(bins or range(-1, BINS)))
-    parts = [np.mean(found, axis=0)[kept[digest]] for digest, found in sorted(blocks.items())]
-    return np.concatenate(parts) if parts else np.empty((0, len(columns)))
+            labels[unit[2]] = cells[0].labels
+    if not blocks:
+        return Table(np.empty((0, len(columns))), np.empty(0, dtype=np.str_))
+    digests = sorted(blocks)
+    return Table(
+        np.concatenate([np.mean(blocks[digest], axis=0)[kept[digest]] for digest in digests]),
+        np.concatenate([labels[digest][kept[digest]] for digest in digests]),
+    )
 
 
 def contrast(
@@ -172,8 +201,8 @@ def contrast(
     if not len(found):
         return None
     weights = np.array([weight for weight, _ in terms])
-    sides = [found @ side.clip(min=0.0) for side in (weights, -weights)]
-    return Bootstrap(np.column_stack(sides)).difference(0, 1)
+    sides = [found.values @ side.clip(min=0.0) for side in (weights, -weights)]
+    return found.bootstrap(np.column_stack(sides)).difference(0, 1)
 
 
 def difference(
@@ -192,7 +221,9 @@ def over_policies(rows: Sequence[CellRow]) -> Column:
     for unit, each in sorted(column(rows).items()):
         blocks.setdefault(unit[2], []).append(each)
     return {
-        ("", 0, digest): Measured(np.mean([u.values for u in units], axis=0), units[0].bins, ())
+        ("", 0, digest): replace(
+            units[0], values=np.mean([unit.values for unit in units], axis=0), models=()
+        )
         for digest, units in blocks.items()
     }
 
@@ -211,7 +242,7 @@ def per_problem(rows: Sequence[CellRow], number: Callable[[CellRow], float]) -> 
 
 def accuracy(rows: Sequence[CellRow], bins: Collection[int] | None = None) -> Interval:
     """Accuracy of a strategy at one number of samples over the problems of all its units."""
-    return mean_interval(table([column(rows)], bins)[:, 0])
+    return table([column(rows)], bins).bootstrap().mean()
 
 
 def slope(columns: Mapping[int, Column], bins: Collection[int] | None = None) -> Interval | None:

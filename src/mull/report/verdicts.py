@@ -16,7 +16,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
-from mull.metrics import Bootstrap, Interval, held_out_halves
+from mull.metrics import Interval, held_out_halves
 from mull.report.cells import CellRow
 from mull.report.compare import Column, over_policies, per_problem, table
 
@@ -96,7 +96,7 @@ def crossing(differences: Mapping[int, tuple[Column, Column]]) -> Crossing | Non
     both = table([each for n in sizes for each in differences[n]])
     if len(sizes) < 2 or not len(both):
         return None
-    boot = Bootstrap(both[:, 0::2] - both[:, 1::2])
+    boot = both.bootstrap(both.values[:, 0::2] - both.values[:, 1::2])
     logs = np.log2(np.array(sizes, dtype=np.float64))
     at = boot.interval(lambda means: 2.0 ** _falls(means, logs))
     return Crossing(at, float(np.mean(np.isfinite(_falls(boot.means, logs)))))
@@ -149,7 +149,7 @@ def cost_ratios(
     if not len(both) or any(len(logs) < 2 for _, logs in sides):
         return []
     cut = len(sides[0][0])
-    boot = Bootstrap(both)
+    boot = both.bootstrap()
     low = max(float(part[0, 0]) for part in (boot.centre[:, :cut], boot.centre[:, cut:]))
     high = min(float(part.max()) for part in (boot.centre[:, :cut], boot.centre[:, cut:]))
     if low >= high:
@@ -203,12 +203,13 @@ def interior(columns: Sequence[Column]) -> list[tuple[str, Interval]]:
     found = table(columns)
     if len(columns) < 3 or len(found) < 2:
         return []
-    gains = np.empty((len(found), 2))
-    for chosen_on, tested_on in _folds(len(found)):
-        best = 1 + int(np.argmax(found[chosen_on, 1:-1].mean(axis=0)))
+    values = found.values
+    gains = np.empty((len(values), 2))
+    for chosen_on, tested_on in _folds(len(values)):
+        best = 1 + int(np.argmax(values[chosen_on, 1:-1].mean(axis=0)))
         for end, at in enumerate((0, len(columns) - 1)):
-            gains[tested_on, end] = found[tested_on, best] - found[tested_on, at]
-    boot = Bootstrap(gains)
+            gains[tested_on, end] = values[tested_on, best] - values[tested_on, at]
+    boot = found.bootstrap(gains)
     return [
         ("first", boot.interval(lambda means: means[:, 0])),
         ("last", boot.interval(lambda means: means[:, 1])),
