@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from mull.catalog.models import CARD, model_card, model_folder
+from mull.catalog.models import model_card, model_folder
 from mull.cli import options
 from mull.cli.arc import solving
 from mull.cli.arc.shared import Puzzles, puzzles_of
@@ -19,7 +18,6 @@ from mull.cli.arc.solving import task_of, task_spec
 from mull.cli.train import directory, say_trained, training_bar
 from mull.engines.adapt import AdaptRecipe, TrainStep
 from mull.errors import MissingExtraError, UnsupportedError
-from mull.fileio import write_atomic
 from mull.tasks.arc.adapt import pooled
 
 SWITCHES = ("format", "characters", "geometry", "colours", "order")
@@ -54,6 +52,7 @@ def adapt(
     )
     try:
         from mull.training.adapt import adapt_model, trainable
+        from mull.training.trained import write_card
     except ModuleNotFoundError as error:
         raise MissingExtraError.of("mull arc adapt", "torch") from error
     if not trainable(start):
@@ -91,8 +90,9 @@ def adapt(
             "loss": end.loss,
             **asdict(recipe),
         }
-        card = {"name": into.name, "task": task_spec(task, ("format",)), "base": model}
-        write_atomic(into / CARD, json.dumps({**card, "adapted": facts}, indent=1) + "\n")
+        # Last of all: a group is there when its card is.
+        card = {"task": task_spec(task, ("format",)), "base": model, "adapted": facts}
+        write_card(into, card)
         say_trained(parameters, end.tokens, end.seconds, end.loss, into)
     options.say(problems, sys.stderr)
     return options.FAILURES if problems else 0
