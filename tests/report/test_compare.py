@@ -22,9 +22,9 @@ from mull.report.compare import (
     contrast,
     difference,
     fifths,
+    paired,
     per_problem,
     slope,
-    table,
 )
 
 PRM = {"policy": "torch:words-s@a1", "prm": "torch:words-s-prm@v1/last"}
@@ -154,7 +154,7 @@ def test_costs_count_a_set_of_problems_once_as_accuracies_do() -> None:
 def test_an_interaction_is_the_difference_of_two_differences() -> None:
     cells = [column([row("vote", n, bits(n, 0.5))]) for n in range(1, 5)]
     found = contrast(list(zip((1, -1, -1, 1), cells, strict=True)))
-    means = table(cells).values.mean(axis=0)
+    means = paired(cells).values.mean(axis=0)
     assert found is not None
     assert found.value == pytest.approx(means[0] - means[1] - means[2] + means[3])
 

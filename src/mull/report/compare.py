@@ -153,7 +153,7 @@ def fifths(levels: str) -> Ints:
 
 
 @dataclass(frozen=True)
-class Table:
+class Paired:
     """Columns on shared problems, [problems, columns], and a label a problem."""
 
     values: Floats
@@ -167,7 +167,7 @@ class Table:
         return Bootstrap(self.values if values is None else values, clusters=self.labels)
 
 
-def table(columns: Sequence[Column], bins: Collection[int] | None = None) -> Table:
+def paired(columns: Sequence[Column], bins: Collection[int] | None = None) -> Paired:
     """The columns on the problems of the units that all have.
 
     Units in which the columns' models do not agree are left out. Units of the same problems are
@@ -185,9 +185,9 @@ def table(columns: Sequence[Column], bins: Collection[int] | None = None) -> Tab
             kept[unit[2]] = np.isin(cells[0].bins, sorted(bins or range(-1, BINS)))
             labels[unit[2]] = cells[0].labels
     if not blocks:
-        return Table(np.empty((0, len(columns))), np.empty(0, dtype=np.str_))
+        return Paired(np.empty((0, len(columns))), np.empty(0, dtype=np.str_))
     digests = sorted(blocks)
-    return Table(
+    return Paired(
         np.concatenate([np.mean(blocks[digest], axis=0)[kept[digest]] for digest in digests]),
         np.concatenate([labels[digest][kept[digest]] for digest in digests]),
     )
@@ -197,7 +197,7 @@ def contrast(
     terms: Sequence[tuple[float, Column]], bins: Collection[int] | None = None
 ) -> Interval | None:
     """The weighted sum of columns, paired by problem; ``None`` where no unit has them all."""
-    found = table([each for _, each in terms], bins)
+    found = paired([each for _, each in terms], bins)
     if not len(found):
         return None
     weights = np.array([weight for weight, _ in terms])
@@ -242,7 +242,7 @@ def per_problem(rows: Sequence[CellRow], number: Callable[[CellRow], float]) -> 
 
 def accuracy(rows: Sequence[CellRow], bins: Collection[int] | None = None) -> Interval:
     """Accuracy of a strategy at one number of samples over the problems of all its units."""
-    return table([column(rows)], bins).bootstrap().mean()
+    return paired([column(rows)], bins).bootstrap().mean()
 
 
 def slope(columns: Mapping[int, Column], bins: Collection[int] | None = None) -> Interval | None:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mull.metrics import Interval, held_out_halves
 from mull.report.cells import CellRow
-from mull.report.compare import Column, over_policies, per_problem, table
+from mull.report.compare import Column, over_policies, paired, per_problem
 
 Floats = NDArray[np.float64]
 REPRODUCED, DIRECTION = "reproduced", "direction only"
@@ -93,7 +93,7 @@ def crossing(differences: Mapping[int, tuple[Column, Column]]) -> Crossing | Non
     where no unit has them all.
     """
     sizes = sorted(differences)
-    both = table([each for n in sizes for each in differences[n]])
+    both = paired([each for n in sizes for each in differences[n]])
     if len(sizes) < 2 or not len(both):
         return None
     boot = both.bootstrap(both.values[:, 0::2] - both.values[:, 1::2])
@@ -145,7 +145,7 @@ def cost_ratios(
     the small one is cheaper), over resampled problems. Empty where the ranges do not meet.
     """
     sides = [_by_cost(side) for side in on_shared(small, large)]
-    both = table([each for columns, _ in sides for each in columns])
+    both = paired([each for columns, _ in sides for each in columns])
     if not len(both) or any(len(logs) < 2 for _, logs in sides):
         return []
     cut = len(sides[0][0])
@@ -200,7 +200,7 @@ def interior(columns: Sequence[Column]) -> list[tuple[str, Interval]]:
     Two folds: the best is chosen on every other problem and compared on the rest, and the other
     way round, so that luck in the choice is not counted. Empty for fewer than three columns.
     """
-    found = table(columns)
+    found = paired(columns)
     if len(columns) < 3 or len(found) < 2:
         return []
     values = found.values
