@@ -36,13 +36,14 @@ def flips(families: Mapping[str, Rows]) -> list[Finding]:
     if not chains:
         return []
     counts: dict[str, tuple[Floats, Floats]] = {}
+    puzzles = {row.digest: row.puzzles for row in chains}
     for row in chains:  # the units of one set of problems are no problems of their own
         bits, nothing = row.by_turn, np.zeros(row.problems)
         lost, right = counts.get(row.digest, (nothing, nothing))
         lost = lost + (bits[:-1] * (1 - bits[1:])).sum(axis=0)
         counts[row.digest] = lost, right + bits[:-1].sum(axis=0)
     sides = [np.concatenate(side) for side in zip(*counts.values(), strict=True)]
-    found = ratio_interval(*sides)
+    found = ratio_interval(*sides, clusters=np.concatenate([puzzles[digest] for digest in counts]))
     return [Finding("right → wrong", found.percent(), "(the paper: 38)")]
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import doctest
 import signal
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -317,32 +315,3 @@ def test_inside_a_running_loop_the_error_says_what_to_await() -> None:
         assert len(asyncio.all_tasks()) == 1
 
     asyncio.run(cell())
-
-
-MODULES = [
-    "mull",
-    "mull.api",
-    "mull.bench.driver",
-    "mull.budget",
-    "mull.catalog.models",
-    "mull.catalog.spec",
-    "mull.catalog.strategies",
-    "mull.catalog.tasks",
-    "mull.catalog.verifiers",
-    "mull.cli.options",
-    "mull.rng",
-    "mull.strategies.base",
-    "mull.strategies.needs",
-    "mull.strategies.stopping",
-    "mull.types",
-    "mull.verifiers.base",
-    "mull.verifiers.calibration",
-    "mull.verifiers.code",
-    "mull.verifiers.generative",
-    "mull.verifiers.steps",
-]
-
-
-@pytest.mark.parametrize("name", MODULES)
-def test_the_examples_in_the_docstrings_run(name: str) -> None:
-    assert doctest.testmod(import_module(name)).failed == 0

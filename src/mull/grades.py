@@ -1,4 +1,4 @@
-"""What was read of a text, and the verdict on it. No imports of ours; ``types`` passes it on."""
+"""What was read of a text, and the verdict on it. No imports of ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is told of the tree that a search grew. Imports nothing of ours; ``types`` passes it on."""
+"""What is told of the tree that a search grew. No imports of ours."""
 
 from __future__ import annotations
 

@@ -22,14 +22,14 @@ from mull.tasks.words import WordsTask
 from mull.training.reward import TrainReward
 
 pytestmark = pytest.mark.timeout(90)
-PROBLEMS, CHAINS, LENGTH, WINDOW = 12, 2, 4, 2
+PROBLEMS, CHAINS, LENGTH, HISTORY = 12, 2, 4, 2
 
 
 @pytest.fixture(scope="module")
 def revised(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
     """Chains of two lengths: the shorter ones begin the longer ones."""
     folder = tmp_path_factory.mktemp("chains")
-    spec = f"revise(chains={CHAINS}, history={WINDOW}, select=majority)"
+    spec = f"revise(chains={CHAINS}, history={HISTORY}, select=majority)"
     config = make_config(
         {
             "name": "chains",
@@ -91,7 +91,7 @@ def test_an_attempt_saw_the_last_ones_of_its_own_chain(chains: list[tuple[Turns,
         for chain in group:
             longest = max(longest, len(chain))
             for at, sample in enumerate(chain):
-                before = [s.text for s in chain[max(0, at - WINDOW) : at]]
+                before = [s.text for s in chain[max(0, at - HISTORY) : at]]
                 assert [attempt.text for attempt in sample.history] == before
                 assert all(text in branch_of(sample).prompt.plain for text in before)
     assert longest == LENGTH

@@ -93,7 +93,7 @@ def test_turns_are_continued_by_their_own_right_answer_or_the_best_elsewhere() -
     assert [e.solution for e in taught] == [RIGHT[1].text] * 4
 
 
-def test_turns_show_what_a_strategy_of_that_window_shows() -> None:
+def test_turns_show_what_a_strategy_with_that_history_shows() -> None:
     chain = [*WRONG, RIGHT[0]]
     shown = [attempts(e.prompt) for e in turn_examples([chain], most=2)]
     texts = [s.text for s in WRONG]

@@ -201,3 +201,36 @@ def test_no_problems_give_no_number_and_bad_values_are_refused() -> None:
 def test_an_interval_prints_in_percent() -> None:
     assert Interval(0.6234, 0.601, 0.6471, 500).percent() == "62.3 [60.1, 64.7]"
     assert Interval(0.5, math.nan, math.nan, 1).percent(0) == "50"
+
+
+def test_one_puzzle_met_four_times_is_one_observation() -> None:
+    """Neither a mean nor a difference may be sure of what a single puzzle shows."""
+    labels = [0] * 4 + list(range(1, 197))
+    once = np.zeros((200, 2))
+    once[:4, 0] = 1.0
+    boot = Bootstrap(once, clusters=labels)
+    assert boot.difference(0, 1).method == "mover"
+    assert boot.mean(0).method == "wilson"
+    two = np.column_stack([np.ones(40), np.zeros(40)])
+    assert Bootstrap(two, clusters=[0] * 20 + [1] * 20).difference(0, 1).low < 0.5
+
+
+def test_unequal_clusters_weigh_as_many_as_they_tell() -> None:
+    """Fifty equal problems and ten others weigh 1.4 problems (Kish)."""
+    found = Bootstrap(np.zeros(60), clusters=["x"] * 50 + [*"0123456789"]).mean()
+    assert found.high == pytest.approx(wilson(0, 1).high)
+
+
+@pytest.mark.parametrize("n", [13, 47, 400, 2000])
+def test_three_of_none_or_all_are_enough_to_resample(n: int) -> None:
+    for few in ([1.0] * 3 + [0.0] * (n - 3), [0.0] * 3 + [1.0] * (n - 3)):
+        assert Bootstrap(few, resamples=10).mean().method == "percentile"
+
+
+def test_a_ratio_over_clusters_is_that_of_their_sums() -> None:
+    part, whole = [1.0, 1.0, 0.0, 1.0] * 10, [1.0, 1.0, 1.0, 2.0] * 10
+    labels = [i // 2 for i in range(40)]
+    together = ratio_interval(part, whole, clusters=labels)
+    sums = ratio_interval([2.0, 1.0] * 10, [2.0, 3.0] * 10)
+    assert (together.value, together.low, together.high) == (sums.value, sums.low, sums.high)
+    assert together.n == 40

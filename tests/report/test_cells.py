@@ -54,8 +54,11 @@ def test_what_the_problems_asked_is_kept_once_beside_the_rows(tmp_path: Path) ->
     save([row("beam", digest="d1")], tmp_path)  # of a run that did not say
     assert prompts[7] not in path.read_text()
     assert load(path)[1:] == rows
-    assert [len(set(each.labels)) for each in load(tmp_path)] == [40, 40, 40]
+    assert [len(set(each.puzzles)) for each in load(tmp_path)] == [40, 40, 40]
     assert [each.prompts for each in load(tmp_path)] == [(), prompts, prompts]
+    (tmp_path / PROMPTS).write_text(json.dumps({"d0": prompts[1:]}))
+    with pytest.raises(InputError, match=r"prompts\.json: 39 digests for the 40 problems"):
+        load(path)
     (tmp_path / PROMPTS).write_text("[]")
     with pytest.raises(InputError, match=r"prompts\.json: no digests"):
         load(tmp_path)
@@ -107,7 +110,7 @@ def test_a_run_gives_a_row_for_each_cell_that_its_records_bear_out(tmp_path: Pat
             spent = sum(r.total.flops for r in results) / len(results)
             assert found.flops + found.guesses_flops == pytest.approx(spent)
         asked = [sorted(problem.text.split()) for problem in records.problems()]
-    assert all(len(set(each.labels)) == len(set(map(str, asked))) for each in rows.values())
+    assert all(len(set(each.puzzles)) == len(set(map(str, asked))) for each in rows.values())
     beam, vote, chain = rows["beam", 8], rows["vote", 8], rows[SEARCHES[-1], 8]
     assert beam.models["prm"].startswith("simulated:simulated-verifier@")
     assert set(vote.models) == {"policy"}

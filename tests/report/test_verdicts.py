@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.report.rows import bits, row
 
 from mull.metrics import Interval
+from mull.report import verdicts
 from mull.report.compare import column
 from mull.report.verdicts import (
     cost_ratios,
@@ -123,3 +124,12 @@ def test_an_optimum_inside_is_tested_on_other_problems_than_chose_it() -> None:
     ]
     assert abs(np.mean([each.value for each in gains])) < 0.05
     assert interior(peak[:2]) == []
+
+
+def test_what_is_chosen_on_a_puzzle_is_never_tested_on_it() -> None:
+    puzzles = np.array([f"p{at % 37}" for at in range(200)])
+    folds = verdicts._folds(puzzles)
+    assert sorted(np.concatenate([tested for _, tested in folds]).tolist()) == list(range(200))
+    for chosen, tested in folds:
+        assert len(chosen) and len(tested)
+        assert not set(puzzles[chosen]) & set(puzzles[tested])

@@ -112,7 +112,7 @@ class Whole(SampleChains):
     def take(self, at: int, outcome: Outcome) -> None:
         if isinstance(outcome.value, Completion):
             self.chains[at].candidates.append(self.start.candidate(self.child(outcome)))
-        self.begin_next(at, self.n)
+        self.begin_next(at, self.n, outcome.said)
 
 
 @pytest.mark.parametrize(("n", "count"), [(9, 3), (9, 9), (3, 5), (2, 2)])

@@ -84,7 +84,7 @@ def test_the_makespan_is_that_of_list_scheduling(problems: int, samples: int, sl
     assert idle(engine)
 
 
-def test_a_small_window_fills_the_slots_with_other_problems() -> None:
+def test_a_small_flight_fills_the_slots_with_other_problems() -> None:
     engine = vote_engine(slots=32)
     jobs = [job(Vote(flight=2), Budget(tokens=400), i) for i in range(100)]
     run(jobs, engine)

@@ -182,7 +182,7 @@ def test_no_question_is_asked_once_the_budget_is_spent(rank: JudgedRank, share: 
 
 
 @pytest.mark.parametrize("rank", RANKS)
-def test_timing_and_window_of_slots_change_nothing(rank: JudgedRank) -> None:
+def test_timing_and_slots_change_nothing(rank: JudgedRank) -> None:
     found = [
         solve(Airv(n=8, rank=rank), latency=Latency(token_ms=ms), slots=slots)
         for ms, slots in ((1.0, 1), (5.0, 3), (0.2, 64))

@@ -14,6 +14,14 @@ from mull.strategies.base import Failure, Generate, Outcome, Room, Start
 from mull.strategies.number import FAR, FLIGHT, Patience, chains_for, samples_of
 from mull.types import Usage
 
+LONE = [
+    "vote(flight=1)",
+    "self-refine",
+    "ab-mcts(flight=1)",
+    "revise(select=majority)",
+    "confident-vote(flight=1, warm=1)",
+]
+
 
 @given(n=st.none() | st.integers(-3, 40), given=st.none() | st.integers(1, 40))
 def test_n_and_the_budget_agree_or_the_call_is_refused(n: int | None, given: int | None) -> None:
@@ -48,21 +56,21 @@ def test_all_side_by_side_unless_only_cost_limits_them(n: int, flight: int) -> N
         assert chains_for(n, None, flight) == chains_for(n, Budget(samples=n), flight) == n
 
 
-@given(samples=st.lists(st.booleans(), max_size=30), most=st.integers(1, 5))
+@given(samples=st.lists(st.booleans(), max_size=30), flight=st.integers(1, 12))
 def test_patience_ends_behind_so_many_in_a_row_that_said_nothing(
-    samples: list[bool], most: int
+    samples: list[bool], flight: int
 ) -> None:
-    far, told = Patience(FAR, most), Patience(30, most)
+    far, told = Patience(FAR, flight), Patience(30, flight)
     for said in samples:
         far.saw(said)
         told.saw(said)
-    last = samples[-most:]
-    assert far.over == (len(last) == most and not any(last))
+    most = max(FLIGHT, flight)
+    assert far.over == (len(samples) >= most and not any(samples[-most:]))
     assert not told.over
 
 
 @pytest.mark.parametrize("cost", [Usage(), Usage(generated=1)])
-@pytest.mark.parametrize("spec", ["vote(flight=1)", "self-refine", "ab-mcts(flight=1)"])
+@pytest.mark.parametrize("spec", LONE)
 def test_a_lost_engine_is_given_up_and_one_lost_sample_is_not(spec: str, cost: Usage) -> None:
     """No budget would end such a search soon: its failures cost little, or nothing."""
     search = load_strategy(spec).start(Start(problem(), TASK, Budget(tokens=100)))

@@ -205,7 +205,7 @@ def print_json(value: Any) -> None:
 def broken(grades: Iterable[Grade]) -> list[str]:
     """A line for each way in which a grader broke: how often, and what it said once.
 
-    >>> from mull.types import GradeOutcome
+    >>> from mull.grades import GradeOutcome
     >>> broken([Grade(GradeOutcome.WRONG), Grade(GradeOutcome.GRADER_ERROR, "ValueError: x")])
     ['no verdict: 1 × grader_error, as in: ValueError: x']
     """

@@ -89,7 +89,7 @@ def turn_examples(
     Nothing behind a chain's first right attempt is read, and that attempt is what is to be said
     from the first turn on. A chain that never comes right is continued by ``best``, a right attempt
     from elsewhere, or left out without one. An example shows the last ``most`` attempts before it,
-    as a strategy of that window does. ``per_problem`` bounds the examples, drawn at random.
+    as a strategy with that ``history`` does. ``per_problem`` bounds the examples, drawn at random.
     """
     found: dict[Example, None] = {}
     for chain in chains:

@@ -1,7 +1,7 @@
 """How sure a number is: Wilson intervals and bootstraps over problems.
 
-The unit is the problem: samples of one problem are not independent, so problems are resampled, and
-problems that are equal are drawn together. Every column of one ``Bootstrap`` sees the same
+The unit is the problem: samples of one problem are not independent, so problems are resampled; with
+``clusters`` equal problems are drawn together. Every column of one ``Bootstrap`` sees the same
 resamples, which pairs comparisons for free.
 """
 
@@ -19,7 +19,7 @@ Floats = NDArray[np.float64]
 RESAMPLES = 10_000
 EDGE = 3.0
 """Problems from none or all within which a proportion gets Wilson's interval, and problems that
-differ below which a difference gets one made of two such."""
+differ below which a difference gets one made of two such; of equal problems each set counts one."""
 
 _CELLS = 4_000_000
 
@@ -105,10 +105,9 @@ class Bootstrap:
             raise ValueError("a bootstrap needs finite values; leave out the problems without one")
         self.n = len(self.values)
         self.centre: Floats = self.values.mean(axis=0, keepdims=True) if self.n else self.values
-        at = _numbered(self.n, clusters)
-        self.sizes: Floats = np.bincount(at).astype(np.float64)
-        self.sums: Floats = np.zeros((len(self.sizes), self.values.shape[1]))
-        np.add.at(self.sums, at, self.values)
+        self.cluster = _numbered(self.n, clusters)
+        self.sizes: Floats = np.bincount(self.cluster).astype(np.float64)
+        self.sums: Floats = _summed(self.values, self.cluster)
         self.means: Floats = self._resample(resamples, seed)
 
     def _resample(self, resamples: int, seed: int) -> Floats:
@@ -159,9 +158,10 @@ class Bootstrap:
         """
         values = self.values[:, column]
         if self.n and values.min() >= 0.0 and values.max() <= 1.0:
-            share, drawn = float(values.mean()), len(self.sizes)
-            if min(share, 1.0 - share) * drawn < EDGE:
-                return replace(wilson(share * drawn, drawn, level), n=self.n)
+            different = len(self.sizes)
+            right = float((self.sums[:, column] / self.sizes).sum())
+            if min(right, different - right) < EDGE:
+                return replace(self._wilson(values, level), n=self.n)
         return self.interval(lambda means: means[:, column], level, method)
 
     def difference(
@@ -177,15 +177,21 @@ class Bootstrap:
         '0.0 [-3.7, 3.7]'
         """
         apart = self.values[:, a] - self.values[:, b]
-        if self.n and np.count_nonzero(apart) < EDGE and np.abs(apart).max() <= 1.0:
-            drawn = len(self.sizes)
-            gained = wilson(float(apart.clip(min=0.0).mean()) * drawn, drawn, level)
-            lost = wilson(float(-apart.clip(max=0.0).mean()) * drawn, drawn, level)
+        differ = len(np.unique(self.cluster[apart != 0.0]))
+        if self.n and differ < EDGE and np.abs(apart).max() <= 1.0:
+            gained = self._wilson(apart.clip(min=0.0), level)
+            lost = self._wilson(-apart.clip(max=0.0), level)
             value = gained.value - lost.value
             low = value - math.hypot(gained.value - gained.low, lost.high - lost.value)
             high = value + math.hypot(gained.high - gained.value, lost.value - lost.low)
             return Interval(value, low, high, self.n, "mover", level)
         return self.interval(lambda means: means[:, a] - means[:, b], level, method)
+
+    def _wilson(self, shares: Floats, level: float) -> Interval:
+        """Wilson's interval over as many problems as the clusters weigh (Kish's effective size)."""
+        weight = max(1, round(self.n**2 / float((self.sizes**2).sum())))
+        right = float(shares.sum()) * (weight / self.n)
+        return wilson(min(max(right, 0.0), float(weight)), weight, level)
 
     def _bca_tails(
         self, statistic: Callable[[Floats], Floats], value: float, drawn: Floats, tails: Floats
@@ -212,6 +218,13 @@ def _numbered(n: int, labels: ArrayLike | None) -> NDArray[np.intp]:
     if at.shape != (n,):
         raise ValueError(f"clusters must have a label a problem, {n}, not {at.shape}")
     return np.argsort(np.argsort(first))[at]
+
+
+def _summed(values: Floats, cluster: NDArray[np.intp]) -> Floats:
+    """Rows of ``values`` added up by their clusters, [clusters, columns]."""
+    sums = np.zeros((cluster.max(initial=-1) + 1, values.shape[1]))
+    np.add.at(sums, cluster, values)
+    return sums
 
 
 def mean_interval(
@@ -243,31 +256,38 @@ def paired_difference(
 
 
 def ratio_interval(
-    numerator: ArrayLike, denominator: ArrayLike, resamples: int = RESAMPLES, seed: int = 0
+    numerator: ArrayLike,
+    denominator: ArrayLike,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    clusters: ArrayLike | None = None,
 ) -> Interval:
     """mean(numerator) / mean(denominator) over problems; NaN where the denominator is zero.
 
     A share (on no problem is the numerator above the denominator) within ``EDGE`` problems of none
     or all gets Wilson's interval, over the problems that the denominator has: where it has more of
-    one than of another, over as many as these weigh (the effective size of Kish 1965).
+    one than of another, over as many as these weigh (the effective size of Kish 1965). Problems of
+    one label in ``clusters`` are drawn together.
 
     >>> ratio_interval([1, 1, 1, 0, 0], [1, 1, 1, 0, 0]).percent()
     '100.0 [43.9, 100.0]'
     """
     both = np.column_stack([np.asarray(numerator, float), np.asarray(denominator, float)])
+    n_problems = len(both)
+    both = _summed(both, _numbered(n_problems, clusters))
     part, whole = both.T
     # A mean over samples may be a hair above another way to the same number.
     if whole.sum() > 0 and part.min() >= 0 and (part <= whole + 1e-9).all():
         n = max(1, round(whole.sum() ** 2 / (whole**2).sum()))
         right = min(1.0, float(part.sum() / whole.sum())) * n
         if min(right, n - right) < EDGE:
-            return replace(wilson(right, n), n=len(both))
+            return replace(wilson(right, n), n=n_problems)
 
     def ratio(means: Floats) -> Floats:
         over = np.where(means[:, 1] > 0, means[:, 1], np.nan)
         return np.asarray(means[:, 0] / over)
 
-    return Bootstrap(both, resamples, seed).interval(ratio)
+    return replace(Bootstrap(both, resamples, seed).interval(ratio), n=n_problems)
 
 
 def hierarchical_interval(

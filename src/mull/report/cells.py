@@ -3,7 +3,8 @@
 A row keeps which problems were right (a bit each), so that cells from different sittings are still
 compared problem by problem; the raw samples stay with whoever ran them. It names the weights that
 wrote and scored, so that rows of an older verifier are never taken for a newer one's. What the
-problems asked is kept once for all rows of a set, as digests, which tell problems met again.
+problems asked is kept once for all rows of a set, as digests of their prompts: equal ones are one
+puzzle met again.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class CellRow:
     none. ``winner_*`` are means over the problems with an answer, of the candidate that stands for
     it; ``short_winners`` is the share of them with ``FEW`` steps or fewer. ``turns`` has the bits
     of attempt 1, 2 … of the first chain, where a strategy revises. ``prompts`` are digests of the
-    problems' prompts (``digest_of``), where they are known; they are kept beside the rows.
+    problems' prompts (``prompt_digest``), where they are known; they are kept beside the rows.
     """
 
     task: str
@@ -95,8 +96,8 @@ class CellRow:
         return np.array(bits).reshape(len(bits), self.problems)
 
     @property
-    def labels(self) -> NDArray[np.str_]:
-        """A label a problem, equal where the prompts' words are; all differ if unknown."""
+    def puzzles(self) -> NDArray[np.str_]:
+        """Which puzzle each problem is: one is the same in all rows; all differ if unknown."""
         return np.array(self.prompts or [f"{self.digest}/{at}" for at in range(self.problems)])
 
     @property
@@ -152,16 +153,16 @@ def rows_of(directory: str | Path) -> Iterator[CellRow]:
                 yield _row(records, cell, strategy, n, results, problems)
 
 
-def digest_of(prompt: str) -> str:
-    """64 bits, as hex, of the words and numbers of a prompt, in whatever order they stand.
+def prompt_digest(prompt: str) -> str:
+    """64 bits, as hex, of a prompt's SHA-256, numbers that stand in a row taken in any order.
 
-    A puzzle whose parts are told in another order is hardly another puzzle.
-
-    >>> digest_of("Make 8 from 2 3 4.") == digest_of("Make 8 from 4 2 3.")
+    >>> prompt_digest("Make 8 from 2 3 4.") == prompt_digest("Make 8 from 4 2 3.")
     True
+    >>> prompt_digest("Make 8 from 2 3 4.") == prompt_digest("Make 2 from 8 3 4.")
+    False
     """
-    words = " ".join(sorted(re.findall(r"\w+", prompt)))
-    return hashlib.sha256(words.encode()).hexdigest()[:16]
+    plain = re.sub(r"\d+(?: \d+)+", lambda found: " ".join(sorted(found[0].split())), prompt)
+    return hashlib.sha256(plain.encode()).hexdigest()[:16]
 
 
 def _samples(cell: Cell, strategy: Strategy | None) -> int | None:
@@ -221,7 +222,7 @@ def _row(
         config_hash=records.config_hash[:16],
         models=_models(config, strategy),
         turns=_turns(strategy, n, results),
-        prompts=tuple(digest_of(problem.text) for problem in problems),
+        prompts=tuple(prompt_digest(problem.text) for problem in problems),
         **_winners(strategy, results),
     )
 
@@ -324,7 +325,7 @@ def _load_prompts(folder: Path) -> dict[str, tuple[str, ...]]:
         return {}
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
-        return {digest: tuple(map(str, prompts)) for digest, prompts in read.items()}
+        return {digest: tuple(prompts) for digest, prompts in read.items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: no digests of prompts by set of problems ({error}); remove it, and make the "
@@ -335,21 +336,26 @@ def _load_prompts(folder: Path) -> dict[str, tuple[str, ...]]:
 def load(path: str | Path) -> list[CellRow]:
     """The rows of a file, or of all ``.jsonl`` files of a folder; none where there is nothing.
 
-    Raises ``InputError`` for a line that is no row.
+    Raises ``InputError`` for a line that is no row, and for digests of prompts that are not theirs.
     """
     source = Path(path)
-    if source.is_dir():
-        return [row for each in sorted(source.glob("*.jsonl")) for row in load(each)]
-    if not source.exists():
-        return []
-    prompts = _load_prompts(source.parent)
-    lines = source.read_text(encoding="utf-8").splitlines()
-    rows = [_read(line, f"{source}:{number}") for number, line in enumerate(lines, 1)]
+    folder = source if source.is_dir() else source.parent
+    prompts = _load_prompts(folder)
+    rows: list[CellRow] = []
+    for file in sorted(source.glob("*.jsonl")) if source.is_dir() else [source]:
+        lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        rows += [_read(line, f"{file}:{number}") for number, line in enumerate(lines, 1)]
+    for row in rows:
+        if len(prompts.get(row.digest, row.levels.split(","))) != row.problems:
+            raise InputError(
+                f"{folder / PROMPTS}: {len(prompts[row.digest])} digests for the {row.problems} "
+                f"problems of set {row.digest}; remove it, and make the rows again from the runs"
+            )
     return [replace(row, prompts=prompts.get(row.digest, ())) for row in rows]
 
 
 def _read(line: str, place: str) -> CellRow:
-    names = {each.name for each in fields(CellRow)}
+    names = {each.name for each in fields(CellRow)} - {"prompts"}
     try:
         data = json.loads(line)
         return CellRow(**{**data, "turns": tuple(data.get("turns", ()))})

@@ -2,8 +2,7 @@
 
 Everything is paired within a *unit*, one policy, seed and set of problems, and only rows that the
 same weights wrote and scored are set side by side. The problem is what is resampled: the units of
-one set of problems are averaged first, and problems whose prompts have the same words are drawn
-together.
+one set of problems are averaged first, and problems that are the same puzzle are drawn together.
 """
 
 from __future__ import annotations
@@ -31,14 +30,11 @@ RATES = ("checker", "simulated")
 
 @dataclass(frozen=True)
 class Measured:
-    """One number a problem in one unit, the problems' bins and labels, the models behind it.
-
-    Problems whose prompts have the same words have equal labels.
-    """
+    """One number a problem in one unit, the problems' bins and puzzles, the models behind it."""
 
     values: Floats
     bins: Ints
-    labels: Labels
+    puzzles: Labels
     models: tuple[Mapping[str, str], ...]
 
 
@@ -56,7 +52,7 @@ def column(rows: Sequence[CellRow], turn: int | None = None) -> Column:
             raise ValueError(f"two rows of {row.unit}: give one strategy at one number of samples")
         if turn is None or turn <= len(row.turns):
             values = row.correct if turn is None else row.by_turn[turn - 1]
-            found[row.unit] = Measured(values, fifths(row.levels), row.labels, (row.models,))
+            found[row.unit] = Measured(values, fifths(row.levels), row.puzzles, (row.models,))
     return found
 
 
@@ -81,7 +77,7 @@ def at_flops(rows: Sequence[CellRow], anchors: Sequence[CellRow]) -> Column:
             share = math.log(anchor.flops / low.flops) / wide if anchor.flops > low.flops else 0.0
             values = (1 - share) * low.correct + share * high.correct
             models = low.models, high.models
-            found[anchor.unit] = Measured(values, fifths(low.levels), low.labels, models)
+            found[anchor.unit] = Measured(values, fifths(low.levels), low.puzzles, models)
     return found
 
 
@@ -154,17 +150,17 @@ def fifths(levels: str) -> Ints:
 
 @dataclass(frozen=True)
 class Paired:
-    """Columns on shared problems, [problems, columns], and a label a problem."""
+    """Columns on shared problems, [problems, columns], and which puzzle each problem is."""
 
     values: Floats
-    labels: Labels
+    puzzles: Labels
 
     def __len__(self) -> int:
         return len(self.values)
 
     def bootstrap(self, values: Floats | None = None) -> Bootstrap:
         """Resamples of the columns, or of other ``values`` on the same problems."""
-        return Bootstrap(self.values if values is None else values, clusters=self.labels)
+        return Bootstrap(self.values if values is None else values, clusters=self.puzzles)
 
 
 def paired(columns: Sequence[Column], bins: Collection[int] | None = None) -> Paired:
@@ -175,7 +171,7 @@ def paired(columns: Sequence[Column], bins: Collection[int] | None = None) -> Pa
     """
     blocks: dict[str, list[Floats]] = {}
     kept: dict[str, NDArray[np.bool_]] = {}
-    labels: dict[str, Labels] = {}
+    puzzles: dict[str, Labels] = {}
     shared = set.intersection(*(set(each) for each in columns)) if columns else set()
     for unit in sorted(shared):
         cells = [each[unit] for each in columns]
@@ -183,13 +179,13 @@ def paired(columns: Sequence[Column], bins: Collection[int] | None = None) -> Pa
         if all(agree(a, b) for a, b in combinations(models, 2)):
             blocks.setdefault(unit[2], []).append(np.column_stack([c.values for c in cells]))
             kept[unit[2]] = np.isin(cells[0].bins, sorted(bins or range(-1, BINS)))
-            labels[unit[2]] = cells[0].labels
+            puzzles[unit[2]] = cells[0].puzzles
     if not blocks:
         return Paired(np.empty((0, len(columns))), np.empty(0, dtype=np.str_))
     digests = sorted(blocks)
     return Paired(
         np.concatenate([np.mean(blocks[digest], axis=0)[kept[digest]] for digest in digests]),
-        np.concatenate([labels[digest][kept[digest]] for digest in digests]),
+        np.concatenate([puzzles[digest][kept[digest]] for digest in digests]),
     )
 
 

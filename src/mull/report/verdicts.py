@@ -205,7 +205,7 @@ def interior(columns: Sequence[Column]) -> list[tuple[str, Interval]]:
         return []
     values = found.values
     gains = np.empty((len(values), 2))
-    for chosen_on, tested_on in _folds(len(values)):
+    for chosen_on, tested_on in _folds(found.puzzles):
         best = 1 + int(np.argmax(values[chosen_on, 1:-1].mean(axis=0)))
         for end, at in enumerate((0, len(columns) - 1)):
             gains[tested_on, end] = values[tested_on, best] - values[tested_on, at]
@@ -216,11 +216,18 @@ def interior(columns: Sequence[Column]) -> list[tuple[str, Interval]]:
     ]
 
 
-def _folds(n: int) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    # Levels often go round in fives or tens: folds of whole tens have every level in both.
+def _folds(puzzles: NDArray[np.str_]) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Two halves, each to choose on and to test on; equal puzzles are all in the half of the first.
+
+    Levels often go round in fives or tens: halves of whole tens have every level in both.
+    """
+    n = len(puzzles)
     even, odd = held_out_halves((n + 9) // 10)
     block = np.arange(n) // 10
     one, other = np.flatnonzero(np.isin(block, even)), np.flatnonzero(np.isin(block, odd))
     if not len(other):
         one, other = held_out_halves(n)
+    _, first, puzzle = np.unique(puzzles, return_index=True, return_inverse=True)
+    in_one = np.isin(first[puzzle], one)
+    one, other = np.flatnonzero(in_one), np.flatnonzero(~in_one)
     return [(one, other), (other, one)]

@@ -17,13 +17,14 @@ from mull.budget import Purpose
 from mull.errors import SpecError
 from mull.rng import derive
 from mull.strategies.base import Outcome, Search, Start
+from mull.strategies.checks import check_positive
 from mull.strategies.choice import Select
 from mull.strategies.needs import POLICY, Needs
-from mull.strategies.number import FLIGHT, Patience, samples_of
+from mull.strategies.number import Patience, samples_of
 from mull.strategies.tree import Node, TreeSearch, check_tree
 from mull.types import Branch, Completion
 
-SIDE_BY_SIDE = 4  # solutions written at a time, where nothing else is said
+FLIGHT = 4  # fewer than samples: what is in flight cannot be refined
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +55,8 @@ class AbMcts:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        check_tree("ab-mcts", SIDE_BY_SIDE if self.flight is None else self.flight, self.select)
-        for name in ("depth", "history"):
-            if getattr(self, name) < 1:
-                raise SpecError(f"ab-mcts({name}={getattr(self, name)}): must be at least 1")
+        check_tree("ab-mcts", self.flight, self.select)
+        check_positive("ab-mcts", depth=self.depth, history=self.history)
         if self.posterior not in ("gaussian", "beta"):
             raise SpecError(f"ab-mcts(posterior={self.posterior!r}): gaussian or beta")
 
@@ -69,7 +68,7 @@ class AbMcts:
 
     def start(self, start: Start) -> Search:
         n = samples_of("ab-mcts", self.n, start.budget)
-        flight = self.flight or min(SIDE_BY_SIDE, max(1, n // 4))
+        flight = self.flight or min(FLIGHT, max(1, n // 4))
         return AbMctsSearch(start, self.verifier, self.select, flight, config=self, n=n)
 
 
@@ -116,7 +115,7 @@ class AbMctsSearch(TreeSearch):
     def __post_init__(self) -> None:
         super().__post_init__()
         self._arms[self.root] = _Arms()
-        self._patience = Patience(self.n, max(FLIGHT, self.flight))
+        self._patience = Patience(self.n, self.flight)
 
     def grow(self) -> bool:
         if self.complete():

@@ -15,11 +15,11 @@ from typing import Any, Final, Literal, get_args
 from mull.errors import BudgetError, SpecError, UnsupportedError
 from mull.selection import Best, Majority, Selector
 from mull.strategies.base import Search, Start
+from mull.strategies.checks import check_options, check_positive
 from mull.strategies.judge import JUDGE
 from mull.strategies.judged_views import JudgedViewSearch
 from mull.strategies.needs import POLICY, Needs
 from mull.strategies.number import FAR, FLIGHT, UNSAID, samples_of
-from mull.strategies.sample import check_options
 from mull.strategies.scored import ByScore, FirstBest
 from mull.strategies.view_search import ViewSearch
 from mull.tasks.base import ViewedTask
@@ -71,10 +71,7 @@ class Airv:
             raise SpecError(f"airv(rank={self.rank!r}): rank is {', '.join(get_args(Rank))}")
         if self.rank not in QUESTIONS and (self.judge is not None or self.questions is not None):
             raise SpecError(f"airv(rank={self.rank}) asks no judge: leave out judge and questions")
-        if self.questions is not None and self.questions < 1:
-            raise SpecError(f"airv(questions={self.questions}): questions must be at least 1")
-        if self.per_view < 1:
-            raise SpecError(f"airv(per_view={self.per_view}): per_view must be at least 1")
+        check_positive("airv", questions=self.questions, per_view=self.per_view)
         if self.keep not in ("all", "likeliest"):
             raise SpecError(f"airv(keep={self.keep!r}): keep is all or likeliest")
         if self.threshold is not None and not 1 / FAR < self.threshold <= 1.0:

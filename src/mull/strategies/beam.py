@@ -11,10 +11,10 @@ from typing import Literal
 
 from mull.errors import BudgetError, SpecError
 from mull.strategies.base import Search, Start
+from mull.strategies.checks import check_positive
 from mull.strategies.levels import WIDTH
 from mull.strategies.levels_options import LevelOptions
 from mull.strategies.levels_rule import Level, Shares, ranked
-from mull.strategies.number import check_positive
 
 Finished = Literal["compete", "bank", "reserve"]
 BRANCH = 4

@@ -8,11 +8,12 @@ from typing import Literal
 from mull.errors import SpecError
 from mull.selection import Best
 from mull.strategies.base import Failure, Result, Search, Start
+from mull.strategies.checks import check_options, check_positive
 from mull.strategies.judge import JUDGE, VERDICT_TOKENS
 from mull.strategies.judged import GradedSearch, KnockoutSearch
 from mull.strategies.needs import POLICY, Needs
 from mull.strategies.number import FAR, FLIGHT, UNSAID, samples_of
-from mull.strategies.sample import SampleSearch, check_options
+from mull.strategies.sample import SampleSearch
 from mull.strategies.scored import ByScore, FirstBest, ScoredSearch
 
 
@@ -60,8 +61,7 @@ class BestOfN:
         for name, value in options.items():
             if value is not None and self.judge is None:
                 raise SpecError(f"best-of-n({name}={value}) needs judge=…, the name of an engine")
-            if isinstance(value, int) and value < 1:
-                raise SpecError(f"best-of-n({name}={value}): must be at least 1")
+        check_positive("best-of-n", votes=self.votes, judge_tokens=self.judge_tokens)
         if self.compare == "pairs" and self.votes is not None:
             raise SpecError(
                 f"best-of-n(compare=pairs, votes={self.votes}): a pair is asked about once in each "

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from mull.errors import SpecError
 from mull.strategies.base import Outcome, Result, Search, Start
 from mull.strategies.chains import SampleChains, chunk_of
+from mull.strategies.checks import check_positive
 from mull.strategies.needs import Needs
-from mull.strategies.number import FLIGHT, chains_for, check_positive, samples_of
+from mull.strategies.number import FLIGHT, chains_for, samples_of
 from mull.types import Branch, Completion, Step, StopReason
 
 
@@ -75,7 +76,7 @@ class ForcingSearch(SampleChains):
             self.chains[at].candidates.append(self.start.candidate(branch))
         self._ended.pop(at, None)
         self._waits[at] = 0
-        self.begin_next(at, self.n)
+        self.begin_next(at, self.n, said=branch is not None and branch.tokens > 0)
 
     def result(self) -> Result:
         """The vote so far; a sample that is being continued counts as it stood."""

@@ -235,13 +235,11 @@ class SampleChains(ChainSearch):
     n: int
     until: Until
     _sample: list[int] = field(default_factory=list, init=False)
-    _cost: list[int] = field(default_factory=list, init=False)
     _patience: list[Patience] = field(default_factory=list, init=False)
 
     def begin_all(self, given: int, end: int) -> None:
         """The first piece of the samples ``given .. end - 1``, as far as there are chains."""
         self._sample = [given + at for at in range(self.count)]
-        self._cost = [0] * self.count
         self._patience = [Patience(self.n) for _ in range(self.count)]
         self.begin_more(end)
 
@@ -258,11 +256,9 @@ class SampleChains(ChainSearch):
         for at in ready:
             self._begin(at)
 
-    def begin_next(self, at: int, end: int) -> None:
-        """The next sample of chain ``at``, if it comes before ``end``."""
-        spent = self.chains[at].spent.generated
-        self._patience[at].saw(spent > self._cost[at])
-        self._cost[at] = spent
+    def begin_next(self, at: int, end: int, said: bool) -> None:
+        """The next sample of chain ``at``, if it comes before ``end``; whether this one spoke."""
+        self._patience[at].saw(said)
         self._sample[at] += self.count
         if self._sample[at] < end and not self._patience[at].over:
             self._begin(at)

@@ -22,8 +22,9 @@ from mull.selection import (
 )
 from mull.strategies.base import Outcome, Result, Search, Start
 from mull.strategies.chains import SampleChains, chunk_of
+from mull.strategies.checks import check_positive
 from mull.strategies.needs import Needs
-from mull.strategies.number import FLIGHT, chains_for, check_positive, samples_of
+from mull.strategies.number import FLIGHT, chains_for, samples_of
 from mull.strategies.scored import ByScore
 from mull.types import Branch, Candidate, Completion, StopReason
 from mull.verifiers.confidence import lowest_mean
@@ -67,13 +68,15 @@ class ConfidentVote:
     flight: int = FLIGHT
 
     def __post_init__(self) -> None:
-        if self.warm < 1 or self.chunk < 1:
-            raise SpecError(
-                f"confident-vote(warm={self.warm}, chunk={self.chunk}): both must be at least 1"
-            )
+        check_positive(
+            "confident-vote",
+            warm=self.warm,
+            window=self.window,
+            chunk=self.chunk,
+            flight=self.flight,
+        )
         if not 0.0 < self.eta <= 1.0:
             raise SpecError(f"confident-vote(eta={self.eta}): eta must lie in (0, 1]")
-        check_positive("confident-vote", window=self.window, flight=self.flight)
 
     @property
     def needs(self) -> Needs:
@@ -128,12 +131,12 @@ class ConfidentSearch(SampleChains):
                 return
             self._land(at, branch)
         if self._bar is None:
-            self.begin_next(at, self._warm)
+            self.begin_next(at, self._warm, outcome.said)
             if not self.busy:  # all came, or the budget leaves no more of them
                 self._raise_bar()
                 self.begin_more(self.n)
         else:
-            self.begin_next(at, self.n)
+            self.begin_next(at, self.n, outcome.said)
 
     def result(self) -> Result:
         """The vote so far."""

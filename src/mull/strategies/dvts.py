@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from mull.strategies.base import Search, Start
 from mull.strategies.beam import BeamRule, beam_size
+from mull.strategies.checks import check_positive
 from mull.strategies.levels_options import LevelOptions
-from mull.strategies.number import check_positive
 
 
 @dataclass(frozen=True, slots=True)

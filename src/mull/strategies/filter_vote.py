@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from mull.errors import SpecError
 from mull.selection import Same, Selection, Selector, exact, filtered
 from mull.strategies.base import Search, Start
+from mull.strategies.checks import check_options
 from mull.strategies.judge import JUDGE, VERDICT_TOKENS, read_verdict, verdict_prompt
 from mull.strategies.judged import GradedSearch
 from mull.strategies.needs import POLICY, Needs
 from mull.strategies.number import FLIGHT, samples_of
-from mull.strategies.sample import check_options
 from mull.types import Candidate
 
 

@@ -81,7 +81,7 @@ class KnockoutSearch(SampleSearch):
     of an odd number the first waits. A match is asked in both orders. Where the judge contradicts
     itself or says nothing in one of them, there is no verdict and the entrant with more votes goes
     on, of equals the first; so it does where both are said to be equal. Under a budget that only
-    outcomes tell, about ``flight`` questions are in flight.
+    outcomes tell, about ``flight`` questions are under way.
     """
 
     judge: str = JUDGE

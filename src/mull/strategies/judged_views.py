@@ -85,7 +85,7 @@ class JudgedViewSearch(ViewSearch):
             self._contest.tell(question, None if known is None else winners.get(known))
 
     def _question(self) -> None:
-        """Ask on, as far as flight and budget go."""
+        """Ask on, as far as the budget goes."""
         if self.ended is Ended.UNFINISHED or not self.enough:
             return
         if self._contest is None:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from mull.strategies.base import Start
+from mull.strategies.checks import check_positive
 from mull.strategies.choice import Select, check_select
 from mull.strategies.levels import LevelSearch
 from mull.strategies.levels_rule import Rule
 from mull.strategies.needs import Needs
-from mull.strategies.number import check_positive
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

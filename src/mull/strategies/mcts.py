@@ -16,6 +16,7 @@ from typing import Literal
 
 from mull.errors import SpecError
 from mull.strategies.base import Outcome, Search, Start
+from mull.strategies.checks import check_positive
 from mull.strategies.choice import Select
 from mull.strategies.needs import POLICY, Needs
 from mull.strategies.number import FAR, samples_of
@@ -64,10 +65,13 @@ class Mcts:
 
     def __post_init__(self) -> None:
         check_tree("mcts", self.flight, self.select)
-        for name in ("simulations", "branch", "root_branch", "max_steps"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise SpecError(f"mcts({name}={value}): must be at least 1")
+        check_positive(
+            "mcts",
+            simulations=self.simulations,
+            branch=self.branch,
+            root_branch=self.root_branch,
+            max_steps=self.max_steps,
+        )
         if not 0.0 <= self.exploration < math.inf:
             raise SpecError(f"mcts(exploration={self.exploration}): must be 0 or more")
         if self.prior not in ("uniform", "logprob"):

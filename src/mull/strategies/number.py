@@ -1,11 +1,11 @@
-"""How many samples a strategy takes, how many at a time, and when one that is not told gives up."""
+"""How many samples a strategy takes, how many at a time, and when one without a number gives up."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from mull.budget import Budget
-from mull.errors import BudgetError, SpecError
+from mull.errors import BudgetError
 
 FLIGHT = 8  # samples in flight where only their cost limits how many there are
 UNSAID = 16  # samples of a strategy that must know how many, where n and the budget do not say
@@ -33,13 +33,6 @@ def samples_of(name: str, n: int | None, budget: Budget | None) -> int:
     return n or given or FAR
 
 
-def check_positive(name: str, **options: int | None) -> None:
-    """Raise ``SpecError`` for the first option that is given and is not at least 1."""
-    for option, value in options.items():
-        if value is not None and value < 1:
-            raise SpecError(f"{name}({option}={value}): must be at least 1")
-
-
 def chains_for(n: int, budget: Budget | None, flight: int) -> int:
     """How many samples run side by side: all, or ``flight`` where only cost limits them.
 
@@ -54,15 +47,17 @@ class Patience:
     """When a search without a number of its own gives up.
 
     Samples that failed or said nothing may cost nothing, and then never exhaust a budget: after
-    ``most`` of them in a row the search is ``over``, if its number ``n`` is ``FAR``.
+    ``FLIGHT`` of them in a row, or a ``flight`` that is larger, the search is ``over``, if its
+    number ``n`` is ``FAR``.
 
-    >>> patience = Patience(FAR, most=2)
-    >>> [patience.saw(said) or patience.over for said in (False, True, False, False)]
-    [False, False, False, True]
+    >>> patience = Patience(FAR)
+    >>> said = [False, True, *[False] * 8]
+    >>> [patience.saw(each) or patience.over for each in said].index(True)
+    9
     """
 
     n: int
-    most: int = FLIGHT
+    flight: int = FLIGHT
     in_vain: int = 0
 
     def saw(self, said: bool) -> None:
@@ -72,4 +67,4 @@ class Patience:
     @property
     def over(self) -> bool:
         """Whether to ask for no more."""
-        return self.n == FAR and self.in_vain >= self.most
+        return self.n == FAR and self.in_vain >= max(FLIGHT, self.flight)

@@ -15,10 +15,10 @@ from typing import Literal
 from mull.errors import SpecError
 from mull.rng import derive
 from mull.strategies.base import Search, Start
+from mull.strategies.checks import check_positive
 from mull.strategies.levels import level_width
 from mull.strategies.levels_options import LevelOptions
 from mull.strategies.levels_rule import Entry, Level, Shares, softmax
-from mull.strategies.number import check_positive
 
 Mode = Literal["incremental", "product", "odds"]
 EDGE = 1e-6

@@ -24,6 +24,7 @@ from mull.selection import (
 from mull.strategies.attempts_tree import attempts_tree
 from mull.strategies.base import Failure, Outcome, Result, Search, Start
 from mull.strategies.chains import ChainSearch
+from mull.strategies.checks import check_positive
 from mull.strategies.needs import POLICY, Needs
 from mull.strategies.number import FAR, UNSAID, Patience, samples_of
 from mull.strategies.sample import branch_of
@@ -113,10 +114,7 @@ class Revise:
 
     def __post_init__(self) -> None:
         _check("revise", self)
-        if self.chains < 1 or (self.length is not None and self.length < 1):
-            raise SpecError(
-                f"revise(chains={self.chains}, length={self.length}): both must be at least 1"
-            )
+        check_positive("revise", chains=self.chains, length=self.length)
 
     @property
     def needs(self) -> Needs:
@@ -204,8 +202,7 @@ class Mixed:
 
 
 def _check(name: str, config: Revise | Mixed) -> None:
-    if config.history < 1:
-        raise SpecError(f"{name}(history={config.history}): history must be at least 1")
+    check_positive(name, history=config.history)
     if config.select not in ("verifier", "majority"):
         raise SpecError(f"{name}(select={config.select!r}): select is verifier or majority")
     if config.first not in ("policy", "reviser"):

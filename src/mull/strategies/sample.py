@@ -2,7 +2,7 @@
 
 How many samples run side by side is a parameter of the algorithm. A plain vote asks for all its
 samples at once. Under a limit that only the outcomes tell (tokens, FLOPs, money, or time alone)
-``flight`` samples are in flight, and the next starts only while what took effect leaves room. Under
+``flight`` samples are under way, and the next starts only while what took effect leaves room. Under
 a stopping rule just as many are in flight as must come before the rule could fire, so nothing asked
 for is wasted.
 """
@@ -12,19 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from mull.errors import SpecError
 from mull.selection import NOTHING, Selector
 from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result
-from mull.strategies.number import FAR, FLIGHT, Patience, check_positive
+from mull.strategies.number import FLIGHT, Patience, chains_for
 from mull.strategies.stopping import StopRule, samples_needed
 from mull.types import Branch, Candidate, Completion, Decoding, Problem, Step, StopReason
-
-
-def check_options(name: str, flight: int, quorum: float = 0.0) -> None:
-    """Raise ``SpecError`` for a flight or a quorum out of range."""
-    check_positive(name, flight=flight)
-    if not 0.0 <= quorum <= 1.0:
-        raise SpecError(f"{name}(quorum={quorum}): quorum must lie in 0..1")
 
 
 def branch_of(problem: Problem, candidate: Candidate) -> Branch:
@@ -40,8 +32,9 @@ class SampleSearch(OrderedSearch):
     ``quorum`` is the share of the samples asked for that must come back (failed ones do not): below
     it there is no answer, rather than a vote of the few in silence, and a failure ``Quorum`` tells
     how few came. Samples that exist already count where they were drawn as this search draws.
-    Samples are asked for by the ``unit``: the ranks of one threshold search come of one request,
-    and those that it does not have are not missed.
+    Without a number of samples the search gives up by its ``Patience``. Samples are asked for by
+    the ``unit``: the ranks of one threshold search come of one request, and those that it does not
+    have are not missed.
     """
 
     n: int
@@ -60,7 +53,7 @@ class SampleSearch(OrderedSearch):
     _votes: list[tuple[str, int]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
-        self._patience = Patience(self.n, max(FLIGHT, self.flight))
+        self._patience = Patience(self.n, self.flight)
 
     def begin(self) -> None:
         if self.decoding == self.start.sampling:
@@ -166,8 +159,7 @@ class SampleSearch(OrderedSearch):
     def _ask_more(self, counts: Sequence[int]) -> None:
         budget, in_flight = self.start.budget, self._asked - self._came
         most = self.n - self._asked
-        if self.n == FAR or (budget is not None and budget.metered):
-            most = min(most, self.flight - in_flight)
+        most = min(most, chains_for(self.n, budget, self.flight) - in_flight)
         if self.rule is not None:
             most = min(most, samples_needed(self.rule, counts, in_flight + most) - in_flight)
         most -= most % self.unit

@@ -9,6 +9,7 @@ from mull.budget import Purpose
 from mull.errors import SpecError
 from mull.strategies.attempts_tree import attempts_tree
 from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result, Search, Start
+from mull.strategies.checks import check_positive
 from mull.strategies.judge import (
     JUDGE,
     JUDGE_CHILD,
@@ -44,11 +45,7 @@ class SelfRefine:
     judge_tokens: int = VERDICT_TOKENS
 
     def __post_init__(self) -> None:
-        if self.history < 1 or self.judge_tokens < 1:
-            raise SpecError(
-                f"self-refine(history={self.history}, judge_tokens={self.judge_tokens}): both must "
-                "be at least 1"
-            )
+        check_positive("self-refine", history=self.history, judge_tokens=self.judge_tokens)
         if not 0.0 < self.approve <= 1.0:
             raise SpecError(f"self-refine(approve={self.approve}): approve must lie in (0, 1]")
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from mull.errors import BudgetError
 from mull.selection import NOTHING, Majority, Same, Selection, exact
 from mull.strategies.base import Search, Start
+from mull.strategies.checks import check_options
 from mull.strategies.needs import Needs
 from mull.strategies.number import FLIGHT, samples_of
-from mull.strategies.sample import SampleSearch, check_options
+from mull.strategies.sample import SampleSearch
 from mull.types import GREEDY, Candidate
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from mull.errors import SpecError
 from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result, Search, Start
 from mull.strategies.chains import chunk_of
+from mull.strategies.checks import check_positive
 from mull.strategies.needs import Needs
 from mull.strategies.number import FAR, UNSAID, samples_of
 from mull.strategies.owed import finish_is_due
@@ -40,8 +41,7 @@ class SpeculativeRejection:
     def __post_init__(self) -> None:
         if not 0.0 <= self.alpha < 1.0:
             raise SpecError(f"speculative-rejection(alpha={self.alpha}): alpha must lie in [0, 1)")
-        if self.chunk < 1:
-            raise SpecError(f"speculative-rejection(chunk={self.chunk}): must be at least 1")
+        check_positive("speculative-rejection", chunk=self.chunk)
 
     @property
     def needs(self) -> Needs:

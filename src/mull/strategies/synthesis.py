@@ -9,10 +9,11 @@ from mull.budget import Purpose
 from mull.errors import SpecError
 from mull.selection import Same, Selection, exact, group
 from mull.strategies.base import Ended, Outcome, Result, Search, Start
+from mull.strategies.checks import check_options
 from mull.strategies.judge import mark_for
 from mull.strategies.needs import POLICY, Needs
 from mull.strategies.number import FAR, FLIGHT, UNSAID, samples_of
-from mull.strategies.sample import SampleSearch, check_options
+from mull.strategies.sample import SampleSearch
 from mull.strategies.scored import end_of
 from mull.types import Branch, Candidate, Completion, Message, Problem, Prompt
 

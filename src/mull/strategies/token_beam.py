@@ -62,5 +62,5 @@ class TokenBeamSearch:
             )
         decoding = TokenBeam(self.width, self.length_penalty)
         n = self.best_of or self.width
-        # One request brings all hypotheses: a flight would cut the beam into several.
+        # One request brings all hypotheses: fewer at a time would be several beams.
         return SampleSearch(start, n, LikeliestBeam(self.length_penalty), decoding, flight=n)

@@ -55,7 +55,7 @@ class TokenDfs:
                 "each solution that can be so likely; give that budget, or another threshold"
             )
         n = self.best_of or self.samples
-        # One request brings all solutions: a flight would cut the search into several.
+        # One request brings all solutions: fewer at a time would be several searches.
         return SampleSearch(
             start, n, Best("logprob"), ThresholdDFS(self.threshold), flight=n, unit=n
         )

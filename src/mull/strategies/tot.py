@@ -13,6 +13,7 @@ from mull.budget import Purpose
 from mull.errors import SpecError
 from mull.strategies.base import Failure, Generate, Outcome, Search, Start
 from mull.strategies.beam import BeamRule, Finished, beam_size, check_beam
+from mull.strategies.checks import check_positive
 from mull.strategies.choice import Select
 from mull.strategies.judge import (
     JUDGE,
@@ -28,7 +29,6 @@ from mull.strategies.levels_lane import Lane
 from mull.strategies.levels_options import check_level_options, level_needs
 from mull.strategies.levels_tree import Node
 from mull.strategies.needs import POLICY, Needs
-from mull.strategies.number import check_positive
 from mull.types import GREEDY, Branch, Problem, Prompt, Until, Usage
 
 

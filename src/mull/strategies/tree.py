@@ -11,8 +11,8 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from mull.errors import SpecError
 from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result
+from mull.strategies.checks import check_positive
 from mull.strategies.choice import Select, check_select, choose, path_candidate, path_score
 from mull.strategies.owed import finish_is_due
 from mull.trees import Fate, TreeNode
@@ -78,10 +78,9 @@ class Node:
                 stack.append(node.end)
 
 
-def check_tree(name: str, flight: int, select: str) -> None:
+def check_tree(name: str, flight: int | None, select: str) -> None:
     """Raise ``SpecError`` for options out of range that all tree searches have."""
-    if flight < 1:
-        raise SpecError(f"{name}(flight={flight}): at least 1 simulation must be in flight")
+    check_positive(name, flight=flight)
     check_select(name, select)
 
 

@@ -35,6 +35,7 @@ from mull.strategies.base import (
     Start,
     Strategy,
 )
+from mull.strategies.checks import check_positive
 from mull.strategies.needs import POLICY, Needs, needs_of
 from mull.strategies.vote import Vote
 from mull.tasks.base import AdaptableTask
@@ -74,8 +75,7 @@ class Ttft:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.examples < 1:
-            raise SpecError(f"ttft(examples={self.examples}): examples must be at least 1")
+        check_positive("ttft", examples=self.examples)
         if self.then not in ("airv", "vote"):
             raise SpecError(f"ttft(then={self.then!r}): then is airv or vote")
         plain = Airv()

@@ -7,8 +7,9 @@ from typing import Literal
 
 from mull.errors import SpecError
 from mull.strategies.base import Search, Start
+from mull.strategies.checks import check_options
 from mull.strategies.number import FLIGHT, samples_of
-from mull.strategies.sample import SampleSearch, check_options
+from mull.strategies.sample import SampleSearch
 from mull.strategies.stopping import Beta, Dirichlet, StopRule
 
 CONFIDENCE = 0.95
@@ -19,7 +20,7 @@ class Vote:
     """Majority vote (self-consistency; Wang et al. 2022, arXiv 2203.11171).
 
     ``stop`` ends the vote early by the ``beta`` or ``dirichlet`` rule at ``confidence``
-    (Aggarwal et al. 2023, arXiv 2305.11860). ``flight`` samples are in flight under a budget in
+    (Aggarwal et al. 2023, arXiv 2305.11860). ``flight`` samples are under way under a budget in
     tokens, FLOPs or money, or in seconds alone. Below ``quorum`` (share of the samples that came
     back) no answer.
     Answers of a task with fields (``json``) are voted field by field.

@@ -8,9 +8,9 @@ from typing import Literal
 from mull.errors import SpecError
 from mull.selection import TRANSFORMS, Borda, Selector, Weighted
 from mull.strategies.base import Search, Start
+from mull.strategies.checks import check_options
 from mull.strategies.needs import Needs
 from mull.strategies.number import FLIGHT, samples_of
-from mull.strategies.sample import check_options
 from mull.strategies.scored import ByScore, ScoredSearch
 
 

@@ -1,7 +1,6 @@
 """Laws of augmentation: a key is a view's one name, and what a view did can be undone."""
 
 import contextlib
-import doctest
 import json
 import random
 from pathlib import Path
@@ -12,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mull.errors import ConfigError, InputError, SpecError
-from mull.tasks.arc import augment, changes
 from mull.tasks.arc.augment import (
     UNCHANGED,
     Augmentation,
@@ -321,8 +319,3 @@ def test_drawn_views_stay_within_the_benchmarks_sides(grid: Grid, seed: int) -> 
     puzzle = Puzzle("p", (Pair(grid, grid),), (Pair(grid, grid),))
     shown = apply(draw(puzzle, random.Random(seed), Recipe(own=1.0)), puzzle)
     assert all(max(shape(g)) <= 30 for p in shown.train for g in (p.input, p.output) if g)
-
-
-@pytest.mark.parametrize("module", [augment, changes])
-def test_the_examples_in_the_docstrings_run(module: Any) -> None:
-    assert doctest.testmod(module).failed == 0

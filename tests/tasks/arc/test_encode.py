@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import json
 import pickle
 import random
@@ -15,7 +14,6 @@ from hypothesis import strategies as st
 
 from mull.errors import SpecError
 from mull.grades import Unanswered
-from mull.tasks.arc import encode
 from mull.tasks.arc.encode import (
     Block,
     Encoder,
@@ -315,7 +313,3 @@ def test_token_costs_follow_their_formulas(shared_data: Path) -> None:
         numbers = sum(len(str(i)) for i in range(1, h + 1)) + h
         shape = len(str(h)) + len(str(w)) + 9
         assert len(tokens.ids(BEST.to_text(grid_of(1, h, w)))) == plain + numbers + shape
-
-
-def test_the_examples_run() -> None:
-    assert doctest.testmod(encode).failed == 0

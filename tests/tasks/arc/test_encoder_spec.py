@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 from contextlib import suppress
 
 import pytest
@@ -11,7 +10,6 @@ from hypothesis import strategies as st
 from tests.tasks.arc.test_encode import SPECS
 
 from mull.errors import SpecError
-from mull.tasks.arc import encoder_spec as module
 from mull.tasks.arc.encode import Encoder, Minimal, Repeated, Replaced
 from mull.tasks.arc.encoder_spec import ENCODERS, encoder_spec, parse_encoder
 
@@ -108,7 +106,3 @@ def test_a_users_own_encoder_has_no_spec() -> None:
 
     with pytest.raises(SpecError, match="has no spec string"):
         encoder_spec(Own())
-
-
-def test_the_examples_run() -> None:
-    assert doctest.testmod(module).failed == 0

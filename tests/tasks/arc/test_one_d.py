@@ -1,6 +1,5 @@
 """Laws of the one-row kinds: each rule explains all of its data; generators keep to the rule."""
 
-import doctest
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -8,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from mull.errors import InputError
-from mull.tasks.arc import one_d
 from mull.tasks.arc.data import load
 from mull.tasks.arc.grids import MAX_SIDE, Puzzle, shape
 from mull.tasks.arc.one_d import HELD_OUT, KINDS, fingerprint, puzzles, runs, solve
@@ -105,7 +103,3 @@ def test_unknown_kinds_and_tall_grids_are_refused() -> None:
 def test_only_the_padded_kind_is_wider_than_the_benchmarks_grids_by_much() -> None:
     wide = {kind for kind, found in KINDS.items() if max(found.widths) > MAX_SIDE + 3}
     assert wide == {"1d_padded_fill"}
-
-
-def test_the_examples_in_the_docstrings_run() -> None:
-    assert doctest.testmod(one_d).failed == 0

@@ -1,13 +1,11 @@
 """Laws of the chat layouts: parts and blank lines where they belong, the answer begins as asked."""
 
-import doctest
 from dataclasses import dataclass
 from typing import get_args
 
 import pytest
 
 from mull.errors import ConfigError, InputError
-from mull.tasks.arc import prompts
 from mull.tasks.arc.encoder_spec import parse_encoder
 from mull.tasks.arc.grids import Grid, Pair, Puzzle, as_text
 from mull.tasks.arc.prompts import Layout, answer, ask
@@ -101,7 +99,3 @@ def test_what_a_model_adds_to_the_prefilled_turn_is_read_with_the_opening(spec: 
     asked, grid = ask(PUZZLE, 0, encoder), ((1, 2, 3), (4, 5, 6))
     completion = answer(grid, encoder).removeprefix(asked.prefill)
     assert encoder.to_grid(asked.opening + completion) == grid
-
-
-def test_the_examples_in_the_docstrings_run() -> None:
-    assert doctest.testmod(prompts).failed == 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from mull.errors import InputError, SpecError
-from mull.tasks.arc import symbols
 from mull.tasks.arc.encode import SYMBOLS
 from mull.tasks.arc.encoder_spec import DEFAULT, parse_encoder
 from mull.tasks.arc.symbols import (
@@ -201,7 +199,3 @@ def test_a_folder_without_a_tokenizer_is_an_input_error(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with pytest.raises(InputError, match="expected a Hugging Face one"):
         open_tokens(tmp_path)
-
-
-def test_the_examples_run() -> None:
-    assert doctest.testmod(symbols).failed == 0
