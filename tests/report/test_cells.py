@@ -14,10 +14,11 @@ from tests.report.rows import bits, row
 from tests.runs.world import Steps, engine, small
 
 from mull.engines.simulated import Fault, Faults
-from mull.errors import GradeError, InputError, StoreError
+from mull.errors import GradeError, InputError, SpecError, StoreError
 from mull.grades import Grade
 from mull.report.cells import PROMPTS, CellRow, load, packed, rows_of, save, unpacked
 from mull.runs import Records, run
+from mull.strategies.base import Strategy
 from mull.types import Problem
 
 SEARCHES = ["sample", "vote", "beam", "rebase", "revise(chains=2, verifier=prm)"]
@@ -153,6 +154,20 @@ def test_a_cell_with_failures_gives_no_row(tmp_path: Path) -> None:
     ended = run(small(problems=2), tmp_path, engine=broken, task=Steps(), virtual=True)
     assert ended.failed
     with pytest.raises(InputError, match="2 of 2 results have failures, as in"):
+        list(rows_of(tmp_path))
+
+
+def test_a_strategy_of_another_version_is_no_strategy_of_the_callers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = small(problems=2, strategies=["vote(flight=2)"])
+    run(config, tmp_path, engine=engine(), task=Steps(), virtual=True)
+
+    def later(spec: str) -> Strategy:
+        raise SpecError(f"unknown parameter in {spec}")
+
+    monkeypatch.setattr("mull.report.cells.load_strategy", later)
+    with pytest.raises(InputError, match=r"vote\(flight=2\) was recorded by another version"):
         list(rows_of(tmp_path))
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from mull.budget import Purpose
 from mull.catalog import load_strategy
+from mull.catalog.strategies import strategy_names
 from mull.errors import InputError, SpecError
 from mull.fileio import safe_name, write_atomic
 from mull.runs.cells import Cell
@@ -139,8 +140,8 @@ def rows_of(directory: str | Path) -> Iterator[CellRow]:
     """The finished cells of a run whose budget says how many samples.
 
     Greedy decoding has one. Raises ``StoreError`` for a directory that holds no run, ``InputError``
-    for a cell with failures or with answers that have no verdict: a row says right or wrong of
-    every problem.
+    for a cell with failures or with answers that have no verdict (a row says right or wrong of
+    every problem), and for a strategy with options that this version does not know.
     """
     with Records(directory) as records:
         problems = list(records.problems())
@@ -236,7 +237,12 @@ def _strategy(spec: str) -> Strategy | None:
     """The strategy behind a recorded name; ``None`` where it was the caller's own object."""
     try:
         return load_strategy(spec)
-    except (SpecError, OSError):
+    except (SpecError, OSError) as error:
+        if spec.partition("(")[0] in strategy_names():
+            raise InputError(
+                f"{spec} was recorded by another version, whose options it has ({error}); make the "
+                "rows with that version, or run it again"
+            ) from error
         return None
 
 
