@@ -11,7 +11,7 @@ from mull.budget import Budget
 from mull.catalog import load_strategy
 from mull.errors import BudgetError
 from mull.strategies.base import Failure, Generate, Outcome, Room, Start
-from mull.strategies.number import FAR, FLIGHT, Patience, chains_for, samples_of
+from mull.strategies.number import FAR, FLIGHT, Patience, samples_of, side_by_side
 from mull.types import Usage
 
 LONE = [
@@ -51,9 +51,9 @@ def test_the_message_names_both_numbers_and_what_to_do() -> None:
 
 @given(n=st.integers(1, 100) | st.just(FAR), flight=st.integers(1, 20))
 def test_all_side_by_side_unless_only_cost_limits_them(n: int, flight: int) -> None:
-    assert chains_for(n, Budget(tokens=5), flight) == min(n, flight)
+    assert side_by_side(n, Budget(tokens=5), flight) == min(n, flight)
     if n != FAR:
-        assert chains_for(n, None, flight) == chains_for(n, Budget(samples=n), flight) == n
+        assert side_by_side(n, None, flight) == side_by_side(n, Budget(samples=n), flight) == n
 
 
 @given(samples=st.lists(st.booleans(), max_size=30), flight=st.integers(1, 12))

@@ -9,7 +9,7 @@ from mull.strategies.base import Outcome, Result, Search, Start
 from mull.strategies.chains import SampleChains, chunk_of
 from mull.strategies.checks import check_positive
 from mull.strategies.needs import Needs
-from mull.strategies.number import FLIGHT, chains_for, samples_of
+from mull.strategies.number import FLIGHT, samples_of, side_by_side
 from mull.types import Branch, Completion, Step, StopReason
 
 
@@ -48,7 +48,7 @@ class BudgetForcing:
     def start(self, start: Start) -> Search:
         given = start.budget.samples if start.budget else None
         n = samples_of("budget-forcing", self.n if given or self.n else 1, start.budget)
-        count = chains_for(n, start.budget, self.flight)
+        count = side_by_side(n, start.budget, self.flight)
         return ForcingSearch(start, count, n, start.limit, self)
 
 

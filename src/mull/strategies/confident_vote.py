@@ -24,7 +24,7 @@ from mull.strategies.base import Outcome, Result, Search, Start
 from mull.strategies.chains import SampleChains, chunk_of
 from mull.strategies.checks import check_positive
 from mull.strategies.needs import Needs
-from mull.strategies.number import FLIGHT, chains_for, samples_of
+from mull.strategies.number import FLIGHT, samples_of, side_by_side
 from mull.strategies.scored import ByScore
 from mull.types import Branch, Candidate, Completion, StopReason
 from mull.verifiers.confidence import lowest_mean
@@ -85,7 +85,7 @@ class ConfidentVote:
 
     def start(self, start: Start) -> Search:
         n = samples_of("confident-vote", self.n, start.budget)
-        count = chains_for(n, start.budget, self.flight)
+        count = side_by_side(n, start.budget, self.flight)
         return ConfidentSearch(start, count, n, start.limit, self)
 
 

@@ -33,10 +33,10 @@ def samples_of(name: str, n: int | None, budget: Budget | None) -> int:
     return n or given or FAR
 
 
-def chains_for(n: int, budget: Budget | None, flight: int) -> int:
+def side_by_side(n: int, budget: Budget | None, flight: int) -> int:
     """How many samples run side by side: all, or ``flight`` where only cost limits them.
 
-    >>> chains_for(16, Budget(samples=16), 8), chains_for(16, Budget(tokens=900), 8)
+    >>> side_by_side(16, Budget(samples=16), 8), side_by_side(16, Budget(tokens=900), 8)
     (16, 8)
     """
     return min(n, flight) if n == FAR or (budget is not None and budget.metered) else n

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from mull.selection import NOTHING, Selector
 from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result
-from mull.strategies.number import FLIGHT, Patience, chains_for
+from mull.strategies.number import FLIGHT, Patience, side_by_side
 from mull.strategies.stopping import StopRule, samples_needed
 from mull.types import Branch, Candidate, Completion, Decoding, Problem, Step, StopReason
 
@@ -158,8 +158,7 @@ class SampleSearch(OrderedSearch):
 
     def _ask_more(self, counts: Sequence[int]) -> None:
         budget, in_flight = self.start.budget, self._asked - self._came
-        most = self.n - self._asked
-        most = min(most, chains_for(self.n, budget, self.flight) - in_flight)
+        most = min(self.n - self._asked, side_by_side(self.n, budget, self.flight) - in_flight)
         if self.rule is not None:
             most = min(most, samples_needed(self.rule, counts, in_flight + most) - in_flight)
         most -= most % self.unit
