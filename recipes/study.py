@@ -35,6 +35,7 @@ DRAWN = (
     ("vote", "vote", "#7f7f7f", "-"),
     ("weighted-vote", "weighted vote", "#0072b2", "-"),
     ("rebase", "REBASE", "#009e73", "-"),
+    ("rebase(balance=1.0)", "REBASE, balance 1", "#009e73", "--"),
     ("beam", "beam", "#d55e00", "-"),
     ("weighted-vote(verifier=head)", "weighted vote, hidden state alone", "#0072b2", "-."),
     ("beam(verifier=head)", "beam, hidden state alone", "#d55e00", "-."),
