@@ -57,6 +57,8 @@ def test_what_the_problems_asked_is_kept_once_beside_the_rows(tmp_path: Path) ->
     assert load(path)[1:] == rows
     assert [len(set(each.puzzles)) for each in load(tmp_path)] == [40, 40, 40]
     assert [each.prompts for each in load(tmp_path)] == [(), prompts, prompts]
+    save([row("greedy", digest="d2", levels="1,2")], tmp_path)  # no digests, nothing to count
+    assert len(load(tmp_path)) == 4
     (tmp_path / PROMPTS).write_text(json.dumps({"d0": prompts[1:]}))
     with pytest.raises(InputError, match=r"prompts\.json: 39 digests for the 40 problems"):
         load(path)

@@ -352,10 +352,11 @@ def load(path: str | Path) -> list[CellRow]:
         lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
         rows += [_read(line, f"{file}:{number}") for number, line in enumerate(lines, 1)]
     for row in rows:
-        if len(prompts.get(row.digest, row.levels.split(","))) != row.problems:
+        known = prompts.get(row.digest)
+        if known is not None and len(known) != row.problems:
             raise InputError(
-                f"{folder / PROMPTS}: {len(prompts[row.digest])} digests for the {row.problems} "
-                f"problems of set {row.digest}; remove it, and make the rows again from the runs"
+                f"{folder / PROMPTS}: {len(known)} digests for the {row.problems} problems of set "
+                f"{row.digest}; remove it, and make the rows again from the runs"
             )
     return [replace(row, prompts=prompts.get(row.digest, ())) for row in rows]
 
