@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import StrEnum
 from numbers import Integral, Real
 from typing import Literal, Protocol, runtime_checkable
@@ -74,8 +74,7 @@ class Budget:
     @property
     def limits(self) -> Mapping[str, float]:
         """The limits that are set, by unit."""
-        pairs = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return {name: value for name, value in pairs if value is not None}
+        return {unit: value for unit in UNITS if (value := getattr(self, unit)) is not None}
 
     @property
     def metered(self) -> bool:
@@ -148,13 +147,15 @@ def check_countable(budget: Budget | None, info: EngineInfo, used: Usage | None 
     Such a limit would never be reached. With ``used``, work that the model has done, only where
     that stands in the unit at nothing: a verifier that computes no tokens costs none.
     """
+    if budget is None:
+        return
     unknown: dict[Unit, tuple[str, str]] = {}
     if not info.parameters:
         unknown["flops"] = "FLOPs", "parameters"
     if not any(info.price):
         unknown["cost"] = "cost", "price"
     for unit, (name, fact) in unknown.items():
-        limited = budget is not None and unit in budget.limits
+        limited = getattr(budget, unit) is not None
         if limited and (used is None or known(unit, [used]) is None):
             raise BudgetError(
                 f"a budget in {name} needs the {fact} of {info.kind}:{info.model}, unknown so far: "

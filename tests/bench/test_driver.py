@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import asyncio
+import cProfile
 import json
+import pstats
 from dataclasses import asdict
 
 import pytest
 
 from mull.bench.driver import (
+    TEXT,
     Spread,
+    _drive,
+    _jobs,
     driver_overhead,
     flat_memory,
     list_schedule,
     list_scheduling_ratio,
 )
+from mull.engines.simulated import Echo, SimulatedEngine
 
 
-def test_overhead_of_a_completion_is_below_fifty_microseconds() -> None:
-    """The least of three repeats: other processes may run on this machine."""
-    figure = driver_overhead(problems=20, samples=64, repeats=3)
-    assert figure.completions == 1280
-    assert 0 < figure.ours_us.least < figure.target_us == 50
+def test_overhead_of_a_completion_is_what_is_above_the_engine() -> None:
+    """The figure itself is for ``make bench``: no test hangs on how busy a machine is."""
+    figure = driver_overhead(problems=5, samples=64, repeats=2)
+    assert figure.completions == 320
+    assert figure.target_us == 50
+    assert figure.ours_us.repeats == 2
     assert figure.engine_us.least > 0
     json.dumps(asdict(figure))
+
+
+def test_a_completion_takes_few_calls_of_ours() -> None:
+    """Counted, not timed: this catches what grows with completions, on any machine.
+
+    168 calls today, 39 of them the engine's; one look at a runtime protocol is 100 more.
+    """
+    engine, problems, samples = SimulatedEngine(Echo(TEXT)), 10, 64
+    jobs = list(_jobs(problems, samples, seed=0))
+    calls = cProfile.Profile()
+    calls.runcall(asyncio.run, _drive(engine, iter(jobs)))
+    assert pstats.Stats(calls).total_calls / (problems * samples) < 200
 
 
 def test_the_driver_schedules_as_well_as_a_list() -> None:

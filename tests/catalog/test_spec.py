@@ -114,12 +114,8 @@ def test_an_unknown_name_lists_the_valid_ones_and_guesses() -> None:
     assert str(unknown("task", "x", [])) == "unknown task 'x'; valid: none."
 
 
-def test_time_is_linear_in_the_length() -> None:
-    """No text within the limit is slow: there is nothing to backtrack into."""
-    import time
-
+def test_no_text_within_the_limit_takes_for_ever() -> None:
+    """There is nothing to backtrack into; the limit of every test would end what does."""
     for text in ("a(" + "a=1 " * 120, "a(" + " " * 490, "a" + "(" * 490, "a(b=" + "x-" * 240):
-        begun = time.perf_counter()
         with pytest.raises(SpecError):
             parse(text)
-        assert time.perf_counter() - begun < 0.1

@@ -11,6 +11,8 @@ from mull.engines.simulated import clock as clock_module
 
 
 def test_sleeping_takes_virtual_time_and_no_real_time():
+    """Days of it: the limit of every test would end a real sleep."""
+
     async def naps() -> list[tuple[str, float]]:
         loop, seen = asyncio.get_running_loop(), []
 
@@ -21,9 +23,7 @@ def test_sleeping_takes_virtual_time_and_no_real_time():
         await asyncio.gather(nap("b", 7200), nap("a", 3600), nap("c", 86_400 * 3))
         return seen
 
-    before = time.monotonic()
     assert run_virtual(naps()) == [("a", 3600.0), ("b", 7200.0), ("c", 259_200.0)]
-    assert time.monotonic() - before < 2
 
 
 def test_a_timeout_fires_on_virtual_time():

@@ -1,8 +1,9 @@
 """Reliability 38: graders and parsers against hostile answers.
 
-300 pathological answers: each is judged within 2 s of wall time, and none is called wrong in
-silence; the verdict is the same from the main thread, a thread and another process; every pattern
-of the graders reads 100 KB of anything within 100 ms.
+300 pathological answers: each is judged within 2 s (CPU time, beside the grader's own limit), and
+none is called wrong in silence; the verdict is the same from the main thread, a thread and another
+process; every pattern of the graders reads 100 KB of anything in time that is linear: within 100 ms
+of CPU time on an idle machine, and ``LINEAR`` on any.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
+from tests.patience import PATIENCE
 
 from mull.grades import GradeOutcome
 from mull.tasks.choice import Choice
@@ -31,6 +33,7 @@ from mull.types import Problem, Prompt
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 HONEST = {GradeOutcome.GRADER_TIMEOUT, GradeOutcome.GRADER_ERROR, GradeOutcome.UNANSWERED}
 LIMIT = 2.0
+LINEAR = 0.5  # what is quadratic takes minutes
 LONG = 100_000
 
 
@@ -93,10 +96,10 @@ def test_300_pathological_answers_are_judged_in_time_and_never_called_wrong() ->
     seconds, outcomes = {}, {}
     for task in (Math(), Gsm8k()):
         for name, text in cases:
-            start = time.perf_counter()
+            start = time.process_time()
             answer = task.extract(problem("5"), text).answer
             outcome = task.grade(problem("5"), answer).outcome
-            seconds[task.name, name] = time.perf_counter() - start
+            seconds[task.name, name] = time.process_time() - start
             outcomes[task.name, name] = outcome
     slowest = max(seconds, key=lambda key: seconds[key])
     print(f"slowest {slowest}: {seconds[slowest]:.3f} s; {counts(outcomes.values())}")
@@ -125,13 +128,13 @@ SLOW_FOR_REAL = (
 def test_what_no_guard_sees_is_killed_in_time(answer: str) -> None:
     judge._equal.cache_clear()
     task = Math()
-    start = time.perf_counter()
+    start = time.monotonic()
     grade = task.grade(problem("5"), task.extract(problem("5"), rf"\boxed{{{answer}}}").answer)
-    seconds = time.perf_counter() - start
+    seconds = time.monotonic() - start
     assert grade.outcome is GradeOutcome.GRADER_TIMEOUT
     assert grade.correct is None
     assert "killed" in grade.detail
-    assert seconds <= LIMIT
+    assert seconds < PATIENCE
 
 
 PAIRS = (
@@ -233,15 +236,15 @@ def scan(pattern: re.Pattern[str], text: str) -> int:
     return sum(1 for _ in pattern.finditer(text))
 
 
-def test_every_pattern_reads_100_kb_of_anything_in_100_ms() -> None:
+def test_every_pattern_reads_100_kb_of_anything_in_linear_time() -> None:
     slow = []
     for text in hostile_texts():
         for pattern in {pattern.pattern: pattern for pattern in patterns()}.values():
             # A tenth first, so that a pattern that is not linear fails here and does not hang.
-            seconds = 10 * quickest(lambda p=pattern, t=text: scan(p, t[: LONG // 10]), 0.1)
-            if seconds <= 1:
-                seconds = quickest(lambda p=pattern, t=text: scan(p, t), 0.1)
-            if seconds > 0.1:
+            seconds = 10 * quickest(lambda p=pattern, t=text: scan(p, t[: LONG // 10]), LINEAR / 10)
+            if seconds <= 2 * LINEAR:
+                seconds = quickest(lambda p=pattern, t=text: scan(p, t), LINEAR)
+            if seconds > LINEAR:
                 slow.append((pattern.pattern, text[:20], round(seconds, 3)))
     assert slow == []
 
@@ -257,9 +260,9 @@ def test_every_extraction_and_normal_form_is_linear() -> None:
     worst = 0.0
     for text in hostile_texts():
         for name, read in readers.items():
-            seconds = quickest(lambda r=read, t=text: r(t), 0.1)
+            seconds = quickest(lambda r=read, t=text: r(t), LINEAR)
             worst = max(worst, seconds)
-            if seconds > 0.1:
+            if seconds > LINEAR:
                 slow.append((name, text[:20], round(seconds, 3)))
     print(f"slowest {worst:.3f} s")
     assert slow == []

@@ -61,6 +61,7 @@ def chances(lane: Lane) -> dict[tuple[Node, int, int], float]:
         return {}
     start = lane.search.start
     rng = random.Random(derive(0, start.problem.id, lane.depth, len(scores[0])))
+    pools = [_pool(each) for each in scores]
     tally: dict[tuple[Node, int, int], int] = {}
     level = []
     for path in lane.level:
@@ -72,7 +73,7 @@ def chances(lane: Lane) -> dict[tuple[Node, int, int], float]:
     for _ in range(DRAWS):
         drawn, banked = level, lane.banked
         for ahead in range(HORIZON):
-            drawn, banked = _next(lane, drawn, ahead, banked, scores, rng, tally)
+            drawn, banked = _next(lane, drawn, ahead, banked, pools[ahead], rng, tally)
             if not any(path.node is not None and not path.stays for path in drawn):
                 break
     return {request: count / DRAWS for request, count in tally.items()}
@@ -83,22 +84,20 @@ def _next(
     level: Sequence[_Path],
     ahead: int,
     banked: int,
-    scores: Sequence[Sequence[float]],
+    pool: Sequence[float],
     rng: random.Random,
     tally: dict[tuple[Node, int, int], int],
 ) -> tuple[list[_Path], int]:
     """The level behind a drawn one; its requests are counted."""
-    pool = scores[min(ahead, len(scores) - 1)]
     drawn: dict[Node, float] = {}
     entries = []
     for path in level:
         node = path.node
-        score = None if node is None else node.score
-        if score is None and node is not None:
-            score = drawn.setdefault(node, _draw(pool, rng))
-        if score is None:
-            score = _draw(pool, rng)
-        finished = node is not None and node.finished
+        if node is None:
+            score, finished = _draw(pool, rng), False
+        else:
+            known, finished = node.score, node.finished
+            score = drawn.setdefault(node, _draw(pool, rng)) if known is None else known
         entries.append(Entry(score, finished, path.before, path.weight, path.stays, path.reference))
     depth = lane.depth + ahead
     shares = lane.rule.allocate(
@@ -131,15 +130,23 @@ def _next(
 
 
 def _draw(pool: Sequence[float], rng: random.Random) -> float:
-    """One more score of a kind with the sorted ``pool``.
+    """One more score like those of a pool: as likely to fall between any two neighbours."""
+    at = int(rng.random() * (len(pool) - 1))
+    low = pool[at]
+    return low + (pool[at + 1] - low) * rng.random()
 
-    It is as likely to fall between any two of them, or beyond either end: were it drawn from the
-    pool itself, nothing would ever beat the best, and guesses would be too sure.
+
+def _pool(scores: Sequence[float]) -> list[float]:
+    """Sorted scores to draw between, with a step beyond either end.
+
+    Were a score drawn from those that came, nothing would ever beat the best, and guesses would be
+    too sure.
+
+    >>> _pool([0.5, 0.75])
+    [0.25, 0.5, 0.75, 1.0]
     """
-    at = int(rng.random() * (len(pool) + 1))
-    low = pool[at - 1] if at else 2 * pool[0] - pool[min(1, len(pool) - 1)]
-    high = pool[at] if at < len(pool) else 2 * pool[-1] - pool[max(0, len(pool) - 2)]
-    return low + (high - low) * rng.random()
+    second, last_but_one = scores[min(1, len(scores) - 1)], scores[max(0, len(scores) - 2)]
+    return [2 * scores[0] - second, *scores, 2 * scores[-1] - last_but_one]
 
 
 def _scores(lane: Lane) -> list[list[float]]:

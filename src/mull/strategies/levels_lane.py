@@ -123,6 +123,7 @@ class Lane:
         long = node.there.depth >= self.search.max_steps
         over = long or self.search.start.tokens_left(node.there) < 1
         node.capped = over and not node.there.finished
+        node.finished = over or node.there.finished
         if node.wanted and not self.search.merge and not self._pays_dear():
             self._want(node)
         elif self.search.speculate and not self._may_generate():
@@ -365,7 +366,7 @@ class Lane:
     def _cut(self, counts: dict[Node, int]) -> None:
         """The budget is spent and no path has ended: those that would go on stand as they are."""
         for node, count in counts.items():
-            node.capped = True
+            node.capped = node.finished = True
             self.votes[node] = count
 
     def _finish(self, counts: dict[Node, int]) -> bool:

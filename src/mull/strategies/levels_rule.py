@@ -11,14 +11,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 LOWEST = -math.inf
 """The score of a node that could not be scored: behind all others."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One path of a level.
 
     ``score`` is the verifier's (``LOWEST`` where there is none), ``before`` that of its parent (1

@@ -22,15 +22,16 @@ class Node:
     ``seen`` is what the verifier is shown: the branch itself, or its rollout. ``used`` and
     ``failure`` are the generation's, ``judged`` and ``doubts`` those of rollout and score;
     ``generated`` says whether its verifier generated to judge it, where that is known.
-    ``capped`` paths may go no further. ``early`` are rollout and score asked for as guesses;
-    ``settled`` says that they are wanted. ``taken`` children are in use; ``visits`` counts the
-    paths that the node stands for.
+    Nothing follows a ``finished`` path: the model ended it, or it may go no further and is
+    ``capped``. ``early`` are rollout and score asked for as guesses; ``settled`` says that they are
+    wanted. ``taken`` children are in use; ``visits`` counts the paths that the node stands for.
     """
 
     key: Key
     parent: Node | None = None
     branch: Branch | None = None
     came: bool = False
+    finished: bool = False
     capped: bool = False
     wanted: bool = False
     settled: bool = False
@@ -56,11 +57,6 @@ class Node:
         if self.branch is None:
             raise RuntimeError(f"node {self.key} did not come")
         return self.branch
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing will follow: the model ended, or a limit was reached."""
-        return self.branch is not None and (self.branch.finished or self.capped)
 
     @property
     def identity(self) -> Hashable:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.patience import PATIENCE
 
 from mull.budget import Meter
 from mull.engines.base import Engine
@@ -352,7 +353,7 @@ def test_a_task_cancelled_when_all_was_made_and_nothing_read_yet_ends(fresh: Any
         await asyncio.sleep(0)  # the request is handed over
         stand_still_until(lambda: not fresh._worker._jobs and fresh._worker._commands.empty())
         task.cancel()
-        done, _ = await asyncio.wait([task], timeout=2)
+        done, _ = await asyncio.wait([task], timeout=PATIENCE)
         assert done, "a cancelled request waits for an end that was told before"
 
     asyncio.run(go())
