@@ -6,12 +6,20 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from study_rules import Finding, Rows, Rule, cells, own, points
+from study_rules import SESOI, Finding, Rows, Rule, cells, own, pooled
 
-from mull.metrics import ratio_interval
+from mull.metrics import Interval, ratio_interval
 from mull.report.cells import CellRow
-from mull.report.compare import column, contrast
-from mull.report.verdicts import interior
+from mull.report.compare import balanced, column, contrast
+from mull.report.verdicts import (
+    CONTRADICTED,
+    DIRECTION,
+    NOT_DETECTED,
+    REPRODUCED,
+    interior,
+    p_value,
+    verdict,
+)
 
 Floats = NDArray[np.float64]
 CHAIN = "revise(verifier=prm)"
@@ -22,19 +30,20 @@ RATIOS = ("0.0625", "0.25", "1", "4", "16")
 def by_turn(first: int, last: int) -> Rule:
     """Accuracy of the attempts at two turns of the longest chains."""
 
-    def rule(families: Mapping[str, Rows]) -> list[Finding]:
-        chains = _longest(own(families))
-        late, early = column(chains, last), column(chains, first)
-        return points(f"turn {first} → {last}", contrast([(1.0, late), (-1.0, early)]))
+    def gained(rows: Rows) -> Interval | None:
+        chains = _longest(rows)
+        return contrast([(1.0, column(chains, last)), (-1.0, column(chains, first))])
 
-    return rule
+    return lambda families: pooled(f"turn {first} → {last}", own(families), gained)
 
 
 def flips(families: Mapping[str, Rows]) -> list[Finding]:
     """Which share of right attempts is wrong at the next turn."""
-    chains = [row for row in _longest(own(families)) if len(row.turns) > 1]
+    chains = _longest(own(families))
     if not chains:
         return []
+    even = balanced([row.unit for row in chains])
+    chains = [row for row in chains if row.unit in even]
     counts: dict[str, tuple[Floats, Floats]] = {}
     puzzles = {row.digest: row.puzzles for row in chains}
     for row in chains:  # the units of one set of problems are no problems of their own
@@ -53,8 +62,11 @@ def never_last(families: Mapping[str, Rows]) -> list[Finding]:
     if not chains:
         return []
     turns = len(chains[0].turns)
-    found = contrast([(1.0, column(chains)), (-1.0, column(chains, turns))])
-    return points(f"best of {turns} - last", found)
+
+    def above(rows: Rows) -> Interval | None:
+        return contrast([(1.0, column(rows)), (-1.0, column(rows, turns))])
+
+    return pooled(f"best of {turns} - last", chains, above)
 
 
 def _longest(rows: Rows) -> list[CellRow]:
@@ -64,13 +76,19 @@ def _longest(rows: Rows) -> list[CellRow]:
 
 
 def interior_ratio(n: int) -> Rule:
-    """A mixture of chains and samples beats both ends, chosen on other problems."""
+    """A mixture of chains and samples beats both ends, chosen on other problems: one verdict."""
 
     def rule(families: Mapping[str, Rows]) -> list[Finding]:
         grid = [column(cells(own(families), MIXED.format(ratio), n)) for ratio in RATIOS]
         if not all(grid):
             return []
-        ends = {"first": f"{n}: inside - all parallel", "last": f"{n}: inside - one chain"}
-        return [f for name, found in interior(grid) for f in points(ends[name], found, 0.0)]
+        ends = dict(interior(grid))
+        if not ends:
+            return []
+        found = [verdict(gap, SESOI) for gap in ends.values()]
+        weakest = max(found, key=(REPRODUCED, DIRECTION, NOT_DETECTED, CONTRADICTED).index)
+        parallel, chain = (ends[end].percent() for end in ("first", "last"))
+        shown = f"above all parallel {parallel}, above one chain {chain}"
+        return [Finding(f"{n}", shown, weakest, max(map(p_value, ends.values())))]
 
     return rule

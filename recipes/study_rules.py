@@ -25,6 +25,7 @@ from mull.report.cells import CellRow
 from mull.report.compare import (
     Column,
     at_flops,
+    balanced,
     column,
     contrast,
     difference,
@@ -36,6 +37,7 @@ from mull.report.verdicts import (
     CONTRADICTED,
     NOT_DETECTED,
     REPRODUCED,
+    Crossing,
     cost_ratios,
     crossing,
     no_more_than,
@@ -50,6 +52,8 @@ SESOI = 0.015
 """The smallest difference of interest, as a share of the problems."""
 SESOI_BIN = 0.03
 """The same inside one bin of difficulty."""
+
+MIXED_SIGNS = "mixed over policies"
 
 Rows = Sequence[CellRow]
 Floats = NDArray[np.float64]
@@ -92,18 +96,28 @@ def points(where: str, found: Interval | None, smallest: float = SESOI) -> list[
 def pooled(
     where: str, rows: Rows, decide: Callable[[Rows], Interval | None], smallest: float = SESOI
 ) -> list[Finding]:
-    """A difference over all policies; where there are several, how many have its sign alone.
+    """A difference over all policies; where there are several, how many have its sign alone, and
+    what the first shows, whose verifiers were trained for it, on all its problems.
 
-    The interval is over problems; what another training would give shows in the signs.
+    The interval is over problems; what another training would give shows in the signs. Policies
+    that differ in sign decide nothing together.
     """
     found = decide(rows)
     policies = sorted({row.policy for row in rows})
     if found is None or len(policies) < 2:
         return points(where, found, smallest)
-    alone = [decide([row for row in rows if row.policy == each]) for each in policies]
-    known = [each.value for each in alone if each is not None]
-    signs = f"; {sum(x * found.value > 0 for x in known)} of {len(known)} policies"
-    return [replace(each, shown=each.shown + signs) for each in points(where, found, smallest)]
+    alone = {each: decide([row for row in rows if row.policy == each]) for each in policies}
+    known = {each: gap for each, gap in alone.items() if gap is not None}
+    alike = sum(gap.value * found.value > 0 for gap in known.values())
+    said, signs = verdict(found, smallest), f"{alike} of {len(known)} policies"
+    if said != NOT_DETECTED and alike < len(known):
+        said = MIXED_SIGNS
+    first = policies[0]
+    if first in known and len(known) > 1:
+        signs += f"; {first} {known[first].percent()}"
+        if said not in (MIXED_SIGNS, NOT_DETECTED) and verdict(known[first]) == NOT_DETECTED:
+            said += f", not for {first} alone"
+    return [Finding(where, f"{found.percent()}; {signs}", said, p_value(found))]
 
 
 # --- rules ---------------------------------------------------------------------------------------
@@ -120,17 +134,30 @@ def beats(left: str, right: str, *sizes: int) -> Rule:
     ]
 
 
+def at_its_cost(rows: Rows, left: str, right: str, n: int) -> Interval | None:
+    """left at n samples - right at the FLOPs of that, the verifier's included."""
+    anchors = cells(rows, left, n)
+    side = at_flops([row for row in rows if row.strategy == right], anchors)
+    return contrast([(1.0, column(anchors)), (-1.0, side)])
+
+
 def beats_at_cost(left: str, right: str, *sizes: int) -> Rule:
-    """left - right at the FLOPs of right, the verifier's included."""
+    """left - right at the FLOPs of left; where right was never so cheap, at those of right."""
 
-    def gap(rows: Rows, n: int) -> Interval | None:
-        anchors = cells(rows, right, n)
-        side = at_flops([row for row in rows if row.strategy == left], anchors)
-        return contrast([(1.0, side), (-1.0, column(anchors))])
+    def at_others(rows: Rows, n: int) -> Interval | None:
+        found = at_its_cost(rows, right, left, n)
+        return found and Interval(-found.value, -found.high, -found.low, found.n)
 
-    return lambda families: [
-        each for n in sizes for each in pooled(f"FLOPs of {n}", own(families), partial(gap, n=n))
-    ]
+    def rule(families: Mapping[str, Rows]) -> list[Finding]:
+        found: list[Finding] = []
+        for n in sizes:
+            mine = partial(at_its_cost, left=left, right=right, n=n)
+            found += pooled(f"{n}, at its FLOPs", own(families), mine) or pooled(
+                f"at the other's FLOPs of {n}", own(families), partial(at_others, n=n)
+            )
+        return found
+
+    return rule
 
 
 def sums(where: str, *terms: tuple[float, str, int], bins: Sequence[int] = ()) -> Rule:
@@ -144,17 +171,24 @@ def sums(where: str, *terms: tuple[float, str, int], bins: Sequence[int] = ()) -
 
 
 def rises(strategy: str, sizes: Sequence[int], bins: Sequence[int], sign: float = 1.0) -> Rule:
-    """The slope over the doublings of n in some bins, times ``sign``."""
+    """The slope over the doublings of n in some bins, times ``sign``.
+
+    Over the whole range it must come to the smallest effect of interest in a bin.
+    """
+
+    def decide(rows: Rows) -> Interval | None:
+        columns = {n: column(cells(rows, strategy, n)) for n in sizes}
+        found = slope({n: each for n, each in columns.items() if each}, bins)
+        if found is None or sign > 0:
+            return found
+        return Interval(-found.value, -found.high, -found.low, found.n)
 
     def rule(families: Mapping[str, Rows]) -> list[Finding]:
-        columns = {n: column(cells(own(families), strategy, n)) for n in sizes}
-        known = {n: each for n, each in columns.items() if each}
-        found = slope(known, bins)
-        if found is None:
+        known = [n for n in sizes if cells(own(families), strategy, n)]
+        if len(known) < 2:
             return []
-        if sign < 0:
-            found = Interval(-found.value, -found.high, -found.low, found.n)
-        return points(f"{min(known)} → {max(known)}, a doubling", found, 0.0)
+        where = f"{min(known)} → {max(known)}, a doubling"
+        return pooled(where, own(families), decide, SESOI_BIN / math.log2(max(known) / min(known)))
 
     return rule
 
@@ -177,19 +211,25 @@ def nothing_helps(strategies: Sequence[str], n: int, bins: Sequence[int]) -> Rul
 def crosses(left: str, right: str, sizes: Sequence[int]) -> Rule:
     """left falls behind right inside the grid, in 97.5 % of the resamples."""
 
-    def rule(families: Mapping[str, Rows]) -> list[Finding]:
+    def decide(rows: Rows) -> Crossing | None:
         pairs: dict[int, tuple[Column, Column]] = {
-            n: (column(cells(own(families), left, n)), column(cells(own(families), right, n)))
-            for n in sizes
+            n: (column(cells(rows, left, n)), column(cells(rows, right, n))) for n in sizes
         }
-        found = crossing({n: pair for n, pair in pairs.items() if all(pair)})
+        return crossing({n: pair for n, pair in pairs.items() if all(pair)})
+
+    def rule(families: Mapping[str, Rows]) -> list[Finding]:
+        found, policies = decide(own(families)), sorted({row.policy for row in own(families)})
         if found is None:
             return []
         at = "none" if math.isnan(found.at.value) else f"N = {found.at.value:.0f}"
+        shown = f"{at}; in {found.share:.0%} of resamples"
         said = REPRODUCED if found.share >= 0.975 else NOT_DETECTED
-        return [
-            Finding(f"{sizes[0]} … {sizes[-1]}", f"{at}; in {found.share:.0%} of resamples", said)
-        ]
+        alone = decide([row for row in own(families) if row.policy == policies[0]])
+        if len(policies) > 1 and alone is not None:
+            shown += f"; {policies[0]} in {alone.share:.0%}"
+            if said == REPRODUCED and alone.share < 0.975:
+                said += f", not for {policies[0]} alone"
+        return [Finding(f"{sizes[0]} … {sizes[-1]}", shown, said)]
 
     return rule
 
@@ -212,8 +252,8 @@ def cheaper(strategy: str) -> Rule:
             if not ratios:
                 found += _apart(name, *sides)
             for target, log in ratios:
-                low, high = (2.0**x for x in (log.low, log.high))
-                shown = f"{2.0**log.value:.2g}× [{low:.2g}, {high:.2g}]"
+                value, low, high = (f"{2.0**x:.2g}" for x in (log.value, log.low, log.high))
+                shown = f"{value}× [{low}, {high}]".replace("inf", "∞")
                 where = f"{name} at {100 * (1 - target):.0f} % error"
                 found.append(Finding(where, shown, verdict(log), p_value(log)))
         return found
@@ -250,23 +290,35 @@ def _apart(name: str, small: Mapping[int, Rows], large: Mapping[int, Rows]) -> l
 def over_optimised(strategy: str, low: int, high: int) -> Rule:
     """Between two sizes accuracy falls while the verifier likes the winners better."""
 
+    def lost(rows: Rows) -> Interval | None:
+        return difference(cells(rows, strategy, low), cells(rows, strategy, high))
+
     def rule(families: Mapping[str, Rows]) -> list[Finding]:
         ends = [cells(own(families), strategy, n) for n in (low, high)]
-        fall = difference(*ends)
-        known = [[r for r in rows if r.winner_score is not None] for rows in ends]
-        if fall is None or not all(known):
+        even = balanced({row.unit for row in ends[0]} & {row.unit for row in ends[1]})
+        known = [
+            [r for r in rows if r.winner_score is not None and r.unit in even] for rows in ends
+        ]
+        found = pooled(f"{low} → {high}: accuracy lost", own(families), lost)
+        if not found or not all(known):
             return []
         read = [
             [sum(getattr(r, name) or 0.0 for r in rows) / len(rows) for rows in known]
             for name in ("winner_score", "winner_steps", "short_winners")
         ]
         score, steps, short = read
-        shown = (
-            f"{fall.percent()}; score {score[0]:.2f} → {score[1]:.2f}, steps {steps[0]:.1f} → "
+        liked = (
+            f"; score {score[0]:.2f} → {score[1]:.2f}, steps {steps[0]:.1f} → "
             f"{steps[1]:.1f}, short {short[0]:.0%} → {short[1]:.0%}"
         )
-        said = verdict(fall, SESOI) if score[1] > score[0] else NOT_DETECTED
-        return [Finding(f"{low} → {high}: accuracy lost", shown, said, p_value(fall))]
+        return [
+            replace(
+                each,
+                shown=each.shown + liked,
+                verdict=each.verdict if score[1] > score[0] else NOT_DETECTED,
+            )
+            for each in found
+        ]
 
     return rule
 

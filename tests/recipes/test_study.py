@@ -161,8 +161,25 @@ def test_of_several_policies_the_signs_are_counted(recipe: dict[str, ModuleType]
         for strategy, counts in (("beam", (30, 10, 25)), ("vote", (20, 12, 20)))
         for policy, right in zip(("s", "s-seed1", "s-seed2"), counts, strict=True)
     ]
-    (found,) = recipe["study_rules"].beats("beam", "vote", 16)({"s": rows})
-    assert found.shown.endswith("]; 2 of 3 policies")
+    beats = recipe["study_rules"].beats("beam", "vote", 16)
+    (found,) = beats({"s": rows})
+    assert "]; 2 of 3 policies; s 25.0 [" in found.shown
+    assert found.verdict == "mixed over policies"
+    # What its own policy does not show is said, and what it shows on its other problems counts.
+    own = [row(s, 16, [i < 20 for i in range(40)], policy="s") for s in ("beam", "vote")]
+    (carried,) = beats({"s": [*own, *(each for each in rows if each.policy == "s-seed2")]})
+    assert carried.shown.startswith("6.2 [")
+    others = [each for each in rows if each.policy == "s-seed2"]
+    slight = [row("beam", 16, [i < 21 for i in range(40)], policy="s"), own[1]]
+    (carried,) = beats({"s": [*slight, *others]})
+    assert carried.verdict == "reproduced, not for s alone"
+    more = [
+        row(s, 16, [i < right for i in range(40)], policy="s", digest="d1")
+        for s, right in (("beam", 40), ("vote", 20))
+    ]
+    (found,) = beats({"s": [*slight, *others, *more]})
+    assert found.verdict == "reproduced"
+    assert found.shown.startswith(carried.shown.partition(";")[0])
 
 
 def test_flips_count_right_attempts_that_the_next_turn_loses(

@@ -14,14 +14,17 @@ from tests.report.rows import bits, row
 from mull.metrics import Interval, wilson
 from mull.report.cells import CellRow
 from mull.report.compare import (
+    Unit,
     accuracy,
     agree,
     agreeing,
     at_flops,
+    balanced,
     column,
     contrast,
     difference,
     fifths,
+    over_policies,
     paired,
     per_problem,
     slope,
@@ -147,8 +150,31 @@ def test_the_easiest_and_the_hardest_level_are_in_the_outer_fifths(count: int) -
 
 def test_costs_count_a_set_of_problems_once_as_accuracies_do() -> None:
     rows = [row(policy_flops=1.0), row(policy="words-s-seed1", policy_flops=3.0)]
-    rows.append(row(digest="d1", right=bits(1, 0.5, 20), policy_flops=5.0))
+    for policy, flops in (("words-s", 4.0), ("words-s-seed1", 6.0)):
+        rows.append(row(policy=policy, digest="d1", right=bits(1, 0.5, 20), policy_flops=flops))
     assert per_problem(rows, lambda each: each.flops) == pytest.approx((2.0 * 40 + 5.0 * 20) / 60)
+
+
+def test_policies_count_alike_however_many_problems_each_was_run_on() -> None:
+    """More problems of one policy alone say nothing of all; alone it has all of its own."""
+    shared = [row("vote", 4, [rate > at for at in range(40)], policy=policy)
+              for policy, rate in (("s", 30), ("s-seed1", 10))]  # fmt: skip
+    more = row("vote", 4, [True] * 40, policy="s", digest="d1", policy_flops=9e9)
+    assert accuracy([*shared, more]) == accuracy(shared)
+    assert accuracy([*shared, more]).value == 0.5
+    assert accuracy([shared[0], more]).value == 0.875
+    cost = per_problem(shared, lambda each: each.flops)
+    assert per_problem([*shared, more], lambda each: each.flops) == cost
+    assert over_policies([*shared, more]).keys() == over_policies(shared).keys()
+
+
+@given(st.sets(st.tuples(st.sampled_from("abc"), st.integers(0, 1), st.sampled_from("xyz"))))
+def test_balanced_units_are_of_sets_that_the_same_policies_were_run_on(units: set[Unit]) -> None:
+    kept = balanced(units)
+    policies = {digest: {p for p, _, d in units if d == digest} for _, _, digest in units}
+    assert len({frozenset(policies[digest]) for _, _, digest in kept}) == min(1, len(units))
+    assert all(len(policies[unit[2]]) == max(map(len, policies.values())) for unit in kept)
+    assert balanced(kept) == kept
 
 
 def test_an_interaction_is_the_difference_of_two_differences() -> None:

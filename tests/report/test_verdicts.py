@@ -112,6 +112,16 @@ def test_a_policy_of_a_quarter_of_the_flops_is_four_times_cheaper() -> None:
     assert cost_ratios(small, elsewhere) == []
 
 
+def test_an_accuracy_that_one_policy_does_not_reach_costs_it_without_end() -> None:
+    """Resamples in which the small policy stays below the target count against it."""
+    small = {n: [row("vote", n, bits(1, rate))] for n, rate in ((1, 0.2), (4, 0.5))}
+    large = {n: [row("vote", n, bits(2, rate), policy="l")] for n, rate in ((1, 0.1), (4, 0.9))}
+    target, log = cost_ratios(small, large)[-1]
+    assert 0.2 < target < 0.5
+    assert log.low == -math.inf
+    assert math.isfinite(log.value) and log.high > log.value
+
+
 def test_an_optimum_inside_is_tested_on_other_problems_than_chose_it() -> None:
     peak = [column([row("mixed", 16, bits(1, rate))]) for rate in (0.2, 0.8, 0.9, 0.3)]
     ends = dict(interior(peak))

@@ -133,7 +133,8 @@ class Bootstrap:
         """The statistic of the column means, with its ``percentile`` or ``bca`` interval.
 
         ``statistic`` maps means [rows, columns] to [rows]. BCa corrects bias and skew by the
-        jackknife (Efron 1987). Resamples where the statistic is undefined (NaN) are left out.
+        jackknife (Efron 1987). Resamples where the statistic is undefined (NaN) are left out; one
+        that is infinite counts, and so may a bound be.
         """
         if method not in ("percentile", "bca"):
             raise ValueError(f"method must be percentile or bca, not {method!r}")
@@ -141,13 +142,16 @@ class Bootstrap:
             return Interval(math.nan, math.nan, math.nan, 0, method, level)
         value = float(statistic(self.centre)[0])
         drawn = statistic(self.means)
-        drawn = drawn[np.isfinite(drawn)]
+        drawn = drawn[~np.isnan(drawn)]
         if math.isnan(value) or not len(drawn):
             return Interval(value, math.nan, math.nan, self.n, method, level)
         tails = np.array([(1 - level) / 2, (1 + level) / 2])
         if method == "bca":
             tails = self._bca_tails(statistic, value, drawn, tails)
-        low, high = np.quantile(drawn, tails)
+        if np.isfinite(drawn).all():
+            low, high = np.quantile(drawn, tails)
+        else:  # nothing lies between a number and infinity
+            low, high = np.quantile(drawn, tails, method="closest_observation")
         return Interval(value, float(low), float(high), self.n, method, level)
 
     def mean(self, column: int = 0, level: float = 0.95, method: str = "percentile") -> Interval:

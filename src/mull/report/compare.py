@@ -3,11 +3,13 @@
 Everything is paired within a *unit*, one policy, seed and set of problems, and only rows that the
 same weights wrote and scored are set side by side. The problem is what is resampled: the units of
 one set of problems are averaged first, and problems that are the same puzzle are drawn together.
+Policies count alike: of sets that not all of them were run on, nothing is said in common.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
@@ -148,6 +150,20 @@ def fifths(levels: str) -> Ints:
     return np.where(at < 0, -1, (2 * at + 1) * BINS // max(1, 2 * len(names))).astype(np.int64)
 
 
+def balanced(units: Collection[Unit]) -> set[Unit]:
+    """The units of the sets of problems that the most policies share, so that all count alike.
+
+    >>> sorted(balanced([("s", 0, "a"), ("s", 0, "b"), ("s-seed1", 0, "a")]))
+    [('s', 0, 'a'), ('s-seed1', 0, 'a')]
+    """
+    policies: dict[str, set[str]] = {}
+    for policy, _, digest in units:
+        policies.setdefault(digest, set()).add(policy)
+    groups = Counter(frozenset(each) for each in policies.values())
+    most = max(groups, key=lambda g: (len(g), groups[g], sorted(g)), default=frozenset[str]())
+    return {unit for unit in units if policies[unit[2]] == most}
+
+
 @dataclass(frozen=True)
 class Paired:
     """Columns on shared problems, [problems, columns], and which puzzle each problem is."""
@@ -164,7 +180,7 @@ class Paired:
 
 
 def paired(columns: Sequence[Column], bins: Collection[int] | None = None) -> Paired:
-    """The columns on the problems of the units that all have.
+    """The columns on the problems of the ``balanced`` units that all have.
 
     Units in which the columns' models do not agree are left out. Units of the same problems are
     averaged. ``bins`` keeps the problems of some bins.
@@ -172,14 +188,12 @@ def paired(columns: Sequence[Column], bins: Collection[int] | None = None) -> Pa
     blocks: dict[str, list[Floats]] = {}
     kept: dict[str, NDArray[np.bool_]] = {}
     puzzles: dict[str, Labels] = {}
-    shared = set.intersection(*(set(each) for each in columns)) if columns else set()
-    for unit in sorted(shared):
+    shared = set.intersection(*(set(each) for each in columns)) if columns else set[Unit]()
+    for unit in sorted(balanced([each for each in shared if _agree_in(each, columns)])):
         cells = [each[unit] for each in columns]
-        models = [m for cell in cells for m in cell.models]
-        if all(agree(a, b) for a, b in combinations(models, 2)):
-            blocks.setdefault(unit[2], []).append(np.column_stack([c.values for c in cells]))
-            kept[unit[2]] = np.isin(cells[0].bins, sorted(bins or range(-1, BINS)))
-            puzzles[unit[2]] = cells[0].puzzles
+        blocks.setdefault(unit[2], []).append(np.column_stack([c.values for c in cells]))
+        kept[unit[2]] = np.isin(cells[0].bins, sorted(bins or range(-1, BINS)))
+        puzzles[unit[2]] = cells[0].puzzles
     if not blocks:
         return Paired(np.empty((0, len(columns))), np.empty(0, dtype=np.str_))
     digests = sorted(blocks)
@@ -187,6 +201,11 @@ def paired(columns: Sequence[Column], bins: Collection[int] | None = None) -> Pa
         np.concatenate([np.mean(blocks[digest], axis=0)[kept[digest]] for digest in digests]),
         np.concatenate([puzzles[digest][kept[digest]] for digest in digests]),
     )
+
+
+def _agree_in(unit: Unit, columns: Sequence[Column]) -> bool:
+    models = [each for column in columns for each in column[unit].models]
+    return all(agree(a, b) for a, b in combinations(models, 2))
 
 
 def contrast(
@@ -209,13 +228,14 @@ def difference(
 
 
 def over_policies(rows: Sequence[CellRow]) -> Column:
-    """Right or wrong on each problem, averaged over the units of a set of problems.
+    """Right or wrong on each problem, averaged over the ``balanced`` units of a set of problems.
 
     For comparing policies with each other: nobody's weights need agree.
     """
     blocks: dict[str, list[Measured]] = {}
-    for unit, each in sorted(column(rows).items()):
-        blocks.setdefault(unit[2], []).append(each)
+    known = column(rows)
+    for unit in sorted(balanced(known)):
+        blocks.setdefault(unit[2], []).append(known[unit])
     return {
         ("", 0, digest): replace(
             units[0], values=np.mean([unit.values for unit in units], axis=0), models=()
@@ -225,13 +245,15 @@ def over_policies(rows: Sequence[CellRow]) -> Column:
 
 
 def per_problem(rows: Sequence[CellRow], number: Callable[[CellRow], float]) -> float:
-    """A number of the rows as a mean a problem; the units of a set of problems averaged first.
+    """A number of the ``balanced`` rows as a mean a problem; the units of a set averaged first.
 
     ``ValueError`` (``StatisticsError``) without rows.
     """
     units: dict[str, list[CellRow]] = {}
+    even = balanced([row.unit for row in rows])
     for row in rows:
-        units.setdefault(row.digest, []).append(row)
+        if row.unit in even:
+            units.setdefault(row.digest, []).append(row)
     means = [fmean(number(row) for row in found) for found in units.values()]
     return fmean(means, weights=[found[0].problems for found in units.values()])
 

@@ -117,7 +117,8 @@ def inverse(means: Floats, logs: Floats, target: float) -> Floats:
     """log2 of the cost at which each row of rising accuracies reaches ``target``.
 
     ``means`` [rows, budgets] in the order of the rising costs ``logs``; a fall is taken for noise
-    (the best so far counts). NaN where the target is not reached, or the cheapest is past it.
+    (the best so far counts). Infinity where the target is not reached, minus infinity where the
+    cheapest is past it.
 
     >>> inverse(np.array([[0.25, 0.5, 0.4]]), np.array([0.0, 2.0, 4.0]), 0.375).tolist()
     [1.0]
@@ -129,8 +130,8 @@ def inverse(means: Floats, logs: Floats, target: float) -> Floats:
     low, high = best[rows, before], best[rows, first]
     share = np.where(first > 0, (target - low) / np.where(high > low, high - low, 1.0), 0.0)
     found = logs[before] + share * (logs[first] - logs[before])
-    outside = ~reached.any(axis=1) | ((first == 0) & (best[:, 0] > target))
-    return np.where(outside, np.nan, found)
+    found = np.where((first == 0) & (best[:, 0] > target), -np.inf, found)
+    return np.where(reached.any(axis=1), found, np.inf)
 
 
 def cost_ratios(
@@ -142,7 +143,8 @@ def cost_ratios(
 
     Both are one strategy at several numbers of samples, on the same problems. The accuracies are
     spread evenly over the range that both reach. Each interval is log2 of the ratio (above zero:
-    the small one is cheaper), over resampled problems. Empty where the ranges do not meet.
+    the small one is cheaper), over resampled problems; in one where only one policy reaches the
+    accuracy, the ratio is infinite in its favour. Empty where the ranges do not meet.
     """
     sides = [_by_cost(side) for side in on_shared(small, large)]
     both = paired([each for columns, _ in sides for each in columns])
@@ -157,7 +159,8 @@ def cost_ratios(
 
     def ratio(means: Floats, target: float) -> Floats:
         cheap = inverse(means[:, :cut], sides[0][1], target)
-        return inverse(means[:, cut:], sides[1][1], target) - cheap
+        with np.errstate(invalid="ignore"):  # where neither reaches it, nothing is said
+            return inverse(means[:, cut:], sides[1][1], target) - cheap
 
     steps = [low + (high - low) * (i + 1) / (targets + 1) for i in range(targets)]
     return [(target, boot.interval(partial(ratio, target=target))) for target in steps]
