@@ -8,6 +8,7 @@ meter: what was reported is what was charged, by construction.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -64,8 +65,9 @@ class Budget:
         for name, value in self.limits.items():
             if not _is_number(value):
                 raise BudgetError(f"budget.{name} must be a number, not {value!r}")
-            if not (value > 0 and math.isfinite(value)):
-                raise BudgetError(f"budget.{name} must be a positive finite number, not {value}")
+            if not is_amount(value):
+                said = math.inf if value > 0 else value  # a whole number of any length may come
+                raise BudgetError(f"budget.{name} must be a positive finite number, not {said}")
             if name in UNITS[:3]:
                 if not _is_whole(value):
                     raise BudgetError(f"budget.{name} must be a whole number, not {value}")
@@ -131,6 +133,15 @@ def _amounts(spent: Usage) -> Mapping[str, float]:
         "flops": spent.flops,
         "cost": spent.cost,
     }
+
+
+def is_amount(value: float) -> bool:
+    """Whether a number is above 0 and no larger than a float can be.
+
+    >>> is_amount(0.5), is_amount(0), is_amount(10**400)
+    (True, False, False)
+    """
+    return 0 < value <= sys.float_info.max
 
 
 def _is_number(value: object) -> bool:
