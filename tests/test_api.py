@@ -223,7 +223,11 @@ def test_a_named_engine_is_closed_and_a_given_one_is_not(monkeypatch: pytest.Mon
         ({"engine": "no-model"}, SpecError, "unknown model 'no-model'"),
         ({"stratgy": "vote"}, SpecError, "unknown option of mull.solve 'stratgy'; .* 'strategy'"),
         ({"strategy": "vote(n=8)", "budget": mull.Budget(samples=4)}, BudgetError, "contradicts"),
-        ({"prompt": None}, UsageError, "prompt = None is not valid; expected a text or a mull.Pr"),
+        (
+            {"prompt": None},
+            UsageError,
+            "prompt = None is not valid; expected a text or a mull.types.P",
+        ),
         ({"prompt": 7}, UsageError, "prompt = 7 is not valid"),
         ({"engine": None}, SpecError, "model None is not valid; expected an engine, or a shipped"),
         ({"strategy": None}, SpecError, r"strategy = None is not valid; .* 'vote\(n=8\)'"),

@@ -302,7 +302,9 @@ def _problem(task: Task, prompt: str | Problem, id: str) -> Problem:
     if isinstance(prompt, Problem):
         return prompt
     if not isinstance(prompt, str):
-        raise UsageError(f"prompt = {prompt!r:.80} is not valid; expected a text or a mull.Problem")
+        raise UsageError(
+            f"prompt = {prompt!r:.80} is not valid; expected a text or a mull.types.Problem"
+        )
     if not prompt.strip():
         raise UsageError("the prompt is empty; expected the text of a problem")
     return task.problem(prompt, id)
