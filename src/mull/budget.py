@@ -160,17 +160,18 @@ def check_countable(budget: Budget | None, info: EngineInfo, used: Usage | None 
     """
     if budget is None:
         return
-    unknown: dict[Unit, tuple[str, str]] = {}
+    unknown: dict[Unit, tuple[str, str, str]] = {}
     if not info.parameters:
-        unknown["flops"] = "FLOPs", "parameters"
+        unknown["flops"] = "FLOPs", "parameters", "…"
     if not any(info.price):
-        unknown["cost"] = "cost", "price"
-    for unit, (name, fact) in unknown.items():
+        unknown["cost"] = "cost", "price", "'1,0.1,2'"
+    for unit, (name, fact, value) in unknown.items():
         limited = getattr(budget, unit) is not None
         if limited and (used is None or known(unit, [used]) is None):
             raise BudgetError(
                 f"a budget in {name} needs the {fact} of {info.kind}:{info.model}, unknown so far: "
-                f"say it by the model's option {fact}=…, or give a budget in samples or tokens"
+                f"say it by the model's option {fact}={value}, or give a budget in samples or "
+                "tokens"
             )
 
 
