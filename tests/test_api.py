@@ -65,6 +65,18 @@ def test_without_a_budget_sixteen_samples_unless_the_strategy_says() -> None:
     }
 
 
+def test_without_a_budget_parameters_that_say_how_much_are_all_that_counts() -> None:
+    engine = SimulatedEngine(StepModel())
+    revised = mull.solve(
+        problem(), engine, task=TASK,
+        strategy="revise(chains=2, length=3, select=majority)", engines={"reviser": engine},
+    )  # fmt: skip
+    assert revised.samples == 6
+    spec = "mcts(simulations=40, verifier=simulated, rollout=true)"
+    searched = mull.solve(problem(), engine, task=TASK, strategy=spec)
+    assert len(searched.candidates) > 16
+
+
 @pytest.mark.parametrize("unit", ["samples", "tokens", "total_tokens", "seconds"])
 def test_a_budget_in_any_unit_alone_is_enough(unit: str) -> None:
     engine = SimulatedEngine(Script(["answer 7"]), latency=Latency(token_ms=2), slots=4)
@@ -211,7 +223,11 @@ def test_a_named_engine_is_closed_and_a_given_one_is_not(monkeypatch: pytest.Mon
         ({"engine": "no-model"}, SpecError, "unknown model 'no-model'"),
         ({"stratgy": "vote"}, SpecError, "unknown option of mull.solve 'stratgy'; .* 'strategy'"),
         ({"strategy": "vote(n=8)", "budget": mull.Budget(samples=4)}, BudgetError, "contradicts"),
-        ({"prompt": None}, UsageError, "prompt = None is not valid; expected a text or a mull.Pr"),
+        (
+            {"prompt": None},
+            UsageError,
+            "prompt = None is not valid; expected a text or a mull.types.P",
+        ),
         ({"prompt": 7}, UsageError, "prompt = 7 is not valid"),
         ({"engine": None}, SpecError, "model None is not valid; expected an engine, or a shipped"),
         ({"strategy": None}, SpecError, r"strategy = None is not valid; .* 'vote\(n=8\)'"),

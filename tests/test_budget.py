@@ -42,6 +42,9 @@ def usages(draw: st.DrawFn) -> Usage:
 CHARGES = st.lists(st.tuples(PURPOSES, MODELS, usages(), st.integers(0, 3)), max_size=12)
 
 
+HUGE = pytest.param(10**400, id="beyond every float")
+
+
 def test_units_are_the_fields() -> None:
     assert tuple(field.name for field in fields(Budget)) == UNITS
 
@@ -52,7 +55,7 @@ def test_a_budget_without_a_limit_is_refused() -> None:
 
 
 @pytest.mark.parametrize("unit", UNITS)
-@pytest.mark.parametrize("value", [0, -1, -0.5, math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("value", [0, -1, -0.5, math.nan, math.inf, -math.inf, HUGE])
 def test_a_limit_is_positive_and_finite(unit: str, value: float) -> None:
     with pytest.raises(BudgetError, match=f"budget.{unit} must be a positive finite number"):
         Budget(**{unit: value})

@@ -26,6 +26,8 @@ from mull.types import Candidate, Problem, Sampling, Until, Usage
 from mull.verifiers.base import Verifier
 
 DEFAULT_BUDGET = Budget(samples=16)
+AMOUNTS = ("length", "simulations")
+"""Parameters of strategies that say how much they do where their ``n`` says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +92,11 @@ def resolve_task(task: str | Task | None, engine: Model) -> Task:
 
 
 def default_budget(strategy: Strategy) -> Budget | None:
-    """16 samples for a strategy that takes ``n`` and was given none; else its own parameters."""
-    return DEFAULT_BUDGET if getattr(strategy, "n", 0) is None else None
+    """16 samples for a strategy that takes ``n`` and says nothing of how much it does; else none,
+    for its own parameters say it.
+    """
+    said = any(getattr(strategy, name, None) is not None for name in AMOUNTS)
+    return DEFAULT_BUDGET if getattr(strategy, "n", 0) is None and not said else None
 
 
 class Options(TypedDict, total=False):
@@ -297,7 +302,9 @@ def _problem(task: Task, prompt: str | Problem, id: str) -> Problem:
     if isinstance(prompt, Problem):
         return prompt
     if not isinstance(prompt, str):
-        raise UsageError(f"prompt = {prompt!r:.80} is not valid; expected a text or a mull.Problem")
+        raise UsageError(
+            f"prompt = {prompt!r:.80} is not valid; expected a text or a mull.types.Problem"
+        )
     if not prompt.strip():
         raise UsageError("the prompt is empty; expected the text of a problem")
     return task.problem(prompt, id)

@@ -8,6 +8,7 @@ meter: what was reported is what was charged, by construction.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -64,8 +65,9 @@ class Budget:
         for name, value in self.limits.items():
             if not _is_number(value):
                 raise BudgetError(f"budget.{name} must be a number, not {value!r}")
-            if not (value > 0 and math.isfinite(value)):
-                raise BudgetError(f"budget.{name} must be a positive finite number, not {value}")
+            if not is_amount(value):
+                said = math.inf if value > 0 else value  # a whole number of any length may come
+                raise BudgetError(f"budget.{name} must be a positive finite number, not {said}")
             if name in UNITS[:3]:
                 if not _is_whole(value):
                     raise BudgetError(f"budget.{name} must be a whole number, not {value}")
@@ -133,6 +135,15 @@ def _amounts(spent: Usage) -> Mapping[str, float]:
     }
 
 
+def is_amount(value: float) -> bool:
+    """Whether a number is above 0 and no larger than a float can be.
+
+    >>> is_amount(0.5), is_amount(0), is_amount(10**400)
+    (True, False, False)
+    """
+    return 0 < value <= sys.float_info.max
+
+
 def _is_number(value: object) -> bool:
     return isinstance(value, Real) and not isinstance(value, bool)
 
@@ -149,17 +160,18 @@ def check_countable(budget: Budget | None, info: EngineInfo, used: Usage | None 
     """
     if budget is None:
         return
-    unknown: dict[Unit, tuple[str, str]] = {}
+    unknown: dict[Unit, tuple[str, str, str]] = {}
     if not info.parameters:
-        unknown["flops"] = "FLOPs", "parameters"
+        unknown["flops"] = "FLOPs", "parameters", "…"
     if not any(info.price):
-        unknown["cost"] = "cost", "price"
-    for unit, (name, fact) in unknown.items():
+        unknown["cost"] = "cost", "price", "'1,0.1,2'"
+    for unit, (name, fact, value) in unknown.items():
         limited = getattr(budget, unit) is not None
         if limited and (used is None or known(unit, [used]) is None):
             raise BudgetError(
                 f"a budget in {name} needs the {fact} of {info.kind}:{info.model}, unknown so far: "
-                f"say it by the model's option {fact}=…, or give a budget in samples or tokens"
+                f"say it by the model's option {fact}={value}, or give a budget in samples or "
+                "tokens"
             )
 
 

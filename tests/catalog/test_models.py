@@ -18,6 +18,13 @@ def test_the_simulator_by_name_and_with_options() -> None:
     assert load_engine(engine) is engine
 
 
+def test_a_price_may_be_text_as_in_a_spec() -> None:
+    assert load_engine("simulated", price="1,0.1,2").info.price == (1.0, 0.1, 2.0)
+    for bad in ("1,2", "1", "dear", "1,,2"):
+        with pytest.raises(SpecError, match=r"engine\.price = .* expected a list of 3 numbers"):
+            load_engine("simulated", price=bad)
+
+
 def test_a_model_that_scores_does_not_write(tmp_path: Path) -> None:
     (tmp_path / "card.json").write_text('{"kind": "prm"}')
     with pytest.raises(SpecError, match="is a prm: it scores what others write"):

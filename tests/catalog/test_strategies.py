@@ -170,6 +170,12 @@ def test_a_users_file_brings_its_own_strategy(tmp_path: Path) -> None:
         ("def f(:\n", "SyntaxError"),
         ("1 / 0\n", "ZeroDivisionError: division by zero"),
         ("import no_such_module\n", "ModuleNotFoundError"),
+        (
+            "from mull.strategies.vote import Vote as strategy\n",
+            r"strategy is the class Vote; name an instance: strategy = Vote\(\)",
+        ),
+        ("strategy = 5\n", r"strategy = 5 is not valid; .* as in strategy = Vote\(n=8\)"),
+        ("strategy = 'vote(n=3)'\n", r"'vote\(n=3\)' is not valid; expected an object"),
     ],
 )
 def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, text: str, message: str) -> None:
@@ -180,6 +186,11 @@ def test_a_file_that_cannot_be_used_says_why(tmp_path: Path, text: str, message:
     assert "mine.py" in str(caught.value)
     with pytest.raises(SpecError, match="no such file; expected a Python file that defines"):
         load_strategy(str(tmp_path / "none.py"))
+
+
+def test_a_class_is_no_strategy() -> None:
+    with pytest.raises(SpecError, match=r"^strategy is the class Vote; name an instance"):
+        load_strategy(Vote)  # type: ignore[arg-type]
 
 
 def test_an_installed_package_brings_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import pytest
 from mull.catalog import load_task, task_names
 from mull.errors import SpecError
 from mull.tasks.base import Task
+from mull.tasks.text import Text
 
 
 @pytest.mark.parametrize("name", task_names())
@@ -36,6 +37,11 @@ def test_the_built_in_names() -> None:
 def test_what_is_wrong_is_said(spec: str, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         load_task(spec)
+
+
+def test_a_class_is_no_task() -> None:
+    with pytest.raises(SpecError, match=r"^task is the class Text; .*: task = Text\(\)"):
+        load_task(Text)  # type: ignore[arg-type]
 
 
 def test_a_users_file_brings_its_own_task(tmp_path: Path) -> None:

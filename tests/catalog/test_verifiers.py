@@ -171,6 +171,18 @@ def test_a_file_with_a_verifier_is_that_verifier(tmp_path: Path) -> None:
         load(str(file))
 
 
+@pytest.mark.parametrize("bases", ["SimulatedVerifier", ""])
+def test_a_class_is_no_verifier(tmp_path: Path, bases: str) -> None:
+    file = tmp_path / "mine.py"
+    head = "from mull.verifiers.simulated import SimulatedVerifier\n"
+    file.write_text(f"{head}class Mine({bases}): ...\nverifier = Mine\n")
+    said = r"verifier is the class Mine; name an instance: verifier = Mine\(\)"
+    with pytest.raises(SpecError, match=rf"mine\.py: {said}"):
+        load(str(file))
+    with pytest.raises(SpecError, match=r"^verifier is the class SimulatedVerifier"):
+        load(SimulatedVerifier)  # type: ignore[arg-type]
+
+
 def test_an_engine_is_no_verifier() -> None:
     with pytest.raises(SpecError, match="is no verifier"):
         load(SimulatedEngine(StepModel()))  # type: ignore[arg-type]

@@ -174,6 +174,14 @@ def test_a_long_answer_stays_on_its_line(folder: Path, mull: Mull) -> None:
     assert " · cost " in status
 
 
+def test_a_longest_solution_still_ends_where_the_task_says(folder: Path, mull: Mull) -> None:
+    (folder / "short.py").write_text("def extract(text): return text\nstop = [' 1']\n")
+    asked = ("solve", "Hi.", "--model", "simulated:echo", "--task", "short.py", "--json", "--trace")
+    for more in ((), ("--max-tokens", 30)):
+        (candidate,) = mull(*asked, "--strategy", "greedy", *more).json["candidates"]
+        assert (candidate["answer"], candidate["stop"]) == ("answer:", "stop"), more
+
+
 def test_no_answer_has_its_reasons(mull: Mull) -> None:
     said = mull("solve", "2 + 2?", "--model", "simulated", "--task", "json", "--samples", 3)
     assert said.out.splitlines()[0] == "no answer"

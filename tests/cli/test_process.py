@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from tests.cli.command import toml
 
+from mull import __version__
+
 MULL = [sys.executable, "-c", "from mull.cli.main import main; main()"]
 HEAVY = ("torch", "transformers", "matplotlib", "jinja2", "math_verify", "sympy", "aiohttp")
 
@@ -30,6 +32,14 @@ def test_an_error_is_one_line_and_exit_code_2() -> None:
     assert done.stderr == "mull: budget.samples must be a positive finite number, not 0\n"
     assert process("nosuch").returncode == 2
     assert process().returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(60)
+def test_the_package_run_as_a_module_is_the_command() -> None:
+    command = [sys.executable, "-m", "mull", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"mull {__version__}\n", "")
 
 
 @pytest.mark.slow

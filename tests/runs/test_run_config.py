@@ -63,6 +63,7 @@ def test_one_unit_is_swept_and_the_others_hold() -> None:
         ({"samples": []}, "samples = "),
         ({"samples": 1.5}, "samples = 1.5 is not valid"),
         ({"samples": True}, "samples = True is not valid"),
+        ({"tokens": 10**400}, "tokens = 1000"),
         ({"flops": float("inf")}, "flops = inf is not valid"),
         ({"seconds": float("nan")}, "seconds = nan is not valid"),
         ({"samples": [1, 2], "tokens": [3, 4]}, "samples and tokens both list several values"),

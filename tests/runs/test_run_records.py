@@ -14,6 +14,7 @@ from tests.runs.world import Steps, engine, exported, small
 from mull.engines.replay import ReplayEngine
 from mull.engines.simulated import Fault, Faults, SimulatedEngine, StepModel, run_virtual
 from mull.errors import (
+    ConfigChangedError,
     ConfigError,
     GradeError,
     InputError,
@@ -73,6 +74,20 @@ def test_temperatures_that_change_nothing_are_refused_but_a_run_that_has_them_go
         go(config, tmp_path)
     assert go(config, tmp_path).done == 2
     go(small(strategies=["greedy"], temperatures=[0.0], samples=None), tmp_path / "cold")
+
+
+@pytest.mark.parametrize("folder", ["plain", "a (copy)"])
+def test_a_users_strategy_is_known_by_its_content(tmp_path: Path, folder: str) -> None:
+    file = tmp_path / folder / "mine.py"
+    file.parent.mkdir()
+    file.write_text("from mull.strategies.vote import Vote\nstrategy = Vote(n=3)\n")
+    config = small(strategies=[str(file)], samples=None)
+    go(config, tmp_path / "run")
+    assert go(config, tmp_path / "run").exit_code == 0
+    file.write_text(file.read_text().replace("n=3", "n=1"))
+    with pytest.raises(ConfigChangedError, match="strategy_digests"):
+        go(config, tmp_path / "run")
+    assert {len(record.candidates) for record in results(tmp_path / "run")} == {3}
 
 
 def test_greedy_gets_one_cell_beside_a_sweep(tmp_path: Path) -> None:

@@ -101,6 +101,23 @@ def test_a_users_verifier_is_known_by_its_content(tmp_path: Path) -> None:
         go(given, tmp_path / "run")
 
 
+VERIFIER = """
+from mull.verifiers.simulated import SimulatedVerifier
+verifier = SimulatedVerifier()
+"""
+
+
+def test_a_users_verifier_in_a_spec_is_known_by_its_content(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(VERIFIER)
+    given = config(strategies=[f"best-of-n(n=2, verifier='{file}')"], verifiers={})
+    go(given, tmp_path / "run", strategies={})
+    assert go(given, tmp_path / "run", strategies={}).exit_code == 0
+    file.write_text(f"{VERIFIER}# edited\n")
+    with pytest.raises(ConfigChangedError, match="verifier_digests"):
+        go(given, tmp_path / "run", strategies={})
+
+
 @pytest.mark.parametrize(
     ("fields", "strategy", "error", "said"),
     [

@@ -230,6 +230,23 @@ def test_a_ratio_that_does_not_divide_is_refused(n: int, ratio: float) -> None:
     assert Mixed(ratio=1.0).shape(12) == (3, 4)
 
 
+@pytest.mark.parametrize(
+    ("n", "ratio", "named"),
+    [
+        (1, 4.0, {"1": 1}),
+        (3, 1.0, {"3": 3, "0.333": 1}),
+        (15, 4.0, {"1.67": 5, "15": 15}),
+    ],
+)
+def test_the_ratios_that_are_named_work(n: int, ratio: float, named: dict[str, int]) -> None:
+    with pytest.raises(BudgetError) as caught:
+        Mixed(ratio=ratio).shape(n)
+    said = " or ".join(f"{near} (chains of {length})" for near, length in named.items())
+    assert f"Give a ratio of {said}, another" in str(caught.value)
+    for near, length in named.items():
+        assert Mixed(ratio=float(near)).shape(n) == (n // length, length)
+
+
 def test_numbers_that_contradict_each_other_are_refused() -> None:
     start = Start(Problem("p", Prompt.of("?")), TASK, Budget(samples=16))
     for bad in (Revise(n=8), Revise(chains=3), Revise(chains=2, length=4), Mixed(n=4)):

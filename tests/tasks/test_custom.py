@@ -139,6 +139,9 @@ def test_a_class_or_an_instance_is_taken_as_it_is(tmp_path: Path) -> None:
     assert load_custom(write(tmp_path, text)).same(task.problem("?"), "a", "A") is False
 
 
+KEEPS = "def extract(text): return text\n"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -148,8 +151,20 @@ def test_a_class_or_an_instance_is_taken_as_it_is(tmp_path: Path) -> None:
         ("same = 3", "same must be a function"),
         ("base = 'maths'\ndef extract(t): return t", "base 'maths' is no task; expected one of"),
         ("def extract(t): return t\nmax_tokens = 0", "max_tokens must be at least 1"),
+        (f"{KEEPS}max_tokens = 10.5", "max_tokens = 10.5 is not valid; expected a whole number"),
+        (f"{KEEPS}max_tokens = True", "max_tokens = True is not valid; expected a whole number"),
+        (f"{KEEPS}max_tokens = '5'", "max_tokens = '5' is not valid; expected a whole number"),
+        (f"{KEEPS}stop = [1]", r"stop = \[1\] is not valid; expected text or a list of texts"),
+        (f"{KEEPS}stop = b'ab'", "stop = b'ab' is not valid; expected text or a list of texts"),
+        (f"{KEEPS}stop = 5", "stop = 5 is not valid; expected text or a list of texts"),
+        (f"{KEEPS}stop = ''", "stop strings must not be empty"),
+        (f"{KEEPS}separator = 5", "separator = 5 is not valid; expected text"),
         ("1 / 0", "does not run: ZeroDivisionError"),
         ("def", "does not run: SyntaxError"),
+        (
+            "from mull.tasks.text import Text\ntask = Text",
+            r"task is the class Text; name an instance: task = Text\(\)",
+        ),
         ("task = 3", "task lacks name, until, problem, extract, same, grade"),
         (
             "from mull.tasks.text import Text\nclass A(Text): pass\nclass B(Text): pass",

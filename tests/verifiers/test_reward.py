@@ -225,6 +225,12 @@ def test_an_engine_without_a_value_head_is_refused() -> None:
 # By name ------------------------------------------------------------------------------------
 
 
+def test_the_price_of_a_reward_model_stands_in_its_spec(folder: Path) -> None:
+    spec = f"{folder}(dtype=float32, price='1,0.1,2')"
+    verifier = load_verifier(spec, task=load_task("words"), policy=EngineInfo("torch", "tiny"))
+    assert verifier.info.price == (1.0, 0.1, 2.0)
+
+
 def test_a_directory_with_a_card_is_loaded_for_its_policy_alone(folder: Path) -> None:
     task = load_task("words")
     policy = EngineInfo("torch", "tiny", "r1")

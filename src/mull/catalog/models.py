@@ -10,7 +10,7 @@ from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
-from mull.catalog.options import fits, hints_of, in_words
+from mull.catalog.options import fits, hints_of, in_words, read
 from mull.catalog.spec import unknown
 from mull.engines.base import Engine
 from mull.errors import ModelLoadError, MullError, SpecError
@@ -177,6 +177,7 @@ def _load(
     # A loader that takes more than it names (an endpoint's own options) checks those itself.
     known = [each.name for each in parameters if each.kind is not each.VAR_KEYWORD]
     hints = hints_of(loader, known)
+    options = {name: read(value, hints.get(name)) for name, value in options.items()}
     for name, value in options.items():
         if name not in known and len(known) == len(parameters):
             raise unknown(f"option of the engine for {model}", name, known)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from mull.catalog.spec import unknown
+from mull.catalog.spec import listed, unknown
 from mull.errors import MullError, SpecError
 
 
@@ -53,6 +53,17 @@ def fits(value: Any, hint: Any) -> bool:
         parts = get_args(hint)
         return type(value) is tuple and len(value) == len(parts) and all(map(fits, value, parts))
     return type(value) is hint or (hint is float and type(value) is int)
+
+
+def read(value: Any, hint: Any) -> Any:
+    """A spec value as its field's type has it: for a tuple, quoted numbers are a list.
+
+    >>> read("1,0.1,2", tuple[float, float, float]), read("1,2", str)
+    ((1.0, 0.1, 2.0), '1,2')
+    """
+    if get_origin(hint) is tuple and isinstance(value, str):
+        return listed(value) or value
+    return value
 
 
 def in_words(hint: Any) -> str:

@@ -53,3 +53,12 @@ def from_file(path: str, wanted: str) -> Any:
     if not hasattr(module, wanted):
         raise SpecError(f"{path} defines no {wanted!r}")
     return getattr(module, wanted)
+
+
+def check_instance(wanted: str, found: object, path: str = "") -> None:
+    """Raise ``SpecError`` for a class where an instance of it is meant; ``path``: of whose file."""
+    if isinstance(found, type):
+        place, name = f"{path}: " if path else "", found.__name__
+        raise SpecError(
+            f"{place}{wanted} is the class {name}; name an instance: {wanted} = {name}()"
+        )

@@ -71,6 +71,19 @@ def unknown(kind: str, name: str, valid: Iterable[str]) -> SpecError:
     return SpecError(f"unknown {kind} {name!r}; valid: {', '.join(names) or 'none'}.{guess}")
 
 
+def listed(text: str) -> tuple[float, ...] | None:
+    """Two or more numbers with commas between, ``None`` for any other text.
+
+    >>> listed("1,0.1,2"), listed("1")
+    ((1.0, 0.1, 2.0), None)
+    """
+    try:
+        amounts = tuple(float(each) for each in text.split(","))
+    except ValueError:
+        return None
+    return amounts if len(amounts) > 1 else None
+
+
 def value_of(text: str) -> Any:
     """A parameter's value: a number, true, false, none, quoted text, else the word itself."""
     if text[0] in "\"'":

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from mull.catalog.options import build
-from mull.catalog.plugins import attribute, entry_points, from_file, is_file
+from mull.catalog.plugins import attribute, check_instance, entry_points, from_file, is_file
 from mull.catalog.spec import parse, unknown
 from mull.errors import SpecError
 from mull.strategies.base import Strategy
@@ -63,13 +63,18 @@ def load_strategy(spec: str | Strategy) -> Strategy:
     Vote(n=8, stop='beta', confidence=0.95, flight=8, quorum=0.5)
     """
     if not isinstance(spec, str):
-        if not callable(getattr(spec, "start", None)):
-            raise SpecError(
-                f"strategy = {spec!r} is not valid; expected a spec, as in 'vote(n=8)', or an "
-                "object that starts searches"
-            )
-        return spec
+        return _checked(spec, "a spec, as in 'vote(n=8)', or an object that starts searches")
     if is_file(spec):
-        return cast(Strategy, from_file(spec, "strategy"))
+        found = from_file(spec, "strategy")
+        return _checked(found, "an object that starts searches, as in strategy = Vote(n=8)", spec)
     parsed = parse(spec)
     return cast(Strategy, build(parsed.name, strategy_class(parsed.name), parsed.parameters))
+
+
+def _checked(found: Any, expected: str, path: str = "") -> Strategy:
+    """A user's object as a strategy; ``SpecError``, which names the file, where it is none."""
+    check_instance("strategy", found, path)
+    if not callable(getattr(found, "start", None)):
+        place = f"{path}: " if path else ""
+        raise SpecError(f"{place}strategy = {found!r:.80} is not valid; expected {expected}")
+    return cast(Strategy, found)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from mull.catalog.options import build
-from mull.catalog.plugins import attribute, entry_points, is_file
+from mull.catalog.plugins import attribute, check_instance, entry_points, is_file
 from mull.catalog.spec import parse, unknown
 from mull.errors import SpecError
 from mull.tasks import BUILTIN
@@ -26,6 +26,7 @@ def load_task(spec: str | Task) -> Task:
     'text'
     """
     if not isinstance(spec, str):
+        check_instance("task", spec)
         if not callable(getattr(spec, "extract", None)):
             raise SpecError(
                 f"task = {spec!r} is not valid; expected a task's name, as in 'text', a path of a "

@@ -19,7 +19,7 @@ from mull.catalog.models import (
     trained_for,
 )
 from mull.catalog.options import fits, hints_of, in_words
-from mull.catalog.plugins import attribute, entry_points, from_file, is_file
+from mull.catalog.plugins import attribute, check_instance, entry_points, from_file, is_file
 from mull.catalog.spec import Spec, parse, unknown
 from mull.engines.base import Engine
 from mull.errors import MullError, SpecError
@@ -110,6 +110,7 @@ def load_verifier(
     'checker:words'
     """
     if not isinstance(spec, str):
+        check_instance("verifier", spec)
         verifier, allowed = spec, any_policy
     elif is_file(spec):
         verifier, allowed = _from_file(spec), any_policy
@@ -223,6 +224,7 @@ def _from_file(path: str) -> Verifier:
     from mull.verifiers.custom import FunctionVerifier
 
     found = from_file(path, "verifier")
+    check_instance("verifier", found, path)
     if isinstance(found, Verifier) or not callable(found):
         return cast(Verifier, found)
     digest = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, TextIO, TypeVar, get_type_hints
 import typer
 
 from mull.budget import Budget
-from mull.catalog.spec import value_of
+from mull.catalog.spec import listed, value_of
 from mull.errors import InputError, UsageError
 from mull.grades import Grade
 from mull.report.tables import safe_terminal
@@ -128,26 +128,19 @@ def engine_options(pairs: list[str] | None, price: str | None) -> dict[str, Any]
     >>> engine_options(["dialect=vllm", "slots=8"], "1,0.1,2")
     {'dialect': 'vllm', 'slots': 8, 'price': (1.0, 0.1, 2.0)}
     """
-    found = {name: _listed(text) for name, text in table_of("--option", pairs).items()}
+    given = table_of("--option", pairs)
+    found = {name: listed(text) or value_of(text) for name, text in given.items()}
     if price is None:
         return found
     if "price" in found:
         raise UsageError("--price and --option price=… say the same; give one of the two")
-    amounts = _listed(price)
-    if not isinstance(amounts, tuple) or len(amounts) != 3:
+    amounts = listed(price)
+    if amounts is None or len(amounts) != 3:
         raise UsageError(
             f"--price {price[:80]!r} is not valid; expected three amounts, as in 1,0.1,2: money "
             "per million new prompt, cached prompt and generated tokens"
         )
     return {**found, "price": amounts}
-
-
-def _listed(text: str) -> Any:
-    try:
-        amounts = tuple(float(each) for each in text.split(","))
-    except ValueError:
-        return value_of(text)
-    return amounts if len(amounts) > 1 else value_of(text)
 
 
 def table_of(option: str, pairs: list[str] | None) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -11,13 +12,13 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from mull.api import Interrupted, Solution
+from mull.api import Interrupted, Solution, resolve_task
 from mull.api import solve as solve_prompt
 from mull.budget import known
 from mull.cli import options
 from mull.errors import UnsupportedError, UsageError
 from mull.report.tables import safe_terminal
-from mull.types import Until, Usage
+from mull.types import Usage
 
 
 def solve(
@@ -55,14 +56,16 @@ def solve(
     if max_tokens is not None and max_tokens < 1:
         raise UsageError(f"--max-tokens must be at least 1, not {max_tokens}")
     budget = options.budget_of(samples, tokens, flops, seconds, cost)
+    family = resolve_task(task, model)
+    until = None if max_tokens is None else replace(family.until, max_tokens=max_tokens)
     solution = _solved(
         options.read_text(file) if file is not None else options.checked_text(text or ""),
         model,
-        task=task,
+        task=family,
         strategy=strategy,
         budget=budget,
         sampling=options.sampling_of(temperature, top_k, top_p, min_p),
-        until=Until(max_tokens) if max_tokens is not None else None,
+        until=until,
         seed=seed,
         engine_options=options.engine_options(option, price),
         engines=options.table_of("--engine", engine),

@@ -6,14 +6,13 @@ Knows fields and their ranges; what a name stands for is the catalog's business.
 from __future__ import annotations
 
 import difflib
-import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from mull.budget import COST_MODELS, UNITS, Budget
+from mull.budget import COST_MODELS, UNITS, Budget, is_amount
 from mull.errors import BudgetError, ConfigError
 from mull.types import Sampling
 
@@ -112,9 +111,7 @@ class Config(BaseModel):
     @field_validator("samples", "tokens", "total_tokens", "flops", "seconds", "cost")
     @classmethod
     def _amounts(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        if values is not None and not (
-            values and all(value > 0 and math.isfinite(value) for value in values)
-        ):
+        if values is not None and not (values and all(map(is_amount, values))):
             raise ValueError(values)
         return values
 

@@ -7,7 +7,7 @@ here only by what its engine says of itself.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -47,9 +47,14 @@ class Plan:
         fields["problems_digest"] = problems_digest(self.problems)
         fields["task_digest"] = _file_digest(self.config.task)
         fields["engine_identity"] = list(equipment.engines[POLICY].info.identity)
-        digests = {name: _file_digest(spec) for name, spec in self.config.verifiers.items()}
-        if any(digests.values()):
-            fields["verifier_digests"] = digests
+        asked = (name for each in self.strategies.values() for name in needs_of(each).verifiers)
+        scoring = {name: _file_digest(spec) for name, spec in self.config.verifiers.items()}
+        tables: dict[str, Mapping[str, str | None]] = {
+            "strategy_digests": _file_digests(self.config.strategies),
+            "verifier_digests": {**_file_digests(asked), **scoring},
+        }
+        # Most runs name no files: what their records are recognised by stays as it was.
+        fields |= {name: table for name, table in tables.items() if any(table.values())}
         return {**fields, **equipment.identities}
 
     def start_of(self, cell: Cell, problem: Problem) -> Start:
@@ -229,9 +234,14 @@ def _shown(fields: Mapping[str, Any], name: str) -> str:
     return canonical(fields[name]).decode()[:80] if name in fields else "(none)"
 
 
-def _file_digest(task: str) -> str | None:
-    """A user's task is its file: other rules of grading are another run."""
-    path = Path(task.partition("(")[0])
+def _file_digests(specs: Iterable[str]) -> dict[str, str]:
+    """The digests of the specs that name files."""
+    return {spec: digest for spec in specs if (digest := _file_digest(spec)) is not None}
+
+
+def _file_digest(spec: str) -> str | None:
+    """What a user's task, strategy or verifier is: its file. Another content is another run."""
+    path = Path(spec)
     if path.suffix != ".py" or not path.is_file():
         return None
     return hashlib.sha256(path.read_bytes()).hexdigest()

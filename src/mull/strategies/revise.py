@@ -191,12 +191,14 @@ class Mixed:
         """
         wanted = math.log2(n * self.ratio) / 2
         divisors = [s for s in range(1, n + 1) if n % s == 0]
-        length = min(divisors, key=lambda s: (round(abs(math.log2(s) - wanted), 9), -s))
+        divisors.sort(key=lambda s: (round(abs(math.log2(s) - wanted), 9), -s))
+        length = divisors[0]
         if abs(math.log2(length) - wanted) > 0.5 + 1e-9:
+            ratios = " or ".join(f"{s * s / n:.3g} (chains of {s})" for s in divisors[:2])
             raise BudgetError(
                 f"mixed(ratio={self.ratio:g}) cannot split {n} attempts: chains of "
-                f"{2**wanted:.3g} attempts do not divide them. Give a power of two, a ratio "
-                f"between {1 / n:.3g} and {n}, or revise(chains=…, length=…)"
+                f"{2**wanted:.3g} attempts do not divide them. Give a ratio of {ratios}, "
+                "another number of attempts, or revise(chains=…, length=…)"
             )
         return n // length, length
 

@@ -41,7 +41,12 @@ from mull.types import Message, Problem, Prompt, Until
 
 HOOKS: Final[Mapping[str, int]] = {"extract": 1, "same": 2, "grade": 2, "prompt": 1, "problems": 0}
 """What a file may define, and with how many parameters."""
-_ENDS: Final = ("max_tokens", "stop", "separator")
+_ENDS: Final[Mapping[str, tuple[type, str]]] = {
+    "max_tokens": (int, "a whole number"),
+    "stop": (str, "text or a list of texts"),
+    "separator": (str, "text"),
+}
+"""Where a file may say that a solution ends: of which type, and in words."""
 
 
 def load_custom(path: str) -> Task:
@@ -54,6 +59,9 @@ def load_custom(path: str) -> Task:
     found = getattr(module, "task", None)
     if found is None:
         found = _only_class(module, path)
+    if inspect.isclass(found):
+        name = found.__name__
+        raise SpecError(f"{path}: task is the class {name}; name an instance: task = {name}()")
     if found is not None:
         if not isinstance(found, Task):
             missing = [name for name in _members() if not hasattr(found, name)]
@@ -74,8 +82,8 @@ def load_custom(path: str) -> Task:
         _check(path, name, function)
     base = _base(path, getattr(module, "base", "text"))
     try:
-        until = replace(base.until, **_ends(module))
-    except (ValueError, TypeError) as error:
+        until = replace(base.until, **_ends(path, module))
+    except ValueError as error:
         raise SpecError(f"{path}: {error}") from error
     kind = GeneratedCustom if "problems" in hooks else Custom
     return kind(Path(path).stem, path, base, until, hooks)
@@ -297,10 +305,16 @@ def _base(path: str, name: object) -> Task:
     return cast(Task, getattr(import_module(module), attribute)())
 
 
-def _ends(module: ModuleType) -> dict[str, Any]:
+def _ends(path: str, module: ModuleType) -> dict[str, Any]:
+    """The fields of ``Until`` that the file sets; ``SpecError`` where one is of another type."""
     found = {name: getattr(module, name) for name in _ENDS if hasattr(module, name)}
-    if isinstance(found.get("stop"), str):
-        found["stop"] = (found["stop"],)
-    elif "stop" in found:
-        found["stop"] = tuple(found["stop"])
+    stop = found.get("stop")
+    if isinstance(stop, str | list):
+        found["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+    for name, value in found.items():
+        kind, words = _ENDS[name]
+        values = value if name == "stop" and isinstance(value, tuple) else (value,)
+        if any(not isinstance(each, kind) or isinstance(each, bool) for each in values):
+            said = getattr(module, name)
+            raise SpecError(f"{path}: {name} = {said!r:.80} is not valid; expected {words}")
     return found
