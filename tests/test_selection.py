@@ -408,6 +408,15 @@ def test_a_field_that_most_leave_out_is_left_out_and_types_are_kept_apart() -> N
     assert vote_fields(pool(["{}", "{}"])).answer == "{}"
 
 
+def test_leaving_a_field_out_is_a_vote_too() -> None:
+    apart = vote_fields(pool(['{"a":1}', '{"b":1}', '{"c":1}']))
+    assert (apart.answer, apart.confidence) == ("{}", pytest.approx(2 / 3))
+    chosen = vote_fields(pool(['{"a":1,"b":1}', '{"a":1,"b":{"c":2}}', '{"a":1}', '{"a":1}']))
+    assert (chosen.answer, chosen.confidence, chosen.index) == ('{"a":1}', 0.5, 2)
+    assert chosen.fields == {"/a": 1.0, "/b": 0.5}
+    assert vote_fields(pool(["[1]", "{}", "{}"])).index == 1, "a candidate that is an object"
+
+
 @pytest.mark.parametrize("text", ["no json", "NaN", '{"a":1e999}', "[" * 100_000, '{"a":'])
 def test_a_field_vote_refuses_answers_that_are_no_json(text: str) -> None:
     with pytest.raises(InputError, match="use the selection majority"):

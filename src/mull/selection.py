@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -297,10 +297,10 @@ def vote_fields(candidates: Sequence[Candidate], same: Same = exact) -> Selectio
     """A majority vote field by field, for answers that are JSON texts.
 
     Objects are voted member by member, down to ``MAX_FIELD_DEPTH``; arrays and scalars are voted
-    whole, compared by ``same`` on their canonical JSON text. A member that most of the objects
-    lack is left out. The composed answer (sorted keys, no blanks) may be one that no candidate
-    gave; the representative is the candidate that agrees with it on most fields. ``confidence`` is
-    the smallest share among the fields, since the answer is right only if each of them is.
+    whole, compared by ``same`` on their canonical JSON text. A member that most objects lack is
+    left out, with the share of those that lack it. The composed answer (sorted keys, no blanks) may
+    be one that no candidate gave; the representative is the candidate that agrees with it on most
+    fields. ``confidence`` is the smallest share, since the answer is right only if every field is.
     ``InputError`` if an answer is no JSON.
 
     >>> answers = ('{"a":1,"b":2}', '{"a":1,"b":3}', '{"a":4,"b":3}')
@@ -574,8 +574,10 @@ class _Ballot:
             pointer = f"{path}/{name.replace('~', '~0').replace('/', '~1')}"
             if 2 * len(having) > len(objects):
                 merged[name] = self.merge(having, pointer, depth + 1)
+            else:  # leaving it out is a vote too
+                self._count(pointer, [i for i in objects if i not in having])
         if not merged:
-            self.shares[path] = len(objects) / self.voters
+            self._count(path, objects)
         return merged
 
     def _leaf(self, values: Mapping[int, Json], path: str) -> Json:
@@ -586,8 +588,11 @@ class _Ballot:
             for c in (self.candidates[i],)
         ]
         chosen = majority(ballots, self.same)
-        # The share is of all voters: who left the field out did not vote for this value.
-        self.shares[path] = chosen.ranking[0].votes / self.voters
-        for member in chosen.ranking[0].members:
-            self.agreed[positions[member]] += 1
+        self._count(path, [positions[member] for member in chosen.ranking[0].members])
         return values[positions[chosen.index or 0]]
+
+    def _count(self, path: str, agreeing: Collection[int]) -> None:
+        # The share is of all voters: who left the field out did not vote for its value.
+        self.shares[path] = len(agreeing) / self.voters
+        for position in agreeing:
+            self.agreed[position] += 1
