@@ -296,6 +296,18 @@ def test_a_negative_weight_is_an_error_that_says_what_to_do() -> None:
     assert weighted(candidates, "lp", transform="sigmoid").answer == "1"
 
 
+def test_weights_too_small_or_too_large_to_sum_keep_their_shares() -> None:
+    chosen = weighted(pool(["5", "5", "6"], lp=[-900.0, -900.0, -750.0]), "lp", transform="exp")
+    assert (chosen.answer, chosen.confidence) == ("6", pytest.approx(1.0))
+    low = weighted(pool(["5", "5", "6"], lp=[-900.0] * 3), "lp", transform="exp")
+    assert (low.answer, low.confidence) == ("5", pytest.approx(2 / 3))
+    high = weighted(pool(["5", "6"], lp=[708.0, 708.9]), "lp", transform="exp")
+    assert (high.answer, high.confidence) == ("6", pytest.approx(1 / (1 + math.exp(-0.9))))
+    huge = pool("55667", prm=[1e308] * 5)
+    assert (weighted(huge, "prm").answer, weighted(huge, "prm").confidence) == ("5", 0.4)
+    assert (best(huge, "prm").answer, best(huge, "prm").confidence) == ("5", 0.4)
+
+
 @given(pools(), st.floats(0.001, 0.999))
 def test_logit_weights_are_the_formula_summed(candidates: list[Candidate], neutral: float) -> None:
     def log_odds(p: float) -> float:

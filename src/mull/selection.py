@@ -186,12 +186,13 @@ def weighted(
 ) -> Selection:
     """The answer with the largest summed weight (weighted best-of-n; Li et al. 2022, DIVERSE).
 
-    The weight of a candidate is ``weight_of`` its score. Under ``logit`` an answer can lose by its
-    scores: three that speak against it are worse than one. Then ``confidence`` is the share of
-    the weights above 0, or of the plain vote where no answer has one. A candidate without a finite
-    score has no say and is counted in ``left_out``; ``InputError`` if that leaves nobody, or for a
-    score that is no weight. Ties: more votes, then as in ``majority``; so equal weights from 0 give
-    the majority.
+    The weight of a candidate is ``weight_of`` its score; under ``exp``, and where their sum would
+    overflow, all are divided by the largest, which changes no share. Under ``logit`` an answer can
+    lose by its scores: three that speak against it are worse than one. Then ``confidence`` is the
+    share of the weights above 0, or of the plain vote where no answer has one. A candidate without
+    a finite score has no say and is counted in ``left_out``; ``InputError`` if that leaves nobody,
+    or for a score that is no weight. Ties: more votes, then as in ``majority``; so equal weights
+    from 0 give the majority.
 
     >>> c = [Candidate((i,), "", a, scores={"prm": s}) for i, (a, s) in
     ...      enumerate([("7", 0.2), ("7", 0.3), ("9", 0.4)])]
@@ -200,7 +201,8 @@ def weighted(
     """
     _check_transform(transform, neutral)
     weights: dict[int, float] = {}
-    for position, value in _scored(candidates, score).items():
+    scores = _scored(candidates, score)
+    for position, value in scores.items():
         weight = weight_of(value, transform, neutral)
         if weight is None:
             raise InputError(
@@ -208,6 +210,12 @@ def weighted(
                 f"transform={transform} makes no weight: {WEIGHABLE}"
             )
         weights[position] = weight
+    largest = max(weights.values(), default=0.0)
+    if transform == "exp":  # before small weights become 0
+        highest = max(scores.values(), default=0.0)
+        weights = {i: math.exp(value - highest) for i, value in scores.items()}
+    elif math.isinf(2 * len(weights) * largest):  # twice: sums are rounded
+        weights = {i: weight / largest for i, weight in weights.items()}
     return _vote(candidates, weights, same)
 
 
@@ -318,15 +326,9 @@ def vote_fields(candidates: Sequence[Candidate], same: Same = exact) -> Selectio
         enumerate(order),
         key=lambda pair: (-ballot.agreed[pair[1]], -liked.get(pair[1], 0.0), pair[0]),
     )
-    shares = ballot.shares
-    whole = majority(candidates, same)
+    shares, whole = ballot.shares, majority(candidates, same)
     return Selection(
-        _dump(composed),
-        index,
-        min(shares.values()),
-        whole.ranking,
-        len(order),
-        fields=shares,
+        _dump(composed), index, min(shares.values()), whole.ranking, len(order), fields=shares
     )
 
 
@@ -525,9 +527,8 @@ def _vote(
         key=lambda pair: (-weights[pair[1]], -liked.get(pair[1], 0.0), pair[0]),
     )
     # What speaks against the others is no share: weights below 0 are left out of it.
-    total = math.fsum(max(0.0, made.weight) for made in groups)
-    by_weight = not rank_by_best and total > 0
-    confidence = winner.weight / total if by_weight else winner.votes / len(voters)
+    total = 0.0 if rank_by_best else math.fsum(max(0.0, made.weight) for made in groups)
+    confidence = winner.weight / total if total > 0 else winner.votes / len(voters)
     answer_of = candidates[index].answer
     return Selection(answer_of, index, confidence, groups, n_answered, n_answered - len(voters))
 
