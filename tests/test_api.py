@@ -218,6 +218,8 @@ def test_a_named_engine_is_closed_and_a_given_one_is_not(monkeypatch: pytest.Mon
     [
         ({"prompt": ""}, UsageError, "the prompt is empty"),
         ({"prompt": " \n"}, UsageError, "the prompt is empty"),
+        ({"prompt": "a \ud800 b"}, UsageError, "the prompt has half of a surrogate pair"),
+        ({"prompt": Problem("0", Prompt.of("\ud800"))}, UsageError, "half of a surrogate pair"),
         ({"strategy": "vot"}, SpecError, "Did you mean 'vote'"),
         ({"task": "sums"}, SpecError, "unknown task 'sums'; valid: "),
         ({"engine": "no-model"}, SpecError, "unknown model 'no-model'"),

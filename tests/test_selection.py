@@ -296,6 +296,18 @@ def test_a_negative_weight_is_an_error_that_says_what_to_do() -> None:
     assert weighted(candidates, "lp", transform="sigmoid").answer == "1"
 
 
+def test_weights_too_small_or_too_large_to_sum_keep_their_shares() -> None:
+    chosen = weighted(pool(["5", "5", "6"], lp=[-900.0, -900.0, -750.0]), "lp", transform="exp")
+    assert (chosen.answer, chosen.confidence) == ("6", pytest.approx(1.0))
+    low = weighted(pool(["5", "5", "6"], lp=[-900.0] * 3), "lp", transform="exp")
+    assert (low.answer, low.confidence) == ("5", pytest.approx(2 / 3))
+    high = weighted(pool(["5", "6"], lp=[708.0, 708.9]), "lp", transform="exp")
+    assert (high.answer, high.confidence) == ("6", pytest.approx(1 / (1 + math.exp(-0.9))))
+    huge = pool("55667", prm=[1e308] * 5)
+    assert (weighted(huge, "prm").answer, weighted(huge, "prm").confidence) == ("5", 0.4)
+    assert (best(huge, "prm").answer, best(huge, "prm").confidence) == ("5", 0.4)
+
+
 @given(pools(), st.floats(0.001, 0.999))
 def test_logit_weights_are_the_formula_summed(candidates: list[Candidate], neutral: float) -> None:
     def log_odds(p: float) -> float:
@@ -406,6 +418,15 @@ def test_a_field_that_most_leave_out_is_left_out_and_types_are_kept_apart() -> N
     assert chosen.answer == '{"a":1}'
     assert vote_fields(pool(["[1,2]", "[1, 2]", '"x"'])).answer == "[1,2]"
     assert vote_fields(pool(["{}", "{}"])).answer == "{}"
+
+
+def test_leaving_a_field_out_is_a_vote_too() -> None:
+    apart = vote_fields(pool(['{"a":1}', '{"b":1}', '{"c":1}']))
+    assert (apart.answer, apart.confidence) == ("{}", pytest.approx(2 / 3))
+    chosen = vote_fields(pool(['{"a":1,"b":1}', '{"a":1,"b":{"c":2}}', '{"a":1}', '{"a":1}']))
+    assert (chosen.answer, chosen.confidence, chosen.index) == ('{"a":1}', 0.5, 2)
+    assert chosen.fields == {"/a": 1.0, "/b": 0.5}
+    assert vote_fields(pool(["[1]", "{}", "{}"])).index == 1, "a candidate that is an object"
 
 
 @pytest.mark.parametrize("text", ["no json", "NaN", '{"a":1e999}', "[" * 100_000, '{"a":'])

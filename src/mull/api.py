@@ -22,7 +22,7 @@ from mull.strategies.base import Ended, Failure, Start, Strategy
 from mull.strategies.drive import Job, Solved, drive
 from mull.strategies.needs import check_sampled, needs_of
 from mull.tasks.base import Task
-from mull.types import Candidate, Problem, Sampling, Until, Usage
+from mull.types import Candidate, Problem, Sampling, Until, Usage, encodable
 from mull.verifiers.base import Verifier
 
 DEFAULT_BUDGET = Budget(samples=16)
@@ -300,6 +300,7 @@ def _no_loop(name: str, instead: str) -> None:
 
 def _problem(task: Task, prompt: str | Problem, id: str) -> Problem:
     if isinstance(prompt, Problem):
+        _check_text(prompt.prompt.plain + prompt.opening)
         return prompt
     if not isinstance(prompt, str):
         raise UsageError(
@@ -307,4 +308,13 @@ def _problem(task: Task, prompt: str | Problem, id: str) -> Problem:
         )
     if not prompt.strip():
         raise UsageError("the prompt is empty; expected the text of a problem")
+    _check_text(prompt)
     return task.problem(prompt, id)
+
+
+def _check_text(text: str) -> None:
+    if not encodable(text):
+        raise UsageError(
+            "the prompt has half of a surrogate pair (\\ud800 to \\udfff), which is no text; "
+            "expected Unicode text"
+        )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -186,12 +186,13 @@ def weighted(
 ) -> Selection:
     """The answer with the largest summed weight (weighted best-of-n; Li et al. 2022, DIVERSE).
 
-    The weight of a candidate is ``weight_of`` its score. Under ``logit`` an answer can lose by its
-    scores: three that speak against it are worse than one. Then ``confidence`` is the share of
-    the weights above 0, or of the plain vote where no answer has one. A candidate without a finite
-    score has no say and is counted in ``left_out``; ``InputError`` if that leaves nobody, or for a
-    score that is no weight. Ties: more votes, then as in ``majority``; so equal weights from 0 give
-    the majority.
+    The weight of a candidate is ``weight_of`` its score; under ``exp``, and where their sum would
+    overflow, all are divided by the largest, which changes no share. Under ``logit`` an answer can
+    lose by its scores: three that speak against it are worse than one. Then ``confidence`` is the
+    share of the weights above 0, or of the plain vote where no answer has one. A candidate without
+    a finite score has no say and is counted in ``left_out``; ``InputError`` if that leaves nobody,
+    or for a score that is no weight. Ties: more votes, then as in ``majority``; so equal weights
+    from 0 give the majority.
 
     >>> c = [Candidate((i,), "", a, scores={"prm": s}) for i, (a, s) in
     ...      enumerate([("7", 0.2), ("7", 0.3), ("9", 0.4)])]
@@ -200,7 +201,8 @@ def weighted(
     """
     _check_transform(transform, neutral)
     weights: dict[int, float] = {}
-    for position, value in _scored(candidates, score).items():
+    scores = _scored(candidates, score)
+    for position, value in scores.items():
         weight = weight_of(value, transform, neutral)
         if weight is None:
             raise InputError(
@@ -208,6 +210,12 @@ def weighted(
                 f"transform={transform} makes no weight: {WEIGHABLE}"
             )
         weights[position] = weight
+    largest = max(weights.values(), default=0.0)
+    if transform == "exp":  # before small weights become 0
+        highest = max(scores.values(), default=0.0)
+        weights = {i: math.exp(value - highest) for i, value in scores.items()}
+    elif math.isinf(2 * len(weights) * largest):  # twice: sums are rounded
+        weights = {i: weight / largest for i, weight in weights.items()}
     return _vote(candidates, weights, same)
 
 
@@ -297,10 +305,10 @@ def vote_fields(candidates: Sequence[Candidate], same: Same = exact) -> Selectio
     """A majority vote field by field, for answers that are JSON texts.
 
     Objects are voted member by member, down to ``MAX_FIELD_DEPTH``; arrays and scalars are voted
-    whole, compared by ``same`` on their canonical JSON text. A member that most of the objects
-    lack is left out. The composed answer (sorted keys, no blanks) may be one that no candidate
-    gave; the representative is the candidate that agrees with it on most fields. ``confidence`` is
-    the smallest share among the fields, since the answer is right only if each of them is.
+    whole, compared by ``same`` on their canonical JSON text. A member that most objects lack is
+    left out, with the share of those that lack it. The composed answer (sorted keys, no blanks) may
+    be one that no candidate gave; the representative is the candidate that agrees with it on most
+    fields. ``confidence`` is the smallest share, since the answer is right only if every field is.
     ``InputError`` if an answer is no JSON.
 
     >>> answers = ('{"a":1,"b":2}', '{"a":1,"b":3}', '{"a":4,"b":3}')
@@ -318,15 +326,9 @@ def vote_fields(candidates: Sequence[Candidate], same: Same = exact) -> Selectio
         enumerate(order),
         key=lambda pair: (-ballot.agreed[pair[1]], -liked.get(pair[1], 0.0), pair[0]),
     )
-    shares = ballot.shares
-    whole = majority(candidates, same)
+    shares, whole = ballot.shares, majority(candidates, same)
     return Selection(
-        _dump(composed),
-        index,
-        min(shares.values()),
-        whole.ranking,
-        len(order),
-        fields=shares,
+        _dump(composed), index, min(shares.values()), whole.ranking, len(order), fields=shares
     )
 
 
@@ -525,9 +527,8 @@ def _vote(
         key=lambda pair: (-weights[pair[1]], -liked.get(pair[1], 0.0), pair[0]),
     )
     # What speaks against the others is no share: weights below 0 are left out of it.
-    total = math.fsum(max(0.0, made.weight) for made in groups)
-    by_weight = not rank_by_best and total > 0
-    confidence = winner.weight / total if by_weight else winner.votes / len(voters)
+    total = 0.0 if rank_by_best else math.fsum(max(0.0, made.weight) for made in groups)
+    confidence = winner.weight / total if total > 0 else winner.votes / len(voters)
     answer_of = candidates[index].answer
     return Selection(answer_of, index, confidence, groups, n_answered, n_answered - len(voters))
 
@@ -574,8 +575,10 @@ class _Ballot:
             pointer = f"{path}/{name.replace('~', '~0').replace('/', '~1')}"
             if 2 * len(having) > len(objects):
                 merged[name] = self.merge(having, pointer, depth + 1)
+            else:  # leaving it out is a vote too
+                self._count(pointer, [i for i in objects if i not in having])
         if not merged:
-            self.shares[path] = len(objects) / self.voters
+            self._count(path, objects)
         return merged
 
     def _leaf(self, values: Mapping[int, Json], path: str) -> Json:
@@ -586,8 +589,11 @@ class _Ballot:
             for c in (self.candidates[i],)
         ]
         chosen = majority(ballots, self.same)
-        # The share is of all voters: who left the field out did not vote for this value.
-        self.shares[path] = chosen.ranking[0].votes / self.voters
-        for member in chosen.ranking[0].members:
-            self.agreed[positions[member]] += 1
+        self._count(path, [positions[member] for member in chosen.ranking[0].members])
         return values[positions[chosen.index or 0]]
+
+    def _count(self, path: str, agreeing: Collection[int]) -> None:
+        # The share is of all voters: who left the field out did not vote for its value.
+        self.shares[path] = len(agreeing) / self.voters
+        for position in agreeing:
+            self.agreed[position] += 1

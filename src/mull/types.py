@@ -27,6 +27,15 @@ class Message:
     content: str
 
 
+def encodable(text: str) -> bool:
+    r"""Whether a text has bytes in UTF-8: no half of a surrogate pair, which no tokenizer takes.
+
+    >>> encodable("a b"), encodable("a \ud800 b")
+    (True, False)
+    """
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """What a model is asked, in exactly one of three forms.

@@ -238,3 +238,32 @@ def test_a_folder_without_a_run_is_an_error_that_says_so(tmp_path: Path) -> None
     made(tmp_path / "run")
     with pytest.raises(StoreError, match="holds no run"):
         Runs([tmp_path / "run", tmp_path])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "waste SET usage = 'x' || substr(usage, 2)",
+        "waste SET usage = replace(usage, 'prompt', 'promqt')",
+        """waste SET usage = replace(usage, '"prompt":', '"prompt":"1","x":')""",
+        "waste SET usage = cast(x'ff' AS TEXT)",
+        "waste SET completions = 'x'",
+        "sessions SET dropped = 'x'",
+        "sessions SET reason = cast(x'ff' AS TEXT)",
+    ],
+)
+def test_a_damaged_row_without_a_hash_is_left_out_and_counted(damage: str, tmp_path: Path) -> None:
+    faults = Faults(chosen={1: Fault.CONNECTION})
+    made(tmp_path, faults=faults)
+    made(tmp_path, faults=faults)  # tries the failed samples again
+    with Records(tmp_path) as records:
+        rows = {"waste": len(records.waste()), "sessions": len(records.sessions())}
+    with sqlite3.connect(tmp_path / FILE) as connection:
+        connection.execute(f"UPDATE {damage} WHERE id = 1")
+    connection.close()
+    with Runs([tmp_path]) as opened:
+        assert opened.runs[0].facts["damaged"].startswith("1 damaged records are left out")
+    with Records(tmp_path) as records:
+        left = {"waste": len(records.waste()), "sessions": len(records.sessions())}
+    rows[damage.split(maxsplit=1)[0]] -= 1
+    assert left == rows

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -32,7 +32,7 @@ from mull.engines.simulated import (
     StepModel,
     run_virtual,
 )
-from mull.errors import BudgetError, ContextError, UsageError
+from mull.errors import BudgetError, ContextError, SpecError, UsageError
 from mull.strategies.base import (
     Action,
     Ended,
@@ -203,6 +203,50 @@ def test_a_verifier_that_loses_a_score_has_failed() -> None:
     assert "gave 1 scores for 2 branches" in solved.result.failures[0].message
     assert not solved.result.candidates
     assert solved.ledger.of(Purpose.FAILED).prompt > 0
+
+
+class Own(SimulatedVerifier):
+    """Gives whatever a user's code may give."""
+
+    def __init__(self, give: Callable[[Sequence[Branch]], object]) -> None:
+        super().__init__()
+        self.give = give
+
+    async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
+        return self.give(branches)  # type: ignore[return-value]  # that is what is tested
+
+
+@pytest.mark.parametrize(
+    ("give", "said"),
+    [
+        (lambda branches: None, "gave NoneType; expected a list of scores"),
+        (lambda branches: (0.5 for _ in branches), "gave generator; expected a list of scores"),
+        (lambda branches: [None] * len(branches), "gave nan, which is no score"),
+        (lambda branches: ["0.5"] * len(branches), "gave '0.5'; expected a number or None"),
+        (lambda branches: [10**400] * len(branches), "int too large"),
+        (lambda branches: [1 / 0], "ZeroDivisionError: division by zero"),
+    ],
+    ids=["nothing", "generator", "no verdicts", "texts", "huge", "raises"],
+)
+def test_whatever_a_users_verifier_does_is_a_failure_of_its_scores(
+    give: Callable[[Sequence[Branch]], object], said: str
+) -> None:
+    jobs = [job(BestOfN(verifier="prm"), Budget(samples=2), i) for i in range(2)]
+    for solved in run(jobs, SimulatedEngine(StepModel()), verifiers={"prm": Own(give)}):
+        assert {failure.error for failure in solved.result.failures} == {"ScoreError"}
+        assert said in solved.result.failures[0].message
+
+
+def test_an_error_of_mulls_own_is_no_failure_of_a_score() -> None:
+    def refuse(branches: Sequence[Branch]) -> object:
+        raise SpecError("this verifier cannot be")
+
+    with pytest.raises(SpecError, match="cannot be"):
+        one(
+            job(BestOfN(n=2, verifier="prm")),
+            SimulatedEngine(StepModel()),
+            verifiers={"prm": Own(refuse)},
+        )
 
 
 def test_a_verifier_that_is_not_given_is_named() -> None:

@@ -11,6 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import pytest
 from hypothesis import given, settings
@@ -224,6 +225,21 @@ def test_seconds_end_the_search_with_what_it_has(spec: str) -> None:
     assert solved.result.ended in (Ended.BUDGET, Ended.COMPLETE)
     assert solved.ledger.total.generated == engine.stats.generated
     assert idle(engine)
+
+
+@pytest.mark.parametrize("spec", DRIVEN)
+def test_what_a_search_out_of_time_selects_from_stands_in_its_tree(spec: str) -> None:
+    """Paths that ended before their turn in the level came are candidates too."""
+    for number, seconds in product(range(8), (0.7, 0.9, 1.2)):
+        engine = SimulatedEngine(StepModel(tokens=(5, 60)), latency=Latency(token_ms=5.0), slots=3)
+        prm = {"prm": SimulatedVerifier(batch_ms=5.0)}
+        timed = job(load_strategy(spec), Budget(seconds=seconds), number)
+        result = one(timed, engine, verifiers=prm).result
+        ends = {node.key for node in result.tree if node.fate is Fate.FINISHED}
+        assert {candidate.key for candidate in result.candidates} == ends
+        keys = [node.key for node in result.tree]
+        assert keys == sorted(set(keys))
+        assert {key[:-1] for key in keys} <= {(), *keys}
 
 
 # Bad input --------------------------------------------------------------------------------------

@@ -47,6 +47,9 @@ def load(tmp_path: Path, data: bytes | str) -> list[Problem]:
         (b'{"messages": []}', "messages is empty; expected an array of at least one turn"),
         (b'{"messages": {}}', "messages must be an array of turns, not an object"),
         (b'{"messages": [{"role": "robot", "content": "x"}]}', "a turn of messages is"),
+        (b'{"text": "a"}\n{"text": "a \\ud800 b"}', r"p\.jsonl:2: half of a surrogate pair"),
+        (rb'{"messages": [{"role": "user", "content": "\udfff"}]}', "half of a surrogate pair"),
+        (rb'{"text": "a", "id": "\ud800"}', "half of a surrogate pair"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"text": "' + b"x" * MAX_LINE + b'"}', r"p\.jsonl:1: the line is longer than 1048576"),
     ],
@@ -72,6 +75,10 @@ def test_a_good_file_with_a_bom_blank_lines_and_chat_turns(tmp_path: Path) -> No
     assert (first.id, first.answer, first.prompt.plain) == ("0", None, "a")
     assert (second.id, second.answer, second.prompt.plain) == ("7", "12", "é")
     assert dict(second.meta) == {"level": 3}
+
+
+def test_a_whole_surrogate_pair_is_text(tmp_path: Path) -> None:
+    assert load(tmp_path, r'{"text": "\ud83d\ude00"}')[0].prompt.plain == "😀"
 
 
 def test_rows_come_lazily_before_the_line_that_is_wrong(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from mull.errors import InputError, UsageError
 from mull.grades import Grade
 from mull.report.tables import safe_terminal
 from mull.runs.result import BROKEN
-from mull.types import Sampling
+from mull.types import Sampling, encodable
 
 MAX_PROMPT_BYTES = 1 << 20
 T = TypeVar("T")
@@ -180,7 +180,7 @@ def read_text(path: str) -> str:
 
 def checked_text(text: str) -> str:
     """A problem from the command line; ``InputError`` where its bytes were no UTF-8."""
-    if any("\ud800" <= character <= "\udfff" for character in text):
+    if not encodable(text):
         raise InputError("the problem is not UTF-8; expected UTF-8 text")
     return text
 

@@ -67,7 +67,7 @@ def _run(records: Records) -> data.Run:
     problems = list(records.problems())
     asked = (len(problems) + records.damaged - before) * len(records.cells)
     counts = {cell.id: records.done(cell) for cell in records.cells}
-    engines = records.engines()
+    engines, sessions, waste = records.engines(), records.sessions(), _waste(records)
     damaged = records.damaged - before  # so far every row was read once
     done = sum(counts.values())
     facts = {
@@ -78,7 +78,6 @@ def _run(records: Records) -> data.Run:
     }
     if done < asked:
         facts["unfinished"] = f"{done:,} of {asked:,} results so far"
-    sessions = records.sessions()
     if len(sessions) > 1:
         facts["sessions"] = _sessions(sessions)
     if damaged:
@@ -94,7 +93,7 @@ def _run(records: Records) -> data.Run:
         cost_model=str(config["cost_model"]),
         cells=tuple(_cell(records, cell, problems) for cell in records.cells if counts[cell.id]),
         ledger=_ledger(records),
-        waste=_waste(records),
+        waste=waste,
         facts=facts,
     )
 

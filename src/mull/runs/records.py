@@ -18,7 +18,7 @@ from mull.runs.cells import Cell
 from mull.runs.result import ResultRecord
 from mull.store import Reader, canonical, usage_of
 from mull.store.store import Waste
-from mull.types import EngineInfo
+from mull.types import EngineInfo, Usage
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +52,8 @@ class Session:
 class Records:
     """The records of a run directory, read-only, also while the run goes on.
 
-    ``damaged`` counts rows that did not match their hash and were left out; running the config
-    again makes them anew.
+    ``damaged`` counts rows that did not match their hash, or could not be read, and were left out;
+    running the config again makes them anew, but for sessions and waste.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -75,7 +75,7 @@ class Records:
 
     @property
     def damaged(self) -> int:
-        """Rows left out so far because they did not match their hash."""
+        """Rows left out so far."""
         return self._reader.damaged
 
     def problems(self) -> Iterator[ProblemRecord]:
@@ -104,26 +104,14 @@ class Records:
 
     def sessions(self) -> list[Session]:
         """The processes that wrote the run, in order."""
-        return [
-            Session(r["started"], r["ended"], r["reason"], r["version"], r["dropped"])
-            for r in self._reader.plain_rows("sessions")
-        ]
+        return self._reader.plain_rows("sessions", _session)
 
     def waste(self) -> list[Waste]:
         """What was paid for nothing, over all sessions: interruptions and problems tried again.
 
         Work in flight at a ``kill -9`` is not in it: nobody was left to write it down.
         """
-        return [
-            Waste(
-                row["reason"],
-                row["purpose"],
-                row["model"],
-                usage_of(json.loads(row["usage"])),
-                row["completions"],
-            )
-            for row in self._reader.plain_rows("waste")
-        ]
+        return self._reader.plain_rows("waste", _waste)
 
     def export(self) -> Iterator[bytes]:
         """The records as canonical JSON lines: config, problems, then results by cell."""
@@ -143,3 +131,14 @@ class Records:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _session(row: Mapping[str, Any]) -> Session:
+    dropped = int(row["dropped"])
+    return Session(row["started"], row["ended"], row["reason"], row["version"], dropped)
+
+
+def _waste(row: Mapping[str, Any]) -> Waste:
+    usage = Usage() + usage_of(json.loads(row["usage"]))  # what cannot be summed is damaged
+    count = int(row["completions"])
+    return Waste(row["reason"], row["purpose"], row["model"], usage, count)

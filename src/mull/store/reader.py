@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mull.errors import StoreError
 from mull.store.rows import Column, unpack_completion, unpack_scored
 from mull.store.schema import FILE, connect_reader
 from mull.store.store import intact, select, store_errors
 from mull.types import Capabilities, Completion, EngineInfo, Scored
+
+T = TypeVar("T")
 
 
 class Reader:
@@ -42,20 +44,24 @@ class Reader:
                 else:
                     self.damaged += 1
 
-    def plain_rows(self, table: str) -> list[dict[str, Any]]:
-        """The rows of a table without hashes (``sessions``, ``waste``), by column name."""
+    def plain_rows(self, table: str, read: Callable[[Mapping[str, Any]], T]) -> list[T]:
+        """What ``read`` makes of the rows of a table without hashes (``sessions``, ``waste``).
+
+        It is given a row by column name; one that it cannot read is damaged.
+        """
         if table not in ("sessions", "waste"):
             raise ValueError(f"{table} is not sessions or waste")
         with store_errors(f"cannot read {self.directory / FILE}"):
             cursor = self._connection.execute(f"SELECT * FROM {table} ORDER BY id")  # noqa: S608
             names = [column[0] for column in cursor.description]
-            return [
-                {
-                    name: value.decode() if isinstance(value, bytes) else value
-                    for name, value in zip(names, row, strict=True)
-                }
-                for row in cursor
-            ]
+            found = []
+            for row in cursor:
+                try:
+                    texts = [x.decode() if isinstance(x, bytes) else x for x in row]
+                    found.append(read(dict(zip(names, texts, strict=True))))
+                except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
+                    self.damaged += 1
+            return found
 
     def meta(self, name: str) -> Any:
         """A value of ``meta`` from its JSON; ``None`` where there is none."""

@@ -41,7 +41,7 @@ from mull.strategies.base import (
 from mull.strategies.live import Job, LiveJob
 from mull.strategies.needs import POLICY, check_needs, needs_of, spec_of
 from mull.types import Completion, Delta, EngineInfo, Request, StopReason, Usage
-from mull.verifiers.base import Verifier
+from mull.verifiers.base import Verifier, scores_of
 
 OnDelta = Callable[[Job, Generate, Delta], None]
 SHORT = Failure("ProtocolError", "the engine ended without all completions asked for")
@@ -121,11 +121,11 @@ async def drive(
     likewise. At most ``max_active`` problems are open at a time (default: four for every slot).
     A search that may not speculate (``Start.speculate``) is offered no idle slots for guesses.
     ``on_delta`` gets the pieces of final work from engines that give them. Closing the iterator
-    cancels everything in flight. An ``EngineError`` becomes a ``Failure`` in its search; any other
-    exception ends the drive with all work cancelled, as does an ``AuthError`` or ``NotFoundError``
-    of an engine that has not answered yet: its key, or its model's name, is wrong. So does a
-    limit in FLOPs or money that cannot count what an engine does, or a verifier did
-    (``BudgetError``).
+    cancels everything in flight. An ``EngineError`` becomes a ``Failure`` in its search, as does
+    what a verifier's own code raises; any other exception ends the drive with all work cancelled,
+    as does an ``AuthError`` or ``NotFoundError`` of an engine that has not answered yet: its key,
+    or its model's name, is wrong. So does a limit in FLOPs or money that cannot count what an
+    engine does, or a verifier did (``BudgetError``).
     """
     if not engines:
         raise UsageError("drive needs an engine: give at least {'policy': engine}")
@@ -502,7 +502,7 @@ class _Driver:
             for weights in dict.fromkeys(branch.weights for branch in branches):
                 if weights is not None:  # a resumed search may not have needed its weights yet
                     await adapting(self._lane(POLICY).engine).ready(weights)
-            scores = await verifier.score(branches, scratch)
+            scores = await scores_of(verifier, branches, scratch)
         except EngineError as error:
             failure = Failure(type(error).__name__, str(error))
         if failure is None and len(scores) != len(branches):

@@ -156,6 +156,7 @@ class LevelSearch:
             short = any(lane.ended is Ended.BUDGET for lane in self.lanes)
             ended = Ended.BUDGET if short else Ended.COMPLETE
         grown = {node.key: node for lane in self.lanes for node in lane.grown}
+        grown.update((node.key, node) for node in nodes)  # some ended before their turn came
         return Result(
             (choose(self.select, self.verifier, candidates, counts, self.start),),
             candidates,

@@ -16,7 +16,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from mull.errors import InputError
 from mull.tasks.base import Task
-from mull.types import Json, Message, Problem, Prompt
+from mull.types import Json, Message, Problem, Prompt, encodable
 
 MAX_LINE: Final = 2**20
 """Bytes in one line."""
@@ -142,8 +142,16 @@ def read_rows(path: str, unique: bool = False) -> Iterator[Row]:
 
 
 def load_problems(path: str, problem: Callable[[Row], Problem]) -> Iterator[Problem]:
-    """Problems of a jsonl file, lazily, each made of its row by ``problem``; no id comes twice."""
-    return map(problem, read_rows(path, unique=True))
+    """Problems of a jsonl file, lazily, each made of its row by ``problem``; no id comes twice.
+
+    ``InputError`` for a row with text that no model can be asked.
+    """
+    for row in read_rows(path, unique=True):
+        if not encodable(json.dumps(row.value, ensure_ascii=False)):
+            raise row.error(
+                "half of a surrogate pair (\\ud800 to \\udfff) is no text; expected Unicode text"
+            )
+        yield problem(row)
 
 
 def problem_of(task: Task, row: Row) -> Problem:

@@ -4,14 +4,16 @@ verifiers over an engine have in common.
 
 from __future__ import annotations
 
+import math
+import reprlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
+from typing import Protocol, SupportsFloat, runtime_checkable
 
 from mull.budget import Meter
 from mull.engines.base import Engine
-from mull.errors import SpecError
+from mull.errors import EngineError, MullError, SpecError
 from mull.types import Branch, EngineInfo
 
 
@@ -33,6 +35,42 @@ class Verifier(Protocol):
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         """One score a branch, in order; charges sample index = position."""
         ...
+
+
+async def scores_of(verifier: Verifier, branches: Sequence[Branch], meter: Meter) -> list[float]:
+    """The scores that a verifier gives, which may be a user's own and as wrong as any code.
+
+    NaN stands for ``None``; how many there are is not checked. ``EngineError`` where the verifier
+    raises an ordinary exception, or gives no list or a score that is no number; errors of Mull's
+    own pass as they are.
+    """
+    name = verifier.info.model
+    try:
+        given: object = await verifier.score(branches, meter)
+        if not isinstance(given, Collection):
+            raise EngineError(f"{name} gave {type(given).__name__}; expected a list of scores")
+        return [as_score(name, each) for each in given]
+    except MullError:
+        raise
+    except Exception as error:
+        raise EngineError(f"{name}: {type(error).__name__}: {error}") from error
+
+
+def as_score(name: str, value: object) -> float:
+    """What the verifier ``name`` gave for a branch, as a float; ``EngineError`` for no number.
+
+    >>> as_score("prm", 1), as_score("prm", None)
+    (1.0, nan)
+    """
+    if value is None:
+        return math.nan
+    if not isinstance(value, SupportsFloat) or isinstance(value, str):
+        raise EngineError(f"{name} gave {reprlib.repr(value)}; expected a number or None")
+    try:
+        return float(value)
+    except Exception as error:
+        kind = type(value).__name__
+        raise EngineError(f"{name} gave {kind}; expected a number or None ({error})") from error
 
 
 def check_policy(verifier: Verifier, policy: EngineInfo) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Sequence
-from typing import SupportsFloat
 
 from mull.budget import Meter
 from mull.errors import EngineError, UsageError
 from mull.types import Branch, EngineInfo
+from mull.verifiers.base import as_score
 from mull.verifiers.threads import score_in_thread
 
 
@@ -44,8 +43,4 @@ class FunctionVerifier:
             value: object = self.function(branch)
         except Exception as error:
             raise EngineError(f"{self.info.model}: {type(error).__name__}: {error}") from error
-        if value is None:
-            return math.nan
-        if not isinstance(value, SupportsFloat) or isinstance(value, str):
-            raise EngineError(f"{self.info.model} gave {value!r}; expected a number or None")
-        return float(value)
+        return as_score(self.info.model, value)
