@@ -62,6 +62,8 @@ def as_score(name: str, value: object) -> float:
     >>> as_score("prm", 1), as_score("prm", None)
     (1.0, nan)
     """
+    if type(value) is float:
+        return value  # nearly all are, and to look whether a value has ``__float__`` is slow
     if value is None:
         return math.nan
     if not isinstance(value, SupportsFloat) or isinstance(value, str):
