@@ -25,7 +25,7 @@ from mull.strategies.base import (
     unscored,
 )
 from mull.strategies.number import Patience
-from mull.types import Branch, Candidate, Completion, Until, Usage
+from mull.types import Branch, Candidate, Completion, StopReason, Until, Usage
 
 
 def chunk_of(limit: Until, tokens: int, chunk: int | None) -> Until | None:
@@ -40,6 +40,21 @@ def chunk_of(limit: Until, tokens: int, chunk: int | None) -> Until | None:
     if left < 1:
         return None
     return replace(limit, max_tokens=left, tokens=chunk if chunk and chunk < left else None)
+
+
+def with_chunk(branch: Branch, completion: Completion) -> Branch:
+    """The branch with one more chunk; one without a token cuts it off.
+
+    Behind such a chunk there would be another like it, for ever.
+
+    >>> from mull.types import Problem, Prompt
+    >>> branch = Branch.root(Problem("p", Prompt.of("?")))
+    >>> with_chunk(branch, Completion(0, "", StopReason.TOKENS, Usage())).finished
+    True
+    """
+    if completion.stop is StopReason.TOKENS and not completion.usage.generated:
+        completion = replace(completion, stop=StopReason.LENGTH)
+    return branch.child(completion)
 
 
 @dataclass(slots=True)
@@ -191,7 +206,8 @@ class ChainSearch(ABC):
     def child(self, outcome: Outcome) -> Branch:
         """The branch that a completion makes of the one it was asked for."""
         parent = self._parents[outcome.action]
-        return parent.child(outcome.value) if isinstance(outcome.value, Completion) else parent
+        made = outcome.value
+        return with_chunk(parent, made) if isinstance(made, Completion) else parent
 
     def held(self) -> Iterator[tuple[int, Outcome]]:
         """(chain, outcome) of what came before its turn."""
