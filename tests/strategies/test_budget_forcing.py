@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from mull.errors import SpecError
 from mull.strategies.base import Ended
 from mull.strategies.budget_forcing import BudgetForcing
 from mull.strategies.vote import Vote
-from mull.types import StopReason, Until
+from mull.types import Completion, StopReason, Until, Usage
 
 TALE = "answer 1\nWait\nanswer 2\nWait\nanswer 3"
 
@@ -45,6 +46,29 @@ def test_enough_tokens_are_enough() -> None:
     for least, answer in ((1, "1"), (9, "1"), (10, "2"), (19, "2"), (20, "3"), (900, "6")):
         result = one(job(BudgetForcing(waits=5, min_tokens=least)), SimulatedEngine(Tale())).result
         assert result.answer == answer
+
+
+def test_without_a_number_of_waits_a_turn_goes_on_until_it_has_its_tokens() -> None:
+    result = one(job(BudgetForcing(min_tokens=100)), SimulatedEngine(Tale())).result
+    assert 100 <= result.candidates[0].tokens < 110
+    assert result.answer == "10"
+
+
+def test_a_turn_that_says_nothing_more_is_at_its_end() -> None:
+    class Mute(SimulatedEngine):
+        asked = 0
+
+        async def generate(self, request, meter):  # type: ignore[no-untyped-def]
+            self.asked += 1
+            if request.assistant:
+                yield Completion(request.first, "", StopReason.END, Usage())
+                return
+            async for item in super().generate(request, meter):
+                yield item
+
+    engine = Mute(Tale())
+    assert one(job(BudgetForcing(min_tokens=100)), engine).result.answer == "1"
+    assert engine.asked == 2
 
 
 def test_the_word_may_be_another() -> None:
@@ -107,9 +131,12 @@ def test_samples_do_not_wait_for_one_another() -> None:
     assert solved.seconds == pytest.approx(max(c.tokens for c in solved.result.candidates) / 1e3)
 
 
-def test_without_a_number_it_is_one_sample() -> None:
+def test_without_a_number_it_is_one_sample_or_what_the_budget_pays_for() -> None:
     assert one(job(BudgetForcing()), SimulatedEngine(Tale())).samples == 1
-    assert one(job(BudgetForcing(), Budget(tokens=10**4)), SimulatedEngine(Tale())).samples == 1
+    paid = one(job(BudgetForcing(flight=2), Budget(tokens=400)), SimulatedEngine(Tale()))
+    assert paid.result.ended is Ended.BUDGET
+    assert 400 <= paid.ledger.total.generated < 400 + 2 * 10
+    assert paid.samples == 2 * math.ceil(200 / 19)  # tokens of a share, of a sample
     assert TASK.until.max_tokens == 400
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.strategies.common import TASK, problem
+from tests.strategies.common import TASK, job, one, problem
+from tests.strategies.whole import Scorer, constant
 
-from mull.budget import Budget
+from mull.budget import Budget, Meter
+from mull.catalog import load_strategy
+from mull.engines.simulated import Script, SimulatedEngine
 from mull.strategies.base import Ended, Failure, Generate, Outcome, Room, Score, Start
 from mull.strategies.chains import ChainSearch, SampleChains
 from mull.strategies.number import FAR
-from mull.types import Branch, Completion, StopReason, Usage
+from mull.types import Branch, Completion, Delta, Request, StopReason, Usage
 
 
 @dataclass
@@ -141,3 +145,32 @@ def test_samples_without_end_that_cost_nothing_are_given_up() -> None:
                 asked += 1
                 search.tell(Outcome(action.id, index, Failure("DeadlineError", "")))
     assert asked == 2 * 8
+
+
+class Stuck(SimulatedEngine):
+    """Says one chunk, and then one without a token whenever it is asked to go on."""
+
+    asked = 0
+
+    async def generate(
+        self, request: Request, meter: Meter
+    ) -> AsyncGenerator[Delta | Completion, None]:
+        self.asked += 1
+        assert self.asked < 50
+        if not request.assistant:
+            async for item in super().generate(request, meter):
+                yield item
+            return
+        for index in range(request.first, request.first + request.n):
+            yield Completion(index, "", StopReason.TOKENS, Usage())
+
+
+@pytest.mark.parametrize(
+    "spec", ["confident-vote(n=4, warm=1, chunk=10)", "speculative-rejection(n=4, chunk=10)"]
+)
+def test_a_chunk_without_a_token_is_the_end_of_its_path(spec: str) -> None:
+    engine = Stuck(Script(["answer 4 " + "and so on " * 9]))
+    result = one(job(load_strategy(spec)), engine, verifiers={"prm": Scorer(constant)}).result
+    assert result.answer == "4"
+    assert result.ended is Ended.COMPLETE
+    assert StopReason.LENGTH in {candidate.stop for candidate in result.candidates}

@@ -190,6 +190,42 @@ def test_a_branch_that_cannot_be_scored_spoils_no_other_problem() -> None:
         assert len(solved.result.candidates) == (not spoilt)
 
 
+class Lonely(SimulatedVerifier):
+    """Generates 200 tokens a branch, and fails wherever it is given more than one."""
+
+    async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
+        for index in range(len(branches)):
+            meter.charge(index, generated=200)
+        if len(branches) > 1:
+            raise ContextError("one at a time")
+        return [0.5]
+
+
+@dataclass
+class Scorer(OrderedSearch):
+    """One sample, and its score."""
+
+    def begin(self) -> None:
+        self.root = Branch.root(self.start.problem)
+        self.first = self.generate(self.root, Until(99))
+
+    def take(self, outcome: Outcome) -> None:
+        if outcome.action == self.first and isinstance(outcome.value, Completion):
+            self.score([self.root.child(outcome.value)])
+
+    def result(self) -> Result:
+        return Result((), (), (Failure("spent", str(self.spent.generated)),))
+
+
+def test_what_a_batch_that_failed_has_cost_counts_against_the_budget() -> None:
+    engine = SimulatedEngine(Echo("answer 1"), latency=Latency(1), slots=8)
+    jobs = [job(Starts(Scorer), number=i) for i in range(8)]
+    for solved in run(jobs, engine, verifiers={"verifier": Lonely(batch_ms=40.0)}):
+        assert solved.ledger.of(Purpose.FAILED).generated == 200
+        assert solved.ledger.of(Purpose.VERIFIER).generated == 200
+        assert [f.message for f in solved.result.failures] == [str(solved.ledger.total.generated)]
+
+
 class Short(SimulatedVerifier):
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         return (await super().score(branches, meter))[:-1]

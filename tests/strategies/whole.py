@@ -78,7 +78,11 @@ HONEST, SILENT = Judge(honest), Judge(silent)
 
 
 class Scorer:
-    """A verifier made of a function of the branch; it charges one token a branch."""
+    """A verifier made of a function of the branch; it charges one token a branch.
+
+    A batch that fails costs nothing: which scores travel together depends on timing, so what one
+    has cost would too.
+    """
 
     policy = ()
 
@@ -88,9 +92,10 @@ class Scorer:
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
         self.seen += branches
+        scores = [self.function(branch) for branch in branches]
         for index in range(len(branches)):
             meter.charge(index, prompt=1)
-        return [self.function(branch) for branch in branches]
+        return scores
 
 
 def constant(branch: Branch) -> float:
@@ -245,12 +250,9 @@ def solve(
 
 
 def committed(solved: Solved) -> dict[tuple[Purpose, str], tuple[int, int, int, int, float]]:
-    """The ledger's rows but for work that depends on timing by its nature.
-
-    That is guesses, cancelled work, and what was lost with a batch of a failing verifier.
-    """
+    """The ledger's rows but for work that depends on timing by its nature: guesses, cancelled."""
     return {
         (purpose, model): row
         for (purpose, model), row in rows(solved).items()
-        if purpose not in LOOSE and (purpose, model) != (Purpose.FAILED, "scorer")
+        if purpose not in LOOSE
     }

@@ -29,7 +29,8 @@ BUDGETS = st.one_of(
 class Unsure(Priced):
     """The simulated verifier, of which a share of scores is NaN and a share of batches fails.
 
-    Which ones follows from the branch alone, so that slots and timing cannot change it.
+    Which ones follows from the branch alone, so that slots and timing cannot change it. A batch
+    that fails costs nothing: what it had cost would follow from what travelled with it.
     """
 
     def __init__(self, nan: float = 0.0, fails: float = 0.0, batch_ms: float = 0.0) -> None:
@@ -37,10 +38,10 @@ class Unsure(Priced):
         self.nan, self.fails = nan, fails
 
     async def score(self, branches: Sequence[Branch], meter: Meter) -> list[float]:
-        scores = await super().score(branches, meter)
         draws = [random.Random(derive(5, branch.key)).random() for branch in branches]
         if any(draw < self.fails for draw in draws):
             raise EngineConnectionError("the verifier broke down")
+        scores = await super().score(branches, meter)
         return [
             math.nan if draw < self.fails + self.nan else score
             for draw, score in zip(draws, scores, strict=True)

@@ -364,7 +364,8 @@ class OrderedSearch(ABC):
     _queue: list[Action] = field(default_factory=list, init=False)
     _inbox: Inbox = field(default_factory=Inbox, init=False)
     _refusals: set[int] = field(default_factory=set, init=False)
-    _scored: set[int] = field(default_factory=set, init=False)
+    _scored: dict[int, str] = field(default_factory=dict, init=False)
+    _generative: set[str] = field(default_factory=set, init=False)
     _next: int = field(default=0, init=False)
     _begun: bool = field(default=False, init=False)
     _stopped: bool = field(default=False, init=False)
@@ -395,6 +396,8 @@ class OrderedSearch(ABC):
             self.spent = self.spent + due.usage
             if isinstance(due.value, Failure):
                 self.failures.append(due.value)
+            if due.action in self._scored and due.usage.generated:
+                self._generative.add(self._scored[due.action])
             self.take(due)
             if not self._running():  # `take` may have stopped the search
                 return
@@ -443,11 +446,16 @@ class OrderedSearch(ABC):
         return action.id
 
     def score(self, branches: Sequence[Branch], verifier: str = "verifier") -> int:
-        """Queue a ``Score``; returns its id."""
+        """Queue a ``Score``; returns its id.
+
+        A spent budget refuses it, as a failure in turn, once a score of that verifier that took
+        effect has generated: that costs as a sample does.
+        """
         action = Score(self._id(), tuple(branches), verifier)
-        self._queue.append(action)
-        self._scored.add(action.id)
+        self._scored[action.id] = verifier
         self._inbox.expect(action.id, range(1))
+        if verifier not in self._generative or not self._refused(action.id, range(1)):
+            self._queue.append(action)
         return action.id
 
     def cancel(self, actions: Iterable[int]) -> None:

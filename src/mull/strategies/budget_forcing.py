@@ -9,7 +9,7 @@ from mull.strategies.base import Outcome, Result, Search, Start
 from mull.strategies.chains import SampleChains, chunk_of
 from mull.strategies.checks import check_positive
 from mull.strategies.needs import Needs
-from mull.strategies.number import FLIGHT, samples_of, side_by_side
+from mull.strategies.number import FAR, FLIGHT, samples_of, side_by_side
 from mull.types import Branch, Completion, Step, StopReason
 
 
@@ -18,27 +18,26 @@ class BudgetForcing:
     """A turn that ends goes on behind "Wait": budget forcing (s1; Muennighoff et al. 2025).
 
     Source: arXiv 2501.19393. When the model ends its turn, ``word`` is appended on a line of its
-    own and the same turn goes on, up to ``waits`` times; with ``min_tokens``, only while the
-    solution has fewer tokens. The answer is read from the whole turn, so a later one replaces an
-    earlier one. ``n`` such samples (default: one) vote; ``flight`` are under way under a budget in
-    tokens, FLOPs or money. The upper end of a solution is the task's (or the caller's) limit.
+    own and the same turn goes on, up to ``waits`` times (default: once); with ``min_tokens``, only
+    while the solution has fewer tokens, and by default however often that takes. A turn that says
+    nothing behind the word is at its end. The answer is read from the whole turn, so a later one
+    replaces an earlier one. ``n`` such samples vote (default: one, under a budget as many as it
+    pays for); ``flight`` are under way under a budget in tokens, FLOPs or money. The upper end of a
+    solution is the task's (or the caller's) limit.
     """
 
     n: int | None = None
-    waits: int = 1
+    waits: int | None = None
     min_tokens: int | None = None
     word: str = "Wait"
     flight: int = FLIGHT
 
     def __post_init__(self) -> None:
-        if self.waits < 1 or (self.min_tokens is not None and self.min_tokens < 1):
-            raise SpecError(
-                f"budget-forcing(waits={self.waits}, min_tokens={self.min_tokens}): both must be "
-                "at least 1"
-            )
+        check_positive(
+            "budget-forcing", waits=self.waits, min_tokens=self.min_tokens, flight=self.flight
+        )
         if not self.word.strip():
             raise SpecError("budget-forcing(word=…): give a word that is not blank")
-        check_positive("budget-forcing", flight=self.flight)
 
     @property
     def needs(self) -> Needs:
@@ -46,8 +45,8 @@ class BudgetForcing:
         return Needs(capabilities=("continue_assistant",))
 
     def start(self, start: Start) -> Search:
-        given = start.budget.samples if start.budget else None
-        n = samples_of("budget-forcing", self.n if given or self.n else 1, start.budget)
+        n = self.n if self.n is not None or start.budget else 1
+        n = samples_of("budget-forcing", n, start.budget)
         count = side_by_side(n, start.budget, self.flight)
         return ForcingSearch(start, count, n, start.limit, self)
 
@@ -68,7 +67,9 @@ class ForcingSearch(SampleChains):
     def take(self, at: int, outcome: Outcome) -> None:
         before = self._ended.get(at)
         branch = self.child(outcome) if isinstance(outcome.value, Completion) else before
-        if branch is not None and branch is not before and self._goes_on(at, branch):
+        # A failure, or a turn without a token: going on from there need never end.
+        silent = before is not None and not outcome.said
+        if branch is not None and not silent and self._goes_on(at, branch):
             self._ended[at] = branch
             self._waits[at] += 1
             return
@@ -87,10 +88,13 @@ class ForcingSearch(SampleChains):
 
     def _goes_on(self, at: int, branch: Branch) -> bool:
         """Ask for more of a sample that ended by itself, if there is room and money for it."""
-        short = self.config.min_tokens is None or branch.tokens < self.config.min_tokens
+        least, most = self.config.min_tokens, self.config.waits
+        short = least is None or branch.tokens < least
+        if most is None:
+            most = 1 if least is None else FAR
         own_end = branch.steps[-1].stop in (StopReason.END, StopReason.STOP)
         until = chunk_of(self.start.limit, branch.tokens, None)
-        if not (short and own_end and self._waits[at] < self.config.waits) or until is None:
+        if not (short and own_end and self._waits[at] < most) or until is None:
             return False
         gap = "" if branch.text.endswith("\n") or not branch.text else "\n"
         word = Step(f"{gap}{self.config.word}", StopReason.STEP, logprobs=())

@@ -25,7 +25,7 @@ from mull.strategies.base import (
     unscored,
 )
 from mull.strategies.number import Patience
-from mull.types import Branch, Candidate, Completion, Until, Usage
+from mull.types import Branch, Candidate, Completion, StopReason, Until, Usage
 
 
 def chunk_of(limit: Until, tokens: int, chunk: int | None) -> Until | None:
@@ -42,14 +42,33 @@ def chunk_of(limit: Until, tokens: int, chunk: int | None) -> Until | None:
     return replace(limit, max_tokens=left, tokens=chunk if chunk and chunk < left else None)
 
 
+def with_chunk(branch: Branch, completion: Completion) -> Branch:
+    """The branch with one more chunk; one without a token cuts it off.
+
+    Behind such a chunk there would be another like it, for ever.
+
+    >>> from mull.types import Problem, Prompt
+    >>> branch = Branch.root(Problem("p", Prompt.of("?")))
+    >>> with_chunk(branch, Completion(0, "", StopReason.TOKENS, Usage())).finished
+    True
+    """
+    if completion.stop is StopReason.TOKENS and not completion.usage.generated:
+        completion = replace(completion, stop=StopReason.LENGTH)
+    return branch.child(completion)
+
+
 @dataclass(slots=True)
 class Chain:
-    """What has become of one chain; ``cut`` where its share of the budget ended it."""
+    """What has become of one chain; ``cut`` where its share of the budget ended it.
+
+    ``generative`` are the verifiers of which a score that took effect here has generated.
+    """
 
     inbox: Inbox = field(default_factory=Inbox)
     spent: Usage = Usage()
     candidates: list[Candidate] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
+    generative: set[str] = field(default_factory=set)
     cut: bool = False
 
 
@@ -69,7 +88,7 @@ class ChainSearch(ABC):
     _owner: dict[int, int] = field(default_factory=dict, init=False)
     _shared: dict[int, int] = field(default_factory=dict, init=False)
     _parents: dict[int, Branch] = field(default_factory=dict, init=False)
-    _scored: set[int] = field(default_factory=set, init=False)
+    _scored: dict[int, str] = field(default_factory=dict, init=False)
     _begun: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -100,6 +119,8 @@ class ChainSearch(ABC):
             chain.spent = chain.spent + due.usage
             if isinstance(due.value, Failure):
                 chain.failures.append(due.value)
+            if due.action in self._scored and due.usage.generated:
+                chain.generative.add(self._scored[due.action])
             self.take(at, due)
 
     @property
@@ -165,18 +186,28 @@ class ChainSearch(ABC):
         return not chain.cut
 
     def score(self, at: int, branches: Sequence[Branch], verifier: str) -> int:
-        """A score for chain ``at``; returns the action's id."""
+        """A score for chain ``at``; returns the action's id.
+
+        Where the chain's share is spent, a verifier that generates is not asked: the score is a
+        failure in turn.
+        """
+        chain = self.chains[at]
         action = Score(len(self._owner), tuple(branches), verifier)
         self._owner[action.id] = at
-        self._scored.add(action.id)
-        self._queue.append(action)
-        self.chains[at].inbox.expect(action.id, range(1))
+        self._scored[action.id] = verifier
+        chain.inbox.expect(action.id, range(1))
+        if verifier not in chain.generative or self.can_pay(at):
+            self._queue.append(action)
+        else:
+            refusal = Failure("BudgetError", f"a chain's share ({self._share}) is spent")
+            chain.inbox.put(Outcome(action.id, 0, refusal))
         return action.id
 
     def child(self, outcome: Outcome) -> Branch:
         """The branch that a completion makes of the one it was asked for."""
         parent = self._parents[outcome.action]
-        return parent.child(outcome.value) if isinstance(outcome.value, Completion) else parent
+        made = outcome.value
+        return with_chunk(parent, made) if isinstance(made, Completion) else parent
 
     def held(self) -> Iterator[tuple[int, Outcome]]:
         """(chain, outcome) of what came before its turn."""

@@ -492,8 +492,14 @@ class _Driver:
         finally:
             bench.busy = None
 
-    async def _score_batch(self, verifier: Verifier, batch: list[tuple[LiveJob, Score]]) -> None:
-        """Score one batch. Where it fails, each action has its own try: none spoils the others."""
+    async def _score_batch(
+        self, verifier: Verifier, batch: list[tuple[LiveJob, Score]], lost: Usage = Usage()
+    ) -> None:
+        """Score one batch. Where it fails, each action has its own try: none spoils the others.
+
+        ``lost`` is what an action alone has cost in the batch that failed: charged already, and
+        told with the outcome.
+        """
         branches = [branch for _, action in batch for branch in action.branches]
         scratch = Meter(Ledger(self.cost_model), Purpose.VERIFIER, verifier.info)
         scores: list[float] = []
@@ -512,9 +518,9 @@ class _Driver:
         for live, action in batch:
             end = at + len(action.branches)
             if alone:
-                lost = sum((scratch.usage(index) for index in range(at, end)), Usage())
-                live.ledger.charge(Purpose.FAILED, verifier.info.model, lost)
-                await self._score_batch(verifier, [(live, action)])
+                cost = sum((scratch.usage(index) for index in range(at, end)), Usage())
+                live.ledger.charge(Purpose.FAILED, verifier.info.model, cost)
+                await self._score_batch(verifier, [(live, action)], cost)
                 at = end
                 continue
             row = Purpose.SPECULATIVE if action.speculative else action.purpose
@@ -525,7 +531,7 @@ class _Driver:
                 live.failed.add((action.id, 0))
             live.book(action.id, 0)
             live.scoring -= 1
-            usage = meter.total if action.branches else Usage()
+            usage = lost + meter.total
             check_countable(live.job.start.budget, verifier.info, usage)
             self._told(live, Outcome(action.id, 0, failure or tuple(scores[at:end]), usage))
             self._close(live)

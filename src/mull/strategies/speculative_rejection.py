@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from mull.errors import SpecError
 from mull.strategies.base import Ended, Failure, OrderedSearch, Outcome, Result, Search, Start
-from mull.strategies.chains import chunk_of
+from mull.strategies.chains import chunk_of, with_chunk
 from mull.strategies.checks import check_positive
 from mull.strategies.needs import Needs
 from mull.strategies.number import FAR, UNSAID, samples_of
@@ -98,7 +98,7 @@ class RejectionSearch(OrderedSearch):
             elif reading is not outcome.value:
                 self.failures.append(reading)
         elif isinstance(outcome.value, Completion):
-            branch = self._parents[outcome.action].child(outcome.value)
+            branch = with_chunk(self._parents[outcome.action], outcome.value)
             self._landed(branch, self.start.candidate(branch) if branch.finished else None)
         else:
             self._lost.append((*self._parents[outcome.action].key, outcome.index))
@@ -118,7 +118,7 @@ class RejectionSearch(OrderedSearch):
                 else:
                     scores[self._about[outcome.action]] = reading
             elif isinstance(outcome.value, Completion):
-                branch = self._parents[outcome.action].child(outcome.value)
+                branch = with_chunk(self._parents[outcome.action], outcome.value)
                 came[branch.key] = branch
                 if branch.finished:
                     finished[branch.key] = self.start.candidate(branch)
