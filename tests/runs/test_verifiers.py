@@ -201,8 +201,8 @@ def test_a_cell_does_not_live_on_what_another_has_read(tmp_path: Path) -> None:
 
 
 def test_scores_of_a_run_that_broke_are_not_forgotten(tmp_path: Path) -> None:
-    verifier = Counting({1: RuntimeError("bug")})
-    with pytest.raises(RuntimeError, match="bug"):
+    verifier = Counting({1: UsageError("no such model")})
+    with pytest.raises(UsageError, match="no such model"):
         go(config(), tmp_path, verifiers={"prm": verifier})
     verifier.errors, broke = {}, verifier.charged
     assert go(config(), tmp_path, verifiers={"prm": verifier}).exit_code == 0
