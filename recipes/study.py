@@ -227,7 +227,8 @@ def plot(rows: Rows, path: Path) -> None:
         known, _ = agreeing([row for row in rows if row.task == task])
         family, own = next(iter(families(known).items()))
         _panel(axis, own)
-        axis.set_title(f"{task}, {family}", loc="left")
+        several = len({row.policy for row in own}) > 1
+        axis.set_title(f"{task}, {family}{' and its sisters' if several else ''}", loc="left")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130, metadata={"Date": None} if path.suffix == ".svg" else None)
