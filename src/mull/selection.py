@@ -210,10 +210,9 @@ def weighted(
                 f"transform={transform} makes no weight: {WEIGHABLE}"
             )
         weights[position] = weight
-    largest = max(weights.values(), default=0.0)
+    largest = max((scores if transform == "exp" else weights).values(), default=0.0)
     if transform == "exp":  # before small weights become 0
-        highest = max(scores.values(), default=0.0)
-        weights = {i: math.exp(value - highest) for i, value in scores.items()}
+        weights = {i: math.exp(value - largest) for i, value in scores.items()}
     elif math.isinf(2 * len(weights) * largest):  # twice: sums are rounded
         weights = {i: weight / largest for i, weight in weights.items()}
     return _vote(candidates, weights, same)

@@ -33,7 +33,11 @@ def encodable(text: str) -> bool:
     >>> encodable("a b"), encodable("a \ud800 b")
     (True, False)
     """
-    return not any("\ud800" <= character <= "\udfff" for character in text)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)
